@@ -1,0 +1,140 @@
+//! Who wrote what: actors, dots, and the contexts that say which dots are known.
+//!
+//! A dot names one write. A context is a version vector: for each actor the highest stamp seen, and with it
+//! every earlier dot of that actor on the same key, because an actor makes its dots on the record it holds and
+//! only whole records travel. Preguiça et al., "Dotted Version Vectors" (2012), §4.
+
+use super::Stamp;
+use std::fmt;
+
+/// One incarnation of a node's store. Random and new at every start, so a store that lost writes, or an old
+/// disk put back, never gives a name out twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Actor(pub u64);
+
+impl fmt::Display for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// The name of one write. Ordered by stamp, then actor: the order in which the last writer wins.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Dot {
+    /// When.
+    pub stamp: Stamp,
+    /// By whom.
+    pub actor: Actor,
+}
+
+/// The number of a consensus proposal; ordered by stamp, then actor.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Ballot {
+    /// When it was opened.
+    pub stamp: Stamp,
+    /// Who opened it.
+    pub actor: Actor,
+}
+
+/// A version vector: actor → highest stamp seen. Kept sorted by actor; a handful of entries, so a flat list.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Hash)]
+pub struct Context {
+    entries: Vec<(Actor, Stamp)>,
+}
+
+impl Context {
+    /// The context that has seen nothing.
+    pub fn new() -> Context {
+        Context::default()
+    }
+
+    /// From entries sorted strictly by actor; `None` when they are not.
+    pub fn from_sorted(entries: Vec<(Actor, Stamp)>) -> Option<Context> {
+        entries.windows(2).all(|pair| pair[0].0 < pair[1].0).then_some(Context { entries })
+    }
+
+    /// The entries, sorted by actor.
+    pub fn entries(&self) -> &[(Actor, Stamp)] {
+        &self.entries
+    }
+
+    /// Whether nothing was seen.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The highest stamp in it.
+    pub fn latest(&self) -> Option<Stamp> {
+        self.entries.iter().map(|entry| entry.1).max()
+    }
+
+    /// Whether the write called `dot` was seen.
+    pub fn covers(&self, dot: Dot) -> bool {
+        match self.entries.binary_search_by_key(&dot.actor, |entry| entry.0) {
+            Ok(found) => self.entries[found].1 >= dot.stamp,
+            Err(_) => false,
+        }
+    }
+
+    /// Whether everything `other` has seen was seen here too.
+    pub fn dominates(&self, other: &Context) -> bool {
+        other.entries.iter().all(|&(actor, stamp)| self.covers(Dot { stamp, actor }))
+    }
+
+    /// Notes that `dot`, and with it every earlier dot of its actor, was seen.
+    pub fn add(&mut self, dot: Dot) {
+        match self.entries.binary_search_by_key(&dot.actor, |entry| entry.0) {
+            Ok(found) => self.entries[found].1 = self.entries[found].1.max(dot.stamp),
+            Err(at) => self.entries.insert(at, (dot.actor, dot.stamp)),
+        }
+    }
+
+    /// Takes over everything `other` has seen: the pointwise maximum.
+    pub fn join(&mut self, other: &Context) {
+        for &(actor, stamp) in &other.entries {
+            self.add(Dot { stamp, actor });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(entries: &[(u64, u64)]) -> Context {
+        let mut context = Context::new();
+        for &(actor, stamp) in entries {
+            context.add(Dot { stamp: Stamp(stamp), actor: Actor(actor) });
+        }
+        context
+    }
+
+    #[test]
+    fn contexts_are_equal_behind_ahead_or_concurrent() {
+        let (old, new, other) = (context(&[(1, 5)]), context(&[(1, 6), (2, 1)]), context(&[(3, 9)]));
+        assert!(old.dominates(&old));
+        assert!(new.dominates(&old) && !old.dominates(&new));
+        assert!(!new.dominates(&other) && !other.dominates(&new));
+        assert!(other.dominates(&Context::new()));
+    }
+
+    #[test]
+    fn a_join_has_seen_what_either_side_saw() {
+        let mut joined = context(&[(1, 5), (3, 2)]);
+        joined.join(&context(&[(1, 4), (2, 8)]));
+        assert_eq!(joined, context(&[(1, 5), (2, 8), (3, 2)]));
+    }
+
+    #[test]
+    fn dots_are_ordered_by_stamp_and_then_by_actor() {
+        let dot = |stamp, actor| Dot { stamp: Stamp(stamp), actor: Actor(actor) };
+        assert!(dot(2, 1) > dot(1, 9));
+        assert!(dot(2, 2) > dot(2, 1));
+    }
+
+    #[test]
+    fn unsorted_or_repeated_actors_are_no_context() {
+        assert_eq!(Context::from_sorted(vec![(Actor(2), Stamp(1)), (Actor(1), Stamp(1))]), None);
+        assert_eq!(Context::from_sorted(vec![(Actor(2), Stamp(1)), (Actor(2), Stamp(2))]), None);
+    }
+}

@@ -1,0 +1,87 @@
+//! A context as clients carry it: an opaque word that they hand back with their next write of the same key.
+//!
+//! ```text
+//!  base64url( version 1 | position of the key 8 | n, n × (actor 8, stamp 8) | checksum 4 )
+//! ```
+//!
+//! The position names the key: on another key the word is harmless and counts as having seen nothing. The
+//! checksum tells a mangled word from a foreign one; it is no proof against forgery, and needs none: a forged
+//! context can only supersede values that its sender may overwrite anyway.
+
+use super::Context;
+use super::codec::{Input, put_context};
+use super::key::Key;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::{BufMut, BytesMut};
+
+const TOKEN_VERSION: u8 = 1;
+const CHECKSUM_BYTES: usize = 4;
+
+/// The word is not one this store gave out. Nothing changed; read the key again for a good one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the context is not one that this store gave out")]
+pub struct TokenError;
+
+/// The word for `context` of `key`.
+pub fn context_to_token(key: &Key, context: &Context) -> String {
+    let mut out = BytesMut::with_capacity(16 + 16 * context.entries().len());
+    out.put_u8(TOKEN_VERSION);
+    out.put_u64(key.position().0);
+    put_context(&mut out, context);
+    let checksum = checksum(&out);
+    out.put_slice(&checksum);
+    URL_SAFE_NO_PAD.encode(out)
+}
+
+/// The context that `token` stands for when writing `key`: empty when it was given out for another key.
+pub fn context_from_token(key: &Key, token: &str) -> Result<Context, TokenError> {
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| TokenError)?;
+    let body = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(TokenError)?;
+    if checksum(&bytes[..body]) != bytes[body..] {
+        return Err(TokenError);
+    }
+    let mut input = Input { bytes: bytes::Bytes::from(bytes).slice(..body) };
+    let mut parse = || {
+        let version = input.u8()?;
+        let position = input.u64()?.swap_bytes();
+        let context = input.context()?;
+        input.end()?;
+        Ok::<_, super::RowError>((version, position, context))
+    };
+    match parse() {
+        Ok((TOKEN_VERSION, position, context)) if position == key.position().0 => Ok(context),
+        Ok((TOKEN_VERSION, ..)) => Ok(Context::new()),
+        _ => Err(TokenError),
+    }
+}
+
+fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut first = [0; CHECKSUM_BYTES];
+    first.copy_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM_BYTES]);
+    first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Actor, Stamp};
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_context_comes_back_from_its_word(entries in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..5)) {
+            let entries = entries.into_iter().map(|(actor, stamp)| (Actor(actor), Stamp(stamp))).collect();
+            let context = Context::from_sorted(entries).unwrap();
+            let (key, other) = (Key::new("k").unwrap(), Key::new("other").unwrap());
+            let token = context_to_token(&key, &context);
+            prop_assert_eq!(context_from_token(&key, &token), Ok(context));
+            prop_assert_eq!(context_from_token(&other, &token), Ok(Context::new()));
+        }
+
+        #[test]
+        fn any_other_word_is_refused(word in ".{0,60}") {
+            prop_assert_eq!(context_from_token(&Key::new("k").unwrap(), &word), Err(TokenError));
+        }
+    }
+}
