@@ -1,0 +1,123 @@
+//! What the committer is asked, and what it answers. Every change of a stored value is one of these.
+
+use crate::record::{Content, Dot, Key, Record, Seen, StampAhead, TooManySiblings};
+use bytes::Bytes;
+
+/// The name of a member, as the layout spells it.
+pub type MemberName = Box<str>;
+
+/// One change, atomic and durable as a whole or not at all.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Change {
+    /// A client's write, on an owner of its key: the dot is made here, on the record held here.
+    Write {
+        /// The key.
+        key: Key,
+        /// What the client had seen.
+        seen: Seen,
+        /// The value, or nothing for a delete.
+        content: Option<Content>,
+    },
+    /// A copy of the key's record from elsewhere: replication, repair, hint replay, hand-over.
+    Merge {
+        /// The key.
+        key: Key,
+        /// The copy.
+        record: Record,
+    },
+    /// The second round of a plain write: `dot`, made here, supersedes the older siblings that `other` showed.
+    Cover {
+        /// The key.
+        key: Key,
+        /// What another owner was found to hold.
+        other: Record,
+        /// The write made in the first round.
+        dot: Dot,
+    },
+    /// A client's write no owner could be reached for: the dot is made here, on the hint held here.
+    HintWrite {
+        /// The key.
+        key: Key,
+        /// What the client had seen.
+        seen: Seen,
+        /// The value, or nothing for a delete.
+        content: Option<Content>,
+        /// The owners it is kept for.
+        targets: Vec<MemberName>,
+    },
+    /// A record kept for owners that could not be reached.
+    Hint {
+        /// The key.
+        key: Key,
+        /// The record they should have.
+        record: Record,
+        /// Who.
+        targets: Vec<MemberName>,
+    },
+    /// `target` now has everything in `record`: it is no longer kept for that target, unless it grew meanwhile.
+    HintDelivered {
+        /// The key.
+        key: Key,
+        /// What was delivered.
+        record: Record,
+        /// To whom.
+        target: MemberName,
+    },
+    /// A fact of the node itself, such as its layout: replaced as a whole.
+    Fact {
+        /// Its name.
+        name: &'static str,
+        /// Its bytes.
+        bytes: Bytes,
+    },
+}
+
+/// What a change did.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Outcome {
+    /// `Write`, `Cover` or `HintWrite`: the record as it is now, durable here.
+    Written {
+        /// Whether the key had no live value before.
+        created: bool,
+        /// The record, with the new dot in it.
+        record: Record,
+    },
+    /// `Merge` or `Hint`.
+    Merged {
+        /// Whether anything changed.
+        applied: bool,
+        /// What is held now, when that is more than what came.
+        more: Option<Record>,
+    },
+    /// `HintDelivered` or `Fact`.
+    Done,
+}
+
+/// Why a change did not happen. Nothing was stored, unless the line says otherwise.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum Refused {
+    /// Too many concurrent values; the client must read and resolve.
+    #[error(transparent)]
+    TooManySiblings(#[from] TooManySiblings),
+    /// A stamp from too far in the future.
+    #[error(transparent)]
+    StampAhead(#[from] StampAhead),
+    /// As many hints are kept for this target as there may be.
+    #[error("no room for more hints for {target}")]
+    HintsFull {
+        /// For whom.
+        target: MemberName,
+    },
+    /// The stored row cannot be read; it is left as it is, for repair.
+    #[error("the stored row is damaged: {0}")]
+    Damaged(crate::record::RowError),
+    /// The disk is full or fails; writes are taken again when it recovers.
+    #[error("the store is read-only: {0}")]
+    ReadOnly(std::sync::Arc<str>),
+    /// A sync failed: what is durable is unknown (this change may be), and nothing is acknowledged until a restart.
+    #[error("the store is fenced until a restart: {0}")]
+    Fenced(std::sync::Arc<str>),
+    /// More is waiting than the store can write; try again shortly.
+    #[error("the store is overloaded")]
+    Overloaded,
+}
