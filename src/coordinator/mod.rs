@@ -1,1 +1,10 @@
-//! coordinator
+//! Verbs: what a node does with a client's request. Machines that ask owners and judge their answers; the node
+//! they run on is asked like any other.
+
+mod get;
+mod put;
+mod quorum;
+
+pub use get::{Get, GetOptions, GetOutcome};
+pub use put::{Put, PutOptions, PutOutcome, Replicas, Write};
+pub use quorum::{Count, Quorum};

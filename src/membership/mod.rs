@@ -1,1 +1,9 @@
-//! membership
+//! Seam: what this node knows of the others.
+//!
+//! Knowledge, not agreement: who may own what is the layout's business (`placement`). A peer is *alive* until it
+//! has been silent, *suspect* after a failed ping, *down* after several. Being down only redirects: the peer is
+//! asked last, and stand-ins are asked to keep its writes meanwhile.
+
+mod view;
+
+pub use view::{PEER_FAILURES_UNTIL_DOWN, Peer, State, Transition, View};

@@ -1,1 +1,15 @@
-//! protocol
+//! Seam: everything peers may say to each other, how it is written, and how it is refused.
+//!
+//! Peers speak the same endpoints as people, in a language of their own: `application/vnd.kringle`. One HTTP
+//! request carries a [`Batch`], one response a [`Reply`] with an answer for each request, in order.
+
+mod codec;
+mod message;
+mod refusal;
+
+pub use codec::{MalformedMessage, PROTOCOL_VERSION};
+pub use message::{Answer, Batch, Envelope, Lane, REQUESTS_PER_BATCH_MAX, Reply, Request};
+pub use refusal::Refusal;
+
+/// The media type of peer messages.
+pub const MEDIA_TYPE: &str = "application/vnd.kringle";

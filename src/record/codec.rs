@@ -57,18 +57,27 @@ impl Row {
 
     /// The row as bytes. One copy of each value, and one BLAKE3 over all.
     pub fn encode(&self) -> Bytes {
-        let values: usize = self.record.siblings().iter().map(|sibling| sibling.content.value.len() + 48).sum();
-        let mut out = BytesMut::with_capacity(40 + 16 * self.record.context().entries().len() + values);
+        Row::encode_parts(self.promised, &self.record)
+    }
+
+    /// The bytes of a row that holds `record` and has promised nothing: a record as it travels.
+    pub fn encode_record(record: &Record) -> Bytes {
+        Row::encode_parts(None, record)
+    }
+
+    fn encode_parts(promised: Option<Ballot>, record: &Record) -> Bytes {
+        let values: usize = record.siblings().iter().map(|sibling| sibling.content.value.len() + 48).sum();
+        let mut out = BytesMut::with_capacity(40 + 16 * record.context().entries().len() + values);
         out.put_u8(ROW_VERSION);
-        out.put_u8(if self.promised.is_some() { ROW_PROMISED } else { 0 });
-        if let Some(ballot) = self.promised {
+        out.put_u8(if promised.is_some() { ROW_PROMISED } else { 0 });
+        if let Some(ballot) = promised {
             out.put_u64_le(ballot.stamp.0);
             out.put_u64_le(ballot.actor.0);
         }
-        let context = self.record.context();
+        let context = record.context();
         put_context(&mut out, context);
-        put_varint(&mut out, self.record.siblings().len() as u64);
-        for sibling in self.record.siblings() {
+        put_varint(&mut out, record.siblings().len() as u64);
+        for sibling in record.siblings() {
             let content = &sibling.content;
             let mut flags = 0;
             flags |= if content.content_type.is_some() { SIBLING_CONTENT_TYPE } else { 0 };

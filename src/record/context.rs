@@ -5,11 +5,12 @@
 //! only whole records travel. Preguiça et al., "Dotted Version Vectors" (2012), §4.
 
 use super::Stamp;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// One incarnation of a node's store. Random and new at every start, so a store that lost writes, or an old
 /// disk put back, never gives a name out twice.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Actor(pub u64);
 
 impl fmt::Display for Actor {
@@ -19,7 +20,7 @@ impl fmt::Display for Actor {
 }
 
 /// The name of one write. Ordered by stamp, then actor: the order in which the last writer wins.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Dot {
     /// When.
     pub stamp: Stamp,
@@ -63,9 +64,9 @@ impl Context {
         self.entries.is_empty()
     }
 
-    /// The highest stamp in it.
-    pub fn latest(&self) -> Option<Stamp> {
-        self.entries.iter().map(|entry| entry.1).max()
+    /// The latest write in it.
+    pub fn newest(&self) -> Option<Dot> {
+        self.entries.iter().map(|&(actor, stamp)| Dot { stamp, actor }).max()
     }
 
     /// Whether the write called `dot` was seen.

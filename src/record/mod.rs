@@ -7,6 +7,7 @@ mod key;
 mod record;
 mod stamp;
 mod token;
+mod wire;
 
 pub use codec::{Row, RowError};
 pub use context::{Actor, Ballot, Context, Dot};
@@ -15,4 +16,6 @@ pub use record::{
     CONTENT_TYPE_BYTES_MAX, Content, Record, SIBLINGS_MAX, Seen, Sibling, TooManySiblings, Version,
 };
 pub use stamp::{Clock, STAMP_AHEAD_MAX_MS, Stamp, StampAhead};
+pub(crate) use wire::blob;
+
 pub use token::{TokenError, context_from_token, context_to_token};

@@ -12,6 +12,7 @@
 
 use super::{Actor, Context, Dot, Key};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// Most siblings a client's write may leave behind: a client that never reads cannot grow a record without
 /// bound. Merges are never refused, so a split that healed may hold more.
@@ -27,9 +28,10 @@ pub struct Sibling {
 }
 
 /// What a write carries.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Content {
     /// The value, any bytes, also none.
+    #[serde(with = "super::blob")]
     pub value: Bytes,
     /// The media type the client named, at most [`CONTENT_TYPE_BYTES_MAX`] bytes.
     pub content_type: Option<Box<str>>,
@@ -48,7 +50,7 @@ impl Content {
 }
 
 /// What a writer had seen when it wrote: just that is superseded.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Seen {
     /// A plain write: all that the node which makes the dot holds. Gives last-writer behaviour.
     Everything,
@@ -62,7 +64,7 @@ pub enum Seen {
 pub struct Version(pub u128);
 
 /// A write was refused because too many siblings would stay. Nothing changed; read, resolve, write with the context.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 #[error("the key already has {SIBLINGS_MAX} concurrent values")]
 pub struct TooManySiblings;
 

@@ -11,6 +11,7 @@
 //! +------------------------------------+---------------+
 //! ```
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// How far ahead of this node's own time a stamp from outside may be, in milliseconds, before it is refused.
@@ -18,7 +19,7 @@ use std::fmt;
 pub const STAMP_AHEAD_MAX_MS: u64 = 60_000;
 
 /// A moment: 48 bits of milliseconds since 1970, 16 bits of counter. Ordered as a plain number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Stamp(pub u64);
 
 impl Stamp {
@@ -40,7 +41,7 @@ impl fmt::Display for Stamp {
 }
 
 /// A stamp from outside lies further ahead than any honest clock: refused, nothing changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
 #[error("a stamp is {ahead_ms} ms ahead of this node's clock, more than the {STAMP_AHEAD_MAX_MS} ms allowed")]
 pub struct StampAhead {
     /// By how much, in milliseconds.

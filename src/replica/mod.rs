@@ -1,1 +1,72 @@
-//! replica
+//! Verbs: how a node answers what a peer, or itself, asks of its store.
+//!
+//! Pure translation: a request becomes a look-up or a [`Change`] for the committer, and what comes of it becomes
+//! the answer. Nothing is decided here that the record's merge does not decide.
+
+use crate::protocol::{Answer, Refusal, Request};
+use crate::record::{Row};
+use crate::storage::{Address, Change, Outcome, Refused};
+use bytes::Bytes;
+
+/// What must happen before a request can be answered.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Step {
+    /// Commit this; [`committed`] turns the result into the answer.
+    Commit(Change),
+    /// Look this up; [`found`] turns the result into the answer.
+    Read(Address),
+}
+
+/// The first step towards answering `request`.
+pub fn step(request: Request) -> Step {
+    match request {
+        Request::Write { key, seen, content } => Step::Commit(Change::Write { key, seen, content }),
+        Request::Merge { key, record } => Step::Commit(Change::Merge { key, record }),
+        Request::Cover { key, other, dot } => Step::Commit(Change::Cover { key, other, dot }),
+        Request::Hint { key, record, targets } => Step::Commit(Change::Hint { key, record, targets }),
+        Request::HintWrite { key, seen, content, targets } => {
+            Step::Commit(Change::HintWrite { key, seen, content, targets })
+        }
+        Request::Read { key } => Step::Read(Address::data(&key)),
+        Request::ReadHint { key } => Step::Read(Address::hint(&key)),
+    }
+}
+
+/// The answer to a request whose change was committed, or refused.
+pub fn committed(result: Result<Outcome, Refused>) -> Answer {
+    match result {
+        Ok(Outcome::Written { created, record }) => Answer::Written { created, record },
+        Ok(Outcome::Merged { applied, more }) => Answer::Merged { applied, more },
+        Ok(Outcome::Done) => Answer::Merged { applied: true, more: None },
+        Err(refused) => Answer::Refused(refusal(&refused)),
+    }
+}
+
+/// The answer to a request whose row was looked up. A row that cannot be read is refused, never taken for absent.
+pub fn found(address: &Address, row: Option<&Bytes>) -> Answer {
+    let record = match row {
+        None => None,
+        Some(row) if address.is_hint() => match crate::storage::HintRow::decode(row) {
+            Ok(hint) => Some(hint.record),
+            Err(_) => return Answer::Refused(Refusal::Damaged),
+        },
+        Some(row) => match Row::decode(row) {
+            Ok(row) => Some(row.record),
+            Err(_) => return Answer::Refused(Refusal::Damaged),
+        },
+    };
+    Answer::Found { record }
+}
+
+/// What a peer is told of a change that was refused.
+pub fn refusal(refused: &Refused) -> Refusal {
+    match refused {
+        Refused::TooManySiblings(why) => Refusal::TooManySiblings(*why),
+        Refused::StampAhead(why) => Refusal::StampAhead(*why),
+        Refused::HintsFull { .. } => Refusal::HintsFull,
+        Refused::Damaged(_) => Refusal::Damaged,
+        Refused::ReadOnly(_) => Refusal::ReadOnly,
+        Refused::Fenced(_) => Refusal::Fenced,
+        Refused::Overloaded => Refusal::Overloaded,
+    }
+}

@@ -1,0 +1,178 @@
+//! `Get`: a client's read in the AP modes.
+//!
+//! Asks as many owners as the request wants, this node first if it is one; another for each that fails or is
+//! silent for a while. What they hold is merged, so a stale copy cannot hide a newer one that was read. If no
+//! owner can be reached, the stand-ins are asked, this node included; where they know nothing either the answer is
+//! "unknown", never "absent". After DeCandia et al., "Dynamo" (2007), §4.5.
+
+use super::Quorum;
+use super::put::asking_order;
+use crate::operation::{CallId, Command, Event, Operation};
+use crate::placement::{MemberIndex, Partition, Ring};
+use crate::protocol::{Answer, Request};
+use crate::record::{Key, Record};
+use std::sync::Arc;
+
+/// How a read ended.
+#[derive(Clone, PartialEq, Debug)]
+pub enum GetOutcome {
+    /// Owners, or at least stand-ins, were heard.
+    Found {
+        /// What they hold, merged; nothing known when the key was never written.
+        record: Record,
+        /// Who answered, and with what.
+        answers: Vec<(MemberIndex, Option<Record>)>,
+    },
+    /// Too few owners could be reached.
+    Unavailable {
+        /// How many answered.
+        answered: usize,
+        /// How many were wanted.
+        needed: usize,
+    },
+}
+
+/// How a [`Get`] is to go about it.
+#[derive(Clone, Debug)]
+pub struct GetOptions {
+    /// How many owners are asked.
+    pub quorum: Quorum,
+    /// Whether fewer answers are an error: the client named a number.
+    pub hard: bool,
+    /// Whether every owner is waited for, whatever the quorum.
+    pub all: bool,
+    /// How long an owner may be silent before another is asked too, in milliseconds.
+    pub patience_ms: u64,
+    /// Members believed to be down: asked last.
+    pub avoid: Vec<MemberIndex>,
+}
+
+/// Most stand-ins a read turns to when no owner answers.
+const STAND_INS_ASKED_MAX: usize = 8;
+
+/// The machine.
+pub struct Get {
+    key: Key,
+    ring: Arc<Ring>,
+    partition: Partition,
+    me: MemberIndex,
+    options: GetOptions,
+    /// Owners not asked yet, next one last.
+    unasked: Vec<MemberIndex>,
+    calls: Vec<Option<MemberIndex>>,
+    outstanding: usize,
+    answers: Vec<(MemberIndex, Option<Record>)>,
+    standing_in: bool,
+    concluded: bool,
+}
+
+impl Get {
+    /// A read coordinated by `me` over the owners that `ring` names.
+    pub fn new(key: Key, ring: Arc<Ring>, me: MemberIndex, options: GetOptions) -> Get {
+        let partition = Partition::of(key.position());
+        let mut unasked = asking_order(&ring, partition, me, &options.avoid);
+        unasked.reverse();
+        Get {
+            key,
+            ring,
+            partition,
+            me,
+            options,
+            unasked,
+            calls: Vec::with_capacity(2),
+            outstanding: 0,
+            answers: Vec::with_capacity(2),
+            standing_in: false,
+            concluded: false,
+        }
+    }
+
+    fn ask(&mut self, member: MemberIndex, commands: &mut Vec<Command>) {
+        let call = CallId(self.calls.len() as u32);
+        self.calls.push(Some(member));
+        self.outstanding += 1;
+        let key = self.key.clone();
+        let request = if self.standing_in { Request::ReadHint { key } } else { Request::Read { key } };
+        commands.push(Command::Call { call, to: member, request });
+    }
+
+    fn ask_next(&mut self, commands: &mut Vec<Command>) {
+        if let Some(member) = self.unasked.pop() {
+            self.ask(member, commands);
+            if !self.unasked.is_empty() {
+                commands.push(Command::Wake { after_ms: self.options.patience_ms });
+            }
+        }
+    }
+
+    fn wanted(&self) -> usize {
+        if self.options.all { self.ring.owners(self.partition).len() } else { self.options.quorum.needed() }
+    }
+
+    fn ask_stand_ins(&mut self, commands: &mut Vec<Command>) {
+        self.standing_in = true;
+        let mut stand_ins = self.ring.stand_ins(self.partition);
+        stand_ins.truncate(STAND_INS_ASKED_MAX);
+        if !stand_ins.contains(&self.me) {
+            stand_ins.push(self.me);
+        }
+        for member in stand_ins {
+            self.ask(member, commands);
+        }
+    }
+
+    fn conclude(&mut self, must: bool) -> Option<GetOutcome> {
+        let enough = !self.standing_in && self.answers.len() >= self.wanted();
+        if self.concluded || !(enough || must || self.outstanding == 0) {
+            return None;
+        }
+        self.concluded = true;
+        let needed = self.options.quorum.needed();
+        let owners = if self.standing_in { 0 } else { self.answers.len() };
+        let known = self.answers.iter().any(|(_, record)| record.is_some());
+        let usable = if self.standing_in { known } else { owners > 0 };
+        if !usable || self.options.hard && !self.options.quorum.is_reached(owners) {
+            return Some(GetOutcome::Unavailable { answered: owners, needed });
+        }
+        let answers = std::mem::take(&mut self.answers);
+        let mut held = answers.iter().filter_map(|(_, record)| record.as_ref());
+        let first = held.next().cloned().unwrap_or_default();
+        let record = held.fold(first, |merged, record| if merged == *record { merged } else { merged.merge(record) });
+        Some(GetOutcome::Found { record, answers })
+    }
+}
+
+impl Operation for Get {
+    type Output = GetOutcome;
+
+    fn on(&mut self, event: Event, commands: &mut Vec<Command>) -> Option<GetOutcome> {
+        let must = matches!(event, Event::Deadline);
+        match event {
+            Event::Start => (0..self.wanted()).for_each(|_| self.ask_next(commands)),
+            Event::Woken => self.ask_next(commands),
+            Event::Answered { call, answer } => {
+                let member = self.calls.get_mut(call.0 as usize)?.take()?;
+                self.outstanding -= 1;
+                match answer {
+                    Answer::Found { record } => self.answers.push((member, record)),
+                    _ => self.ask_next(commands),
+                }
+            }
+            Event::Failed { call, .. } => {
+                self.calls.get_mut(call.0 as usize)?.take()?;
+                self.outstanding -= 1;
+                self.ask_next(commands);
+            }
+            Event::Deadline => {}
+        }
+        let nobody = self.outstanding == 0 && self.answers.is_empty();
+        if nobody && !self.standing_in && !self.options.hard && !must && !self.concluded {
+            self.ask_stand_ins(commands);
+        }
+        self.conclude(must)
+    }
+
+    fn is_done(&self) -> bool {
+        self.concluded
+    }
+}

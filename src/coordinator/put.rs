@@ -1,0 +1,437 @@
+//! `Put`: a client's write in the AP modes, and its delete.
+//!
+//! ```text
+//!  coordinator        owner A (makes the dot)      owner B        owner C
+//!      | -- Write ------------> |                     |              |
+//!      | <- Written(record) --- |  durable            |              |
+//!      | -- Merge(record) ------+-------------------> | -----------> |
+//!      | <- Merged -------------+-------------------- |              |
+//!      |  majority: the client is answered; C's answer, or its silence, is still listened to
+//!      | -- Hint(record for C) -> stand-in
+//! ```
+//!
+//! The dot is made by an owner, on the record it holds, and leaves it only once durable. An owner that is silent
+//! for a while is passed over for the next one, which makes a dot of its own: the same value twice at worst, never
+//! none. If no owner can be had, this node keeps the write for all of them. After DeCandia et al., "Dynamo" (2007),
+//! §4.5–4.6.
+
+use super::Quorum;
+use crate::operation::{CallId, Command, Event, Failure, Operation};
+use crate::placement::{MemberIndex, Partition, Ring};
+use crate::protocol::{Answer, Refusal, Request};
+use crate::record::{Content, Dot, Key, Record, Seen};
+use std::sync::Arc;
+
+/// What a client wants written.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Write {
+    /// The key.
+    pub key: Key,
+    /// What the client had seen.
+    pub seen: Seen,
+    /// The value, or nothing for a delete.
+    pub content: Option<Content>,
+}
+
+/// How far a write got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Replicas {
+    /// Owners of the key.
+    pub wanted: usize,
+    /// Owners that have it durably.
+    pub acked: usize,
+    /// Further owners for whom another node keeps it durably.
+    pub hinted: usize,
+}
+
+/// How a write ended.
+#[derive(Clone, PartialEq, Debug)]
+pub enum PutOutcome {
+    /// As many owners have it as were asked for.
+    Stored {
+        /// Whether the key had no live value before.
+        created: bool,
+        /// The record as its first owner has it.
+        record: Record,
+        /// How far it got.
+        replicas: Replicas,
+    },
+    /// It is durable somewhere, on fewer owners than were asked for.
+    Short {
+        /// The record as its first holder has it.
+        record: Record,
+        /// How far it got.
+        replicas: Replicas,
+    },
+    /// It is not known to be where it was asked to be; it may still surface.
+    Unknown {
+        /// How far it got.
+        replicas: Replicas,
+        /// Why the last owner that refused it did so.
+        cause: Option<Refusal>,
+    },
+    /// An owner said no for a reason that every other owner would share. Nothing was stored.
+    Refused(Refusal),
+}
+
+/// What is known of one owner.
+#[derive(Clone, Copy, Debug, Default)]
+struct Owner {
+    /// It was asked to make the dot.
+    tried: bool,
+    /// It has the write.
+    acked: bool,
+    /// It has the covering record of the second round too.
+    covered: bool,
+    /// A hint for it is kept, or on its way.
+    hint: Hint,
+    /// A copy is on its way to it.
+    copying: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+enum Hint {
+    #[default]
+    None,
+    /// Asked of the candidate with this number.
+    Asked(usize),
+    Kept,
+    /// Nobody would keep it.
+    Lost,
+}
+
+/// Why a call was made.
+#[derive(Clone, Copy, Debug)]
+enum Purpose {
+    Make { owner: usize },
+    MakeHint,
+    Copy { owner: usize, covering: bool },
+    Cover,
+    Hint { owner: usize },
+}
+
+/// The machine.
+pub struct Put {
+    write: Write,
+    ring: Arc<Ring>,
+    partition: Partition,
+    me: MemberIndex,
+    /// Owners in the order in which they are asked to make the dot.
+    members: Vec<MemberIndex>,
+    owners: Vec<Owner>,
+    quorum: Quorum,
+    hard: bool,
+    covers: bool,
+    avoid: Vec<MemberIndex>,
+    maker_patience_ms: u64,
+    hint_patience_ms: u64,
+    calls: Vec<Option<Purpose>>,
+    outstanding: usize,
+    made: Option<Made>,
+    covering: bool,
+    concluded: bool,
+    /// The dot was asked of this node itself, on a hint.
+    made_on_hint: bool,
+    /// Why the last owner that refused did so.
+    cause: Option<Refusal>,
+}
+
+/// The write once it has a name.
+struct Made {
+    /// The owner that made the dot; none when it was made here on a hint.
+    maker: Option<usize>,
+    dot: Dot,
+    created: bool,
+    record: Record,
+}
+
+/// How a [`Put`] is to go about it.
+#[derive(Clone, Debug)]
+pub struct PutOptions {
+    /// How many owners must have it before the client is told.
+    pub quorum: Quorum,
+    /// Whether falling short is an error: the client named a number.
+    pub hard: bool,
+    /// Whether a plain write sees to it that it supersedes older siblings found on other owners.
+    pub covers: bool,
+    /// The whole time there is, in milliseconds.
+    pub deadline_ms: u64,
+    /// Members believed to be down: asked last.
+    pub avoid: Vec<MemberIndex>,
+}
+
+impl Put {
+    /// A write coordinated by `me` over the owners that `ring` names.
+    pub fn new(write: Write, ring: Arc<Ring>, me: MemberIndex, options: PutOptions) -> Put {
+        let partition = Partition::of(write.key.position());
+        let members = asking_order(&ring, partition, me, &options.avoid);
+        Put {
+            covers: options.covers && write.seen == Seen::Everything,
+            owners: vec![Owner::default(); members.len()],
+            write,
+            ring,
+            partition,
+            me,
+            members,
+            quorum: options.quorum,
+            hard: options.hard,
+            maker_patience_ms: (options.deadline_ms / 8).clamp(1, 500),
+            hint_patience_ms: (options.deadline_ms / 2).max(1),
+            calls: Vec::with_capacity(4),
+            outstanding: 0,
+            made: None,
+            covering: false,
+            concluded: false,
+            made_on_hint: false,
+            cause: None,
+            avoid: options.avoid,
+        }
+    }
+
+    fn call(&mut self, purpose: Purpose, to: MemberIndex, request: Request, commands: &mut Vec<Command>) {
+        let call = CallId(self.calls.len() as u32);
+        self.calls.push(Some(purpose));
+        self.outstanding += 1;
+        commands.push(Command::Call { call, to, request });
+    }
+
+    /// Asks the next owner to make the dot; when none is left, makes it here and keeps it for all of them.
+    fn make(&mut self, commands: &mut Vec<Command>) {
+        let Write { key, seen, content } = self.write.clone();
+        if let Some(owner) = self.owners.iter().position(|owner| !owner.tried) {
+            self.owners[owner].tried = true;
+            let request = Request::Write { key, seen, content };
+            self.call(Purpose::Make { owner }, self.members[owner], request, commands);
+            commands.push(Command::Wake { after_ms: self.maker_patience_ms });
+        } else if !self.hard && !self.made_on_hint && !self.members.contains(&self.me) {
+            self.made_on_hint = true;
+            let targets = self.members.iter().map(|&member| self.name(member)).collect();
+            self.call(Purpose::MakeHint, self.me, Request::HintWrite { key, seen, content, targets }, commands);
+        }
+    }
+
+    fn name(&self, member: MemberIndex) -> Box<str> {
+        self.ring.member(member).name.as_str().into()
+    }
+
+    /// Sends the record to every owner but its maker.
+    fn copy(&mut self, covering: bool, commands: &mut Vec<Command>) {
+        let Some(made) = &self.made else { return };
+        let (maker, record) = (made.maker, made.record.clone());
+        for owner in (0..self.owners.len()).filter(|&owner| Some(owner) != maker) {
+            self.owners[owner].copying = true;
+            let request = Request::Merge { key: self.write.key.clone(), record: record.clone() };
+            self.call(Purpose::Copy { owner, covering }, self.members[owner], request, commands);
+            if self.avoid.contains(&self.members[owner]) {
+                self.hint(owner, commands);
+            }
+        }
+        if self.outstanding > 0 {
+            commands.push(Command::Wake { after_ms: self.hint_patience_ms });
+        }
+    }
+
+    fn written(&mut self, maker: Option<usize>, created: bool, record: Record, commands: &mut Vec<Command>) {
+        if self.made.is_some() {
+            // A silent maker spoke after all. Its copy of the record is on its way, and its older dot gets covered.
+            return;
+        }
+        // A new dot's stamp exceeds every stamp its maker had seen, those in the record included.
+        let Some(dot) = record.context().newest() else { return };
+        self.made = Some(Made { maker, dot, created, record });
+        match maker {
+            Some(owner) => {
+                self.owners[owner].acked = true;
+                self.copy(false, commands);
+            }
+            None => self.owners.iter_mut().for_each(|owner| owner.hint = Hint::Kept),
+        }
+    }
+
+    /// Whether `more`, found on another owner, holds siblings that this plain write should have superseded.
+    fn should_cover(&self, more: &Record) -> bool {
+        let Some(made) = &self.made else { return false };
+        let unseen = |dot: Dot| dot < made.dot && !made.record.context().covers(dot);
+        self.covers && !self.covering && more.siblings().iter().any(|sibling| unseen(sibling.dot))
+    }
+
+    /// Asks the next candidate to keep the record for `owner`: the stand-ins in ring order, then this node.
+    fn hint(&mut self, owner: usize, commands: &mut Vec<Command>) {
+        let candidate = match self.owners[owner].hint {
+            Hint::None => 0,
+            Hint::Asked(tried) => tried + 1,
+            Hint::Kept | Hint::Lost => return,
+        };
+        let Some(made) = &self.made else { return };
+        let record = made.record.clone();
+        let mut candidates = self.ring.stand_ins(self.partition);
+        if !candidates.contains(&self.me) {
+            candidates.push(self.me);
+        }
+        let Some(&on) = candidates.get(candidate) else {
+            self.owners[owner].hint = Hint::Lost;
+            return;
+        };
+        self.owners[owner].hint = Hint::Asked(candidate);
+        let targets = vec![self.name(self.members[owner])];
+        let request = Request::Hint { key: self.write.key.clone(), record, targets };
+        self.call(Purpose::Hint { owner }, on, request, commands);
+    }
+
+    fn answered(&mut self, purpose: Purpose, answer: Answer, commands: &mut Vec<Command>) {
+        match (purpose, answer) {
+            (Purpose::Make { owner }, Answer::Written { created, record }) => {
+                self.written(Some(owner), created, record, commands);
+            }
+            (Purpose::MakeHint, Answer::Written { created, record }) => self.written(None, created, record, commands),
+            (Purpose::Copy { owner, covering }, Answer::Merged { more, .. }) => {
+                self.owners[owner].copying = false;
+                self.owners[owner].acked = true;
+                self.owners[owner].covered |= covering;
+                if let Some(other) = more.filter(|more| self.should_cover(more))
+                    && let Some(Made { maker: Some(maker), dot, .. }) = self.made
+                {
+                    self.covering = true;
+                    let request = Request::Cover { key: self.write.key.clone(), other, dot };
+                    self.call(Purpose::Cover, self.members[maker], request, commands);
+                }
+            }
+            (Purpose::Cover, Answer::Written { record, .. }) => {
+                if let Some(made) = &mut self.made {
+                    made.record = record;
+                    if let Some(maker) = made.maker {
+                        self.owners[maker].covered = true;
+                    }
+                }
+                self.copy(true, commands);
+            }
+            (Purpose::Hint { owner }, Answer::Merged { .. }) => self.owners[owner].hint = Hint::Kept,
+            (purpose, Answer::Refused(refusal)) => self.failed(purpose, Failure::Refused(refusal), commands),
+            (purpose, _) => self.failed(purpose, Failure::Unknown, commands),
+        }
+    }
+
+    fn failed(&mut self, purpose: Purpose, failure: Failure, commands: &mut Vec<Command>) {
+        if let Failure::Refused(refusal) = failure {
+            self.cause = Some(refusal);
+        }
+        match purpose {
+            Purpose::Make { .. } | Purpose::MakeHint if self.made.is_some() => {}
+            Purpose::Make { .. } => self.make(commands),
+            Purpose::MakeHint => {}
+            Purpose::Copy { owner, .. } => {
+                self.owners[owner].copying = false;
+                self.hint(owner, commands);
+            }
+            // The first round stands; readers will see both values.
+            Purpose::Cover => self.covers = false,
+            Purpose::Hint { owner } => self.hint(owner, commands),
+        }
+    }
+
+    fn replicas(&self) -> Replicas {
+        let hinted = |owner: &&Owner| !owner.acked && owner.hint == Hint::Kept;
+        Replicas {
+            wanted: self.owners.len(),
+            acked: self.owners.iter().filter(|owner| owner.acked).count(),
+            hinted: self.owners.iter().filter(hinted).count(),
+        }
+    }
+
+    /// The conclusion, if it can be drawn, or must be.
+    fn conclude(&mut self, must: bool) -> Option<PutOutcome> {
+        if self.concluded {
+            return None;
+        }
+        let replicas = self.replicas();
+        let Some(made) = &self.made else {
+            let over = must || self.outstanding == 0;
+            self.concluded |= over;
+            return over.then_some(PutOutcome::Unknown { replicas, cause: self.cause.clone() });
+        };
+        let covered = self.owners.iter().filter(|owner| owner.covered).count();
+        let settled = |owner: &Owner| owner.acked || matches!(owner.hint, Hint::Kept | Hint::Lost);
+        let reached = self.quorum.is_reached(replicas.acked);
+        let covering = self.covers && self.covering && !self.quorum.is_reached(covered) && self.outstanding > 0;
+        if !(must || self.outstanding == 0 || !covering && (reached || self.owners.iter().all(settled))) {
+            return None;
+        }
+        self.concluded = true;
+        let (created, record) = (made.created, made.record.clone());
+        Some(match (reached, self.hard) {
+            (true, _) => PutOutcome::Stored { created, record, replicas },
+            (false, false) if replicas.acked + replicas.hinted > 0 => PutOutcome::Short { record, replicas },
+            (false, _) => PutOutcome::Unknown { replicas, cause: self.cause.clone() },
+        })
+    }
+}
+
+impl Operation for Put {
+    type Output = PutOutcome;
+
+    fn on(&mut self, event: Event, commands: &mut Vec<Command>) -> Option<PutOutcome> {
+        let must = matches!(event, Event::Deadline);
+        match event {
+            Event::Start => self.make(commands),
+            Event::Answered { call, answer } => {
+                let purpose = self.take(call)?;
+                let final_refusal = match (&purpose, &answer) {
+                    (Purpose::Make { .. } | Purpose::MakeHint, Answer::Refused(refusal)) if self.made.is_none() => {
+                        shared_by_all(refusal).then(|| refusal.clone())
+                    }
+                    _ => None,
+                };
+                if let Some(refusal) = final_refusal {
+                    let first = !self.concluded;
+                    self.concluded = true;
+                    return first.then_some(PutOutcome::Refused(refusal));
+                }
+                self.answered(purpose, answer, commands);
+            }
+            Event::Failed { call, failure } => {
+                let purpose = self.take(call)?;
+                self.failed(purpose, failure, commands);
+            }
+            Event::Woken if self.made.is_none() && !self.concluded => self.make(commands),
+            Event::Woken => {
+                for owner in 0..self.owners.len() {
+                    if self.owners[owner].copying && !self.owners[owner].acked && self.owners[owner].hint == Hint::None
+                    {
+                        self.hint(owner, commands);
+                    }
+                }
+            }
+            Event::Deadline => {}
+        }
+        self.conclude(must)
+    }
+
+    fn is_done(&self) -> bool {
+        self.concluded && self.outstanding == 0
+    }
+}
+
+impl Put {
+    fn take(&mut self, call: CallId) -> Option<Purpose> {
+        let purpose = self.calls.get_mut(call.0 as usize)?.take()?;
+        self.outstanding -= 1;
+        Some(purpose)
+    }
+}
+
+/// Whether every owner would refuse for the same reason, so that asking another is pointless.
+fn shared_by_all(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::TooManySiblings(_) | Refusal::StampAhead(_))
+}
+
+/// The owners of a partition, this node first, those believed down last.
+pub(super) fn asking_order(
+    ring: &Ring,
+    partition: Partition,
+    me: MemberIndex,
+    avoid: &[MemberIndex],
+) -> Vec<MemberIndex> {
+    let mut order = ring.owners(partition).to_vec();
+    order.sort_by_key(|member| if *member == me { 0 } else { 1 + u8::from(avoid.contains(member)) });
+    order
+}

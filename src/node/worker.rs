@@ -1,0 +1,393 @@
+//! One worker thread's half of the node: it runs operations, answers peers, and owns its links.
+//!
+//! Everything here is single-threaded; what crosses threads goes through the commit queue. An operation whose
+//! every answer is at hand (a read of a row in memory) runs to its end on the spot; others wait in a table, fed
+//! event by event, until their last call is answered. The table outlives the client that asked, so a client that
+//! hangs up does not cut a write in half.
+
+use super::link::{Link, Told};
+use super::outside::now;
+use super::queue::Completion;
+use super::shared::Shared;
+use crate::operation::{CallId, Command, Event, Operation};
+use crate::placement::{MemberIndex, Ring};
+use crate::protocol::{Answer, Batch, Refusal, Reply, Request};
+use crate::replica::{self, Step};
+use crate::storage::{Address, Change, Outcome, Peek, Refused, StoreError};
+use bytes::Bytes;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// How finely deadlines and wake-ups are kept. Patience is counted in tens of milliseconds and more.
+const TICK: Duration = Duration::from_millis(5);
+/// Most bytes of values in one reply to a peer; requests past it are told to ask again.
+const REPLY_BYTES_MAX: usize = 32 << 20;
+
+/// A thread's half of the node.
+pub struct Worker {
+    /// What it shares with the others.
+    pub node: Arc<Shared>,
+    number: usize,
+    links: RefCell<HashMap<String, Rc<Link>>>,
+    commits: RefCell<HashMap<u64, Box<dyn FnOnce(Result<Outcome, Refused>)>>>,
+    commits_made: Cell<u64>,
+    operations: RefCell<BTreeMap<u64, Running>>,
+    operations_made: Cell<u64>,
+    ticking: Notify,
+}
+
+struct Running {
+    machine: Box<dyn Machine>,
+    ring: Arc<Ring>,
+    deadline: Option<Instant>,
+    /// Until when its calls may take; past the deadline, so that late answers can still become hints.
+    until: Instant,
+    wake: Option<Instant>,
+}
+
+/// An operation with the place its conclusion goes to.
+trait Machine {
+    fn on(&mut self, event: Event, commands: &mut Vec<Command>);
+    fn is_done(&self) -> bool;
+}
+
+struct Reporting<M: Operation> {
+    machine: M,
+    reply: Option<oneshot::Sender<M::Output>>,
+}
+
+impl<M: Operation> Machine for Reporting<M> {
+    fn on(&mut self, event: Event, commands: &mut Vec<Command>) {
+        if let Some(output) = self.machine.on(event, commands)
+            && let Some(reply) = self.reply.take()
+        {
+            // The client may have hung up; the operation goes on all the same.
+            let _ = reply.send(output);
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.machine.is_done()
+    }
+}
+
+impl Worker {
+    /// Starts the calling thread's worker. Must run inside an actix runtime.
+    pub fn start(node: Arc<Shared>) -> Rc<Worker> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let number = node.queue.register(sender);
+        let worker = Rc::new(Worker {
+            node,
+            number,
+            links: RefCell::default(),
+            commits: RefCell::default(),
+            commits_made: Cell::new(0),
+            operations: RefCell::default(),
+            operations_made: Cell::new(0),
+            ticking: Notify::new(),
+        });
+        actix_web::rt::spawn(worker.clone().hear(receiver));
+        actix_web::rt::spawn(worker.clone().tick());
+        worker
+    }
+
+    /// Runs an operation of this node's. `None` only when the machine broke its word and never concluded.
+    pub async fn run<M>(self: &Rc<Self>, mut machine: M, ring: Arc<Ring>, deadline: Duration) -> Option<M::Output>
+    where
+        M: Operation + 'static,
+        M::Output: 'static,
+    {
+        let me = self.node.me(&ring);
+        let (mut events, mut commands, mut abroad) = (VecDeque::from([Event::Start]), Vec::new(), Vec::new());
+        let mut output = None;
+        while let Some(event) = events.pop_front() {
+            output = machine.on(event, &mut commands).or(output);
+            for command in commands.drain(..) {
+                match command {
+                    Command::Call { call, to, request } if to == me => match self.at_hand(request) {
+                        Ok(answer) => events.push_back(Event::Answered { call, answer }),
+                        Err(request) => abroad.push(Command::Call { call, to, request }),
+                    },
+                    command => abroad.push(command),
+                }
+            }
+        }
+        if machine.is_done() && output.is_some() {
+            return output;
+        }
+        let (reply, answer) = oneshot::channel();
+        let start = now();
+        let running = Running {
+            machine: Box::new(Reporting { machine, reply: output.is_none().then_some(reply) }),
+            ring,
+            deadline: Some(start + deadline),
+            until: start + self.node.settings.timeout,
+            wake: None,
+        };
+        let id = self.operations_made.replace(self.operations_made.get() + 1);
+        self.operations.borrow_mut().insert(id, running);
+        self.ticking.notify_one();
+        self.execute(id, abroad);
+        match output {
+            Some(output) => Some(output),
+            None => answer.await.ok(),
+        }
+    }
+
+    /// Answers a request from what is in memory, or gives it back.
+    fn at_hand(&self, request: Request) -> Result<Answer, Request> {
+        let address = match &request {
+            Request::Read { key } => Address::data(key),
+            Request::ReadHint { key } => Address::hint(key),
+            _ => return Err(request),
+        };
+        match self.node.store.peek(&address) {
+            Peek::Known(row) => Ok(replica::found(&address, row.as_ref())),
+            Peek::Ask => Err(request),
+        }
+    }
+
+    fn event(self: &Rc<Self>, id: u64, event: Event) {
+        let mut commands = Vec::new();
+        {
+            let mut operations = self.operations.borrow_mut();
+            let Some(running) = operations.get_mut(&id) else { return };
+            running.machine.on(event, &mut commands);
+            if running.machine.is_done() {
+                operations.remove(&id);
+            }
+        }
+        self.execute(id, commands);
+    }
+
+    fn execute(self: &Rc<Self>, id: u64, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Wake { after_ms } => {
+                    if let Some(running) = self.operations.borrow_mut().get_mut(&id) {
+                        running.wake = Some(now() + Duration::from_millis(after_ms));
+                    }
+                }
+                Command::Call { call, to, request } => self.call(id, call, to, request),
+            }
+        }
+    }
+
+    fn call(self: &Rc<Self>, id: u64, call: CallId, to: MemberIndex, request: Request) {
+        // An operation that is done has made its last calls with its last event: they are sent, and not waited for.
+        let (ring, until) = match self.operations.borrow().get(&id) {
+            Some(running) => (running.ring.clone(), running.until),
+            None => (self.node.ring(), now() + self.node.settings.timeout),
+        };
+        let worker = self.clone();
+        let told: Told = Box::new(move |result| {
+            let event = match result {
+                Ok(answer) => Event::Answered { call, answer },
+                Err(failure) => Event::Failed { call, failure },
+            };
+            worker.event(id, event);
+        });
+        self.send(&ring, to, request, until, told);
+    }
+
+    /// Asks a member, this node included, the same way.
+    pub fn send(self: &Rc<Self>, ring: &Ring, to: MemberIndex, request: Request, until: Instant, told: Told) {
+        if to == self.node.me(ring) {
+            self.answer(request, Box::new(move |answer| told(Ok(answer))));
+        } else {
+            self.link(ring, to).send(request, until, told);
+        }
+    }
+
+    /// The link to a member.
+    pub fn link(&self, ring: &Ring, to: MemberIndex) -> Rc<Link> {
+        let member = ring.member(to);
+        let mut links = self.links.borrow_mut();
+        if let Some(link) = links.get(&member.name) {
+            return link.clone();
+        }
+        let link = Link::new(self.node.clone(), member.name.clone(), member.url.clone());
+        links.insert(member.name.clone(), link.clone());
+        link
+    }
+
+    /// Answers one request from this node's store.
+    fn answer(self: &Rc<Self>, request: Request, told: Box<dyn FnOnce(Answer)>) {
+        match replica::step(request) {
+            Step::Commit(change) => {
+                self.commit([(change, Box::new(move |result| told(replica::committed(result))) as _)]);
+            }
+            Step::Read(address) => match self.node.store.peek(&address) {
+                Peek::Known(row) => told(replica::found(&address, row.as_ref())),
+                Peek::Ask => {
+                    let worker = self.clone();
+                    actix_web::rt::spawn(async move {
+                        let answer = match worker.read(&address).await {
+                            Ok(row) => replica::found(&address, row.as_ref()),
+                            Err(_) => Answer::Refused(Refusal::ReadOnly),
+                        };
+                        told(answer);
+                    });
+                }
+            },
+        }
+    }
+
+    /// Reads a row, off this thread where that may wait.
+    pub async fn read(&self, address: &Address) -> Result<Option<Bytes>, StoreError> {
+        if let Peek::Known(row) = self.node.store.peek(address) {
+            return Ok(row);
+        }
+        let (store, address) = (self.node.store.clone(), address.clone());
+        match tokio::task::spawn_blocking(move || store.read(&address)).await {
+            Ok(row) => row,
+            Err(_) => Err(StoreError::Unreadable("the read was cut short".into())),
+        }
+    }
+
+    /// Hands changes to the committer; each is told what became of it.
+    pub fn commit<T>(&self, changes: T)
+    where
+        T: IntoIterator<Item = (Change, Box<dyn FnOnce(Result<Outcome, Refused>)>)>,
+    {
+        let mut submissions = Vec::new();
+        {
+            let mut commits = self.commits.borrow_mut();
+            for (change, told) in changes {
+                let token = self.commits_made.replace(self.commits_made.get() + 1);
+                commits.insert(token, told);
+                submissions.push((token, change));
+            }
+        }
+        for token in self.node.queue.submit(self.number, submissions) {
+            self.completed(token, Err(Refused::Overloaded));
+        }
+    }
+
+    fn completed(&self, token: u64, result: Result<Outcome, Refused>) {
+        let told = self.commits.borrow_mut().remove(&token);
+        if let Some(told) = told {
+            told(result);
+        }
+    }
+
+    async fn hear(self: Rc<Self>, mut completions: mpsc::UnboundedReceiver<Vec<Completion>>) {
+        while let Some(batch) = completions.recv().await {
+            for (token, result) in batch {
+                self.completed(token, result);
+            }
+        }
+    }
+
+    /// Keeps deadlines and wake-ups. Sleeps while nothing runs.
+    async fn tick(self: Rc<Self>) {
+        loop {
+            if self.operations.borrow().is_empty() {
+                self.ticking.notified().await;
+            }
+            tokio::time::sleep(TICK).await;
+            let now = now();
+            let mut due = Vec::new();
+            for (id, running) in self.operations.borrow_mut().iter_mut() {
+                if running.deadline.is_some_and(|deadline| deadline <= now) {
+                    running.deadline = None;
+                    due.push((*id, Event::Deadline));
+                }
+                if running.wake.is_some_and(|wake| wake <= now) {
+                    running.wake = None;
+                    due.push((*id, Event::Woken));
+                }
+            }
+            for (id, event) in due {
+                self.event(id, event);
+            }
+        }
+    }
+
+    /// Answers a peer's batch: refuses it whole, or answers each request in order.
+    pub async fn serve(self: &Rc<Self>, batch: Batch) -> Reply {
+        let ring = self.node.ring();
+        let envelope = &batch.envelope;
+        self.node.queue.heard(envelope.stamp);
+        let refusal = if envelope.cluster != ring.layout().cluster() {
+            Some(Refusal::OtherCluster)
+        } else if envelope.receiver.is_some_and(|receiver| receiver != self.node.id) {
+            Some(Refusal::OtherNode)
+        } else if envelope.epoch < ring.epoch() {
+            Some(Refusal::StaleEpoch { epoch: ring.epoch() })
+        } else {
+            None
+        };
+        let answers = match refusal {
+            Some(refusal) => Err(refusal),
+            None => Ok(self.answer_all(batch.requests).await),
+        };
+        Reply { sender: self.node.id, epoch: ring.epoch(), stamp: self.node.queue.last_stamp(), answers }
+    }
+
+    async fn answer_all(self: &Rc<Self>, requests: Vec<Request>) -> Vec<Answer> {
+        let count = requests.len();
+        if count == 0 {
+            return Vec::new();
+        }
+        let (done, all) = oneshot::channel();
+        let gathering = Rc::new(Gathering {
+            answers: RefCell::new((0..count).map(|_| None).collect()),
+            left: Cell::new(count),
+            done: Cell::new(Some(done)),
+        });
+        let mut changes: Vec<(Change, Box<dyn FnOnce(Result<Outcome, Refused>)>)> = Vec::new();
+        let mut bytes = 0;
+        for (at, request) in requests.into_iter().enumerate() {
+            let gathering = gathering.clone();
+            if let Request::Read { .. } | Request::ReadHint { .. } = request {
+                match self.at_hand(request) {
+                    Ok(answer) => {
+                        bytes += reply_bytes(&answer);
+                        let fits = bytes <= REPLY_BYTES_MAX || at == 0;
+                        gathering.put(at, if fits { answer } else { Answer::Refused(Refusal::Overloaded) });
+                    }
+                    Err(request) => self.answer(request, Box::new(move |answer| gathering.put(at, answer))),
+                }
+            } else if let Step::Commit(change) = replica::step(request) {
+                changes.push((change, Box::new(move |result| gathering.put(at, replica::committed(result)))));
+            }
+        }
+        self.commit(changes);
+        all.await.unwrap_or_default()
+    }
+}
+
+/// The answers to a batch, as they come in.
+struct Gathering {
+    answers: RefCell<Vec<Option<Answer>>>,
+    left: Cell<usize>,
+    done: Cell<Option<oneshot::Sender<Vec<Answer>>>>,
+}
+
+impl Gathering {
+    fn put(&self, at: usize, answer: Answer) {
+        self.answers.borrow_mut()[at] = Some(answer);
+        self.left.set(self.left.get() - 1);
+        if self.left.get() == 0
+            && let Some(done) = self.done.take()
+        {
+            let answers = self.answers.take().into_iter().flatten().collect();
+            // The peer may have gone; what was committed stays committed.
+            let _ = done.send(answers);
+        }
+    }
+}
+
+fn reply_bytes(answer: &Answer) -> usize {
+    match answer {
+        Answer::Found { record: Some(record) } => {
+            record.siblings().iter().map(|sibling| sibling.content.value.len()).sum()
+        }
+        _ => 0,
+    }
+}

@@ -1,0 +1,200 @@
+//! Messages as bytes.
+//!
+//! ```text
+//!  +---------+---------------------------------+
+//!  | version | postcard of a Batch or a Reply  |
+//!  | 1       |                                 |
+//!  +---------+---------------------------------+
+//! ```
+//!
+//! A node speaks its own version and the previous one; there is no previous one yet. Records inside are row
+//! bytes with their own checksum (`record`), so a value damaged on the way is refused, not stored.
+
+use super::message::{Batch, REQUESTS_PER_BATCH_MAX, Reply, Request};
+use crate::record::{CONTENT_TYPE_BYTES_MAX, Content};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// The version this node speaks.
+pub const PROTOCOL_VERSION: u8 = 1;
+
+/// Bytes that are no message of this protocol. Nothing was changed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum MalformedMessage {
+    /// There is not even a version.
+    #[error("the message is empty")]
+    Empty,
+    /// A version this node does not speak.
+    #[error("the message is in protocol version {0}, this node speaks {PROTOCOL_VERSION}")]
+    OtherVersion(u8),
+    /// The bytes do not parse.
+    #[error("the message cannot be read: {0}")]
+    Unreadable(String),
+    /// The bytes parse and break a limit.
+    #[error("the message breaks a limit: {0}")]
+    Limit(&'static str),
+}
+
+impl Batch {
+    /// The batch as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self, 64 + self.requests.iter().map(Request::size_hint).sum::<usize>())
+    }
+
+    /// Reads a batch and checks every limit; reachable by anyone, so nothing in it can panic.
+    pub fn decode(bytes: &[u8]) -> Result<Batch, MalformedMessage> {
+        let batch: Batch = decode(bytes)?;
+        if batch.requests.len() > REQUESTS_PER_BATCH_MAX {
+            return Err(MalformedMessage::Limit("too many requests in one batch"));
+        }
+        for request in &batch.requests {
+            if let Request::Write { content: Some(content), .. } | Request::HintWrite { content: Some(content), .. } =
+                request
+            {
+                check_content(content)?;
+            }
+        }
+        Ok(batch)
+    }
+}
+
+impl Reply {
+    /// The reply as bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self, 256)
+    }
+
+    /// Reads a reply.
+    pub fn decode(bytes: &[u8]) -> Result<Reply, MalformedMessage> {
+        decode(bytes)
+    }
+}
+
+fn check_content(content: &Content) -> Result<(), MalformedMessage> {
+    match content.content_type.as_ref().map_or(0, |text| text.len()) {
+        0..=CONTENT_TYPE_BYTES_MAX => Ok(()),
+        _ => Err(MalformedMessage::Limit("a content type is too long")),
+    }
+}
+
+fn encode<T: Serialize>(message: &T, capacity: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(capacity);
+    bytes.push(PROTOCOL_VERSION);
+    postcard::to_extend(message, bytes).expect("a message in memory always has a form in bytes")
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MalformedMessage> {
+    let (&version, body) = bytes.split_first().ok_or(MalformedMessage::Empty)?;
+    if version != PROTOCOL_VERSION {
+        return Err(MalformedMessage::OtherVersion(version));
+    }
+    match postcard::take_from_bytes(body) {
+        Ok((message, [])) => Ok(message),
+        Ok(_) => Err(MalformedMessage::Unreadable("bytes after the end".into())),
+        Err(error) => Err(MalformedMessage::Unreadable(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::placement::{ClusterId, NodeId};
+    use crate::protocol::{Answer, Envelope, Refusal};
+    use crate::record::{Actor, Context, Dot, Key, Record, Seen, Stamp};
+    use proptest::prelude::*;
+
+    fn envelope() -> Envelope {
+        Envelope {
+            cluster: ClusterId(7),
+            sender: NodeId(1),
+            receiver: Some(NodeId(2)),
+            epoch: 0,
+            deadline_ms: 5_000,
+            stamp: Stamp(9),
+        }
+    }
+
+    fn record(value: &[u8]) -> Record {
+        let dot = Dot { stamp: Stamp(5), actor: Actor(3) };
+        Record::default().write(&Seen::Everything, dot, Some(Content::plain(value.to_vec()))).unwrap()
+    }
+
+    fn batch(value: &[u8]) -> Batch {
+        let key = Key::new("k").unwrap();
+        let targets: Vec<Box<str>> = vec!["http://localhost:8002".into()];
+        let seen = Seen::Only(Context::from_sorted(vec![(Actor(1), Stamp(2))]).unwrap());
+        let content = Some(Content::plain(value.to_vec()));
+        let dot = Dot { stamp: Stamp(5), actor: Actor(3) };
+        Batch {
+            envelope: envelope(),
+            requests: vec![
+                Request::Write { key: key.clone(), seen: seen.clone(), content: content.clone() },
+                Request::Merge { key: key.clone(), record: record(value) },
+                Request::Cover { key: key.clone(), other: record(value), dot },
+                Request::Hint { key: key.clone(), record: record(value), targets: targets.clone() },
+                Request::HintWrite { key: key.clone(), seen, content, targets },
+                Request::Read { key: key.clone() },
+                Request::ReadHint { key },
+            ],
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn batches_survive_the_round_trip(value in prop::collection::vec(any::<u8>(), 0..2000)) {
+            prop_assert_eq!(Batch::decode(&batch(&value).encode()), Ok(batch(&value)));
+        }
+
+        #[test]
+        fn foreign_and_damaged_bytes_are_refused_without_a_panic(
+            noise in prop::collection::vec(any::<u8>(), 0..200),
+            at in any::<prop::sample::Index>(),
+            bit in 0..8,
+        ) {
+            let _ = Batch::decode(&noise);
+            let _ = Reply::decode(&noise);
+            let mut bytes = batch(b"value").encode();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1u8 << bit;
+            let _ = Batch::decode(&bytes);
+            prop_assert!(Batch::decode(&bytes[..at]).is_err());
+        }
+    }
+
+    #[test]
+    fn replies_survive_the_round_trip() {
+        let answers = vec![
+            Answer::Written { created: true, record: record(b"v") },
+            Answer::Merged { applied: false, more: Some(record(b"w")) },
+            Answer::Found { record: None },
+            Answer::Refused(Refusal::StaleEpoch { epoch: 4 }),
+        ];
+        let reply = Reply { sender: NodeId(2), epoch: 4, stamp: Stamp(1), answers: Ok(answers) };
+        assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+    }
+
+    #[test]
+    fn a_value_damaged_on_the_way_is_refused() {
+        let bytes = batch(b"precious").encode();
+        let places: Vec<usize> = bytes.windows(8).enumerate().filter(|(_, w)| w == b"precious").map(|(at, _)| at).collect();
+        // The first and the fifth are a client's bare value; the others stand inside a record.
+        for &at in &places[1..4] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(matches!(Batch::decode(&damaged), Err(MalformedMessage::Unreadable(_))));
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_message_never_change() {
+        let read = Batch { envelope: envelope(), requests: vec![Request::Read { key: Key::new("k").unwrap() }] };
+        let hex: String = read.encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "0107010102008827090105016b");
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        assert_eq!(Batch::decode(&[9, 1, 2]), Err(MalformedMessage::OtherVersion(9)));
+        assert_eq!(Batch::decode(&[]), Err(MalformedMessage::Empty));
+    }
+}

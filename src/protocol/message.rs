@@ -1,0 +1,194 @@
+//! What peers ask and answer.
+
+use super::Refusal;
+use crate::placement::{ClusterId, NodeId};
+use crate::record::{Content, Dot, Key, Record, Seen, Stamp};
+use crate::storage::MemberName;
+use serde::{Deserialize, Serialize};
+
+/// Most requests in one batch. Bounds what a node holds for one peer call, and keeps a slow batch short.
+pub const REQUESTS_PER_BATCH_MAX: usize = 512;
+
+/// Who speaks to whom, about which cluster, and how long the answer is waited for.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The cluster both must belong to.
+    pub cluster: ClusterId,
+    /// The sender.
+    pub sender: NodeId,
+    /// The node meant, where the sender has learned its id; none before the first ping.
+    pub receiver: Option<NodeId>,
+    /// The epoch of the layout the sender goes by.
+    pub epoch: u64,
+    /// How long the sender will still wait, in milliseconds.
+    pub deadline_ms: u32,
+    /// The latest stamp the sender has made or seen.
+    pub stamp: Stamp,
+}
+
+/// One HTTP request's worth of requests. Empty for a ping.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Batch {
+    /// From whom, to whom.
+    pub envelope: Envelope,
+    /// At most [`REQUESTS_PER_BATCH_MAX`].
+    pub requests: Vec<Request>,
+}
+
+/// The response to a [`Batch`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Reply {
+    /// The node that answers.
+    pub sender: NodeId,
+    /// The epoch of its layout.
+    pub epoch: u64,
+    /// The latest stamp it has made or seen.
+    pub stamp: Stamp,
+    /// An answer for each request, in order; or why the batch as a whole was refused.
+    pub answers: Result<Vec<Answer>, Refusal>,
+}
+
+/// One thing asked of one node.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Make a dot for a client's write, on the record held there; only owners are asked. → [`Answer::Written`]
+    Write {
+        /// The key.
+        key: Key,
+        /// What the client had seen.
+        seen: Seen,
+        /// The value, or nothing for a delete.
+        content: Option<Content>,
+    },
+    /// Take a copy of a record. → [`Answer::Merged`]
+    Merge {
+        /// The key.
+        key: Key,
+        /// The copy.
+        record: Record,
+    },
+    /// Let the write `dot`, made there, supersede the older siblings in `other`. → [`Answer::Written`]
+    Cover {
+        /// The key.
+        key: Key,
+        /// What another owner holds.
+        other: Record,
+        /// The write.
+        dot: Dot,
+    },
+    /// Keep a record for owners that cannot be reached. → [`Answer::Merged`]
+    Hint {
+        /// The key.
+        key: Key,
+        /// The record.
+        record: Record,
+        /// The owners.
+        targets: Vec<MemberName>,
+    },
+    /// Make a dot for a client's write no owner could be reached for, and keep it for them. → [`Answer::Written`]
+    HintWrite {
+        /// The key.
+        key: Key,
+        /// What the client had seen.
+        seen: Seen,
+        /// The value, or nothing for a delete.
+        content: Option<Content>,
+        /// The owners.
+        targets: Vec<MemberName>,
+    },
+    /// The record of a key, tombstones included. → [`Answer::Found`]
+    Read {
+        /// The key.
+        key: Key,
+    },
+    /// The record kept for other owners. → [`Answer::Found`]
+    ReadHint {
+        /// The key.
+        key: Key,
+    },
+}
+
+/// What a node answers to one [`Request`].
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// The write is durable there.
+    Written {
+        /// Whether the key had no live value there before.
+        created: bool,
+        /// The record with the write in it.
+        record: Record,
+    },
+    /// The record is durable there.
+    Merged {
+        /// Whether it changed anything.
+        applied: bool,
+        /// What is held there, when that is more than what came.
+        more: Option<Record>,
+    },
+    /// What is held there; nothing when the key was never heard of.
+    Found {
+        /// The record.
+        record: Option<Record>,
+    },
+    /// No.
+    Refused(Refusal),
+}
+
+/// Requests that wait for different things travel apart, so that a read never waits behind a write's fsync.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Lane {
+    /// Whatever ends in the committer.
+    Writes,
+    /// Whatever is only looked up.
+    Reads,
+}
+
+impl Lane {
+    /// All lanes.
+    pub const ALL: [Lane; 2] = [Lane::Writes, Lane::Reads];
+
+    /// The endpoint the lane's batches are posted to.
+    pub fn path(self) -> &'static str {
+        match self {
+            Lane::Writes => "/replicate",
+            Lane::Reads => "/store/key",
+        }
+    }
+}
+
+impl Request {
+    /// The lane it travels in.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Request::Read { .. } | Request::ReadHint { .. } => Lane::Reads,
+            _ => Lane::Writes,
+        }
+    }
+
+    /// The key it is about.
+    pub fn key(&self) -> &Key {
+        match self {
+            Request::Write { key, .. }
+            | Request::Merge { key, .. }
+            | Request::Cover { key, .. }
+            | Request::Hint { key, .. }
+            | Request::HintWrite { key, .. }
+            | Request::Read { key }
+            | Request::ReadHint { key } => key,
+        }
+    }
+
+    /// About how many bytes it takes on the wire.
+    pub fn size_hint(&self) -> usize {
+        let values = |record: &Record| record.siblings().iter().map(|s| s.content.value.len() + 64).sum::<usize>();
+        let body = match self {
+            Request::Write { content, .. } | Request::HintWrite { content, .. } => {
+                content.as_ref().map_or(0, |content| content.value.len())
+            }
+            Request::Merge { record, .. } | Request::Hint { record, .. } => values(record),
+            Request::Cover { other, .. } => values(other),
+            Request::Read { .. } | Request::ReadHint { .. } => 0,
+        };
+        body + self.key().as_bytes().len() + 96
+    }
+}

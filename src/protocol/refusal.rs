@@ -1,0 +1,45 @@
+//! Why a node said no. Each line says whether anything changed, and who should act.
+
+use crate::record::{StampAhead, TooManySiblings};
+use serde::{Deserialize, Serialize};
+
+/// A node's no. Nothing was changed unless the line says otherwise.
+#[derive(Clone, PartialEq, Debug, thiserror::Error, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The client must read and resolve first.
+    #[error(transparent)]
+    TooManySiblings(TooManySiblings),
+    /// A clock is wrong: the client's, the peer's, or this node's.
+    #[error(transparent)]
+    StampAhead(StampAhead),
+    /// The node keeps no more hints for that member; an operator must bring the member back.
+    #[error("no room for more hints")]
+    HintsFull,
+    /// What the node holds for the key cannot be read; it is left as it is.
+    #[error("the stored row is damaged")]
+    Damaged,
+    /// The node's disk is full or failing; another owner may take it.
+    #[error("the node is read-only")]
+    ReadOnly,
+    /// The node could not sync: this write may be durable there. It needs a restart.
+    #[error("the node is fenced until a restart")]
+    Fenced,
+    /// The node has more to do than it can; try again shortly.
+    #[error("the node is overloaded")]
+    Overloaded,
+    /// The node belongs to another cluster; an operator mixed up addresses.
+    #[error("the node belongs to another cluster")]
+    OtherCluster,
+    /// The address now belongs to another node than the sender knew; learn its id anew and try again.
+    #[error("another node answers at this address")]
+    OtherNode,
+    /// The sender's layout is older than this node's.
+    #[error("the layout has moved on to epoch {epoch}")]
+    StaleEpoch {
+        /// The epoch of the node that refuses.
+        epoch: u64,
+    },
+    /// The time the sender gave had already passed.
+    #[error("the deadline had passed")]
+    TooLate,
+}
