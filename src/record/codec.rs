@@ -57,7 +57,12 @@ impl Row {
 
     /// The row as bytes. One copy of each value, and one BLAKE3 over all.
     pub fn encode(&self) -> Bytes {
-        let values: usize = self.record.siblings().iter().map(|sibling| sibling.content.value.len() + 48).sum();
+        let values: usize = self
+            .record
+            .siblings()
+            .iter()
+            .map(|sibling| sibling.content.value.len() + 48)
+            .sum();
         let mut out = BytesMut::with_capacity(40 + 16 * self.record.context().entries().len() + values);
         out.put_u8(ROW_VERSION);
         out.put_u8(if self.promised.is_some() { ROW_PROMISED } else { 0 });
@@ -71,8 +76,16 @@ impl Row {
         for sibling in self.record.siblings() {
             let content = &sibling.content;
             let mut flags = 0;
-            flags |= if content.content_type.is_some() { SIBLING_CONTENT_TYPE } else { 0 };
-            flags |= if content.expires_ms.is_some() { SIBLING_EXPIRES } else { 0 };
+            flags |= if content.content_type.is_some() {
+                SIBLING_CONTENT_TYPE
+            } else {
+                0
+            };
+            flags |= if content.expires_ms.is_some() {
+                SIBLING_EXPIRES
+            } else {
+                0
+            };
             out.put_u8(flags);
             let place = context.entries().partition_point(|entry| entry.0 < sibling.dot.actor);
             put_varint(&mut out, place as u64);
@@ -98,14 +111,19 @@ impl Row {
         if checksum(&bytes[..body]) != bytes[body..] {
             return Err(RowError::Checksum);
         }
-        let mut input = Input { bytes: bytes.slice(..body) };
+        let mut input = Input {
+            bytes: bytes.slice(..body),
+        };
         match input.u8()? {
             ROW_VERSION => {}
             later => return Err(RowError::LaterVersion(later)),
         }
         let promised = match input.u8()? {
             0 => None,
-            ROW_PROMISED => Some(Ballot { stamp: Stamp(input.u64()?), actor: Actor(input.u64()?) }),
+            ROW_PROMISED => Some(Ballot {
+                stamp: Stamp(input.u64()?),
+                actor: Actor(input.u64()?),
+            }),
             _ => return Err(RowError::LaterVersion(ROW_VERSION)),
         };
         let context = input.context()?;
@@ -115,7 +133,8 @@ impl Row {
             siblings.push(input.sibling(&context)?);
         }
         input.end()?;
-        let record = Record::from_parts(context, siblings).ok_or(RowError::Malformed("a sibling outside the context"))?;
+        let record =
+            Record::from_parts(context, siblings).ok_or(RowError::Malformed("a sibling outside the context"))?;
         Ok(Row { promised, record })
     }
 }
@@ -193,25 +212,47 @@ impl Input {
             return Err(RowError::LaterVersion(ROW_VERSION));
         }
         let place = self.length()?;
-        let (actor, _) = *context.entries().get(place).ok_or(RowError::Malformed("an actor outside the context"))?;
-        let dot = Dot { stamp: Stamp(self.u64()?), actor };
+        let (actor, _) = *context
+            .entries()
+            .get(place)
+            .ok_or(RowError::Malformed("an actor outside the context"))?;
+        let dot = Dot {
+            stamp: Stamp(self.u64()?),
+            actor,
+        };
         let content_type = match flags & SIBLING_CONTENT_TYPE {
             0 => None,
             _ => {
                 let length = self.length()?;
                 let bytes = self.take(length)?;
-                let text = std::str::from_utf8(&bytes).ok().filter(|text| text.len() <= CONTENT_TYPE_BYTES_MAX);
+                let text = std::str::from_utf8(&bytes)
+                    .ok()
+                    .filter(|text| text.len() <= CONTENT_TYPE_BYTES_MAX);
                 Some(text.ok_or(RowError::Malformed("a content type"))?.into())
             }
         };
-        let expires_ms = if flags & SIBLING_EXPIRES == 0 { None } else { Some(self.u64()?) };
+        let expires_ms = if flags & SIBLING_EXPIRES == 0 {
+            None
+        } else {
+            Some(self.u64()?)
+        };
         let length = self.length()?;
         let value = self.take(length)?;
-        Ok(Sibling { dot, content: Content { value, content_type, expires_ms } })
+        Ok(Sibling {
+            dot,
+            content: Content {
+                value,
+                content_type,
+                expires_ms,
+            },
+        })
     }
 
     pub(super) fn end(&self) -> Result<(), RowError> {
-        self.bytes.is_empty().then_some(()).ok_or(RowError::Malformed("bytes after the end"))
+        self.bytes
+            .is_empty()
+            .then_some(())
+            .ok_or(RowError::Malformed("bytes after the end"))
     }
 }
 
@@ -223,30 +264,49 @@ mod tests {
     fn content() -> impl Strategy<Value = Content> {
         let value = prop::collection::vec(any::<u8>(), 0..300);
         (value, prop::option::of("[ -~]{0,255}"), any::<Option<u64>>()).prop_map(|(value, content_type, expires_ms)| {
-            Content { value: value.into(), content_type: content_type.map(Into::into), expires_ms }
+            Content {
+                value: value.into(),
+                content_type: content_type.map(Into::into),
+                expires_ms,
+            }
         })
     }
 
     fn row() -> impl Strategy<Value = Row> {
         let dots = prop::collection::btree_map((any::<u64>(), 0..6u64), content(), 0..6);
-        (dots, prop::collection::vec((0..9u64, any::<u64>()), 0..4), any::<Option<(u64, u64)>>()).prop_map(
-            |(writes, seen, promised)| {
+        (
+            dots,
+            prop::collection::vec((0..9u64, any::<u64>()), 0..4),
+            any::<Option<(u64, u64)>>(),
+        )
+            .prop_map(|(writes, seen, promised)| {
                 let mut context = Context::new();
                 let siblings: Vec<Sibling> = writes
                     .into_iter()
                     .map(|((stamp, actor), content)| {
-                        let dot = Dot { stamp: Stamp(stamp), actor: Actor(actor) };
+                        let dot = Dot {
+                            stamp: Stamp(stamp),
+                            actor: Actor(actor),
+                        };
                         context.add(dot);
                         Sibling { dot, content }
                     })
                     .collect();
                 for (actor, stamp) in seen {
-                    context.add(Dot { stamp: Stamp(stamp), actor: Actor(actor) });
+                    context.add(Dot {
+                        stamp: Stamp(stamp),
+                        actor: Actor(actor),
+                    });
                 }
-                let promised = promised.map(|(stamp, actor)| Ballot { stamp: Stamp(stamp), actor: Actor(actor) });
-                Row { promised, record: Record::from_parts(context, siblings).unwrap() }
-            },
-        )
+                let promised = promised.map(|(stamp, actor)| Ballot {
+                    stamp: Stamp(stamp),
+                    actor: Actor(actor),
+                });
+                Row {
+                    promised,
+                    record: Record::from_parts(context, siblings).unwrap(),
+                }
+            })
     }
 
     proptest! {
@@ -277,11 +337,23 @@ mod tests {
     #[test]
     fn the_bytes_of_a_row_never_change() {
         let context = Context::from_sorted(vec![(Actor(1), Stamp(0x10)), (Actor(2), Stamp(0x20))]).unwrap();
-        let content =
-            Content { value: "kringle".into(), content_type: Some("text/plain".into()), expires_ms: Some(1) };
-        let sibling = Sibling { dot: Dot { stamp: Stamp(0x20), actor: Actor(2) }, content };
+        let content = Content {
+            value: "kringle".into(),
+            content_type: Some("text/plain".into()),
+            expires_ms: Some(1),
+        };
+        let sibling = Sibling {
+            dot: Dot {
+                stamp: Stamp(0x20),
+                actor: Actor(2),
+            },
+            content,
+        };
         let row = Row {
-            promised: Some(Ballot { stamp: Stamp(3), actor: Actor(4) }),
+            promised: Some(Ballot {
+                stamp: Stamp(3),
+                actor: Actor(4),
+            }),
             record: Record::from_parts(context, vec![sibling]).unwrap(),
         };
         let hex: String = row.encode().iter().map(|byte| format!("{byte:02x}")).collect();
