@@ -12,9 +12,7 @@ mod wire;
 pub use codec::{Row, RowError};
 pub use context::{Actor, Ballot, Context, Dot};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, Position};
-pub use record::{
-    CONTENT_TYPE_BYTES_MAX, Content, Record, SIBLINGS_MAX, Seen, Sibling, TooManySiblings, Version,
-};
+pub use record::{CONTENT_TYPE_BYTES_MAX, Content, Record, SIBLINGS_MAX, Seen, Sibling, TooManySiblings, Version};
 pub use stamp::{Clock, STAMP_AHEAD_MAX_MS, Stamp, StampAhead};
 pub(crate) use wire::blob;
 

@@ -1,5 +1,6 @@
 //! What the committer is asked, and what it answers. Every change of a stored value is one of these.
 
+use super::StoreError;
 use crate::record::{Content, Dot, Key, Record, Seen, StampAhead, TooManySiblings};
 use bytes::Bytes;
 
@@ -111,7 +112,13 @@ pub enum Refused {
     /// The stored row cannot be read; it is left as it is, for repair.
     #[error("the stored row is damaged: {0}")]
     Damaged(crate::record::RowError),
-    /// The disk is full or fails; writes are taken again when it recovers.
+    /// A hint for nobody.
+    #[error("a hint must name the owners it is kept for")]
+    NoTargets,
+    /// The base could not be read, so there was nothing to merge with.
+    #[error("the store cannot be read: {0}")]
+    Unreadable(std::sync::Arc<str>),
+    /// The disk is full or fails; writes are taken again when it recovers. This one may surface after a crash.
     #[error("the store is read-only: {0}")]
     ReadOnly(std::sync::Arc<str>),
     /// A sync failed: what is durable is unknown (this change may be), and nothing is acknowledged until a restart.
@@ -120,4 +127,15 @@ pub enum Refused {
     /// More is waiting than the store can write; try again shortly.
     #[error("the store is overloaded")]
     Overloaded,
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Refused {
+        match error {
+            StoreError::ReadOnly(reason) => Refused::ReadOnly(reason),
+            StoreError::Fenced(reason) => Refused::Fenced(reason),
+            StoreError::Overloaded => Refused::Overloaded,
+            StoreError::Unreadable(reason) => Refused::Unreadable(reason),
+        }
+    }
 }

@@ -1,0 +1,370 @@
+//! The one path by which anything stored changes: read, merge, write, for a whole batch at a time.
+//!
+//! ```text
+//!  changes ─► each on the rows as the batch has made them so far ─► one append ─► durable ─► digests, feed, hints ─► outcomes
+//! ```
+//!
+//! One committer per store, on one thread: that is the per-key serialisation and the group commit. Dots are made here
+//! and nowhere else, and nothing is shown to anyone before the append that holds it has returned.
+
+use super::hints::Entry;
+use super::stand_in::Forest;
+use super::{Address, Change, Feed, Hint, HintLedger, MemberName, Outcome, Refused, RowChange, Store};
+use crate::record::{Actor, Clock, Content, Dot, Key, Record, Row, RowError, Seen, Stamp, StampAhead};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Turns changes into durable rows. Its reads may wait for the base, its append for the disk.
+pub struct Committer {
+    store: Arc<dyn Store>,
+    forest: Arc<Forest>,
+    feed: Arc<Feed>,
+    hints: Arc<HintLedger>,
+    actor: Actor,
+    clock: Clock,
+}
+
+/// What a batch has made so far of the rows it touched.
+#[derive(Default)]
+struct Batch {
+    data: BTreeMap<Key, DataDraft>,
+    hints: BTreeMap<Key, HintDraft>,
+    facts: BTreeMap<&'static str, Bytes>,
+    /// Bytes of hints the batch adds for each target, beside what the ledger knows.
+    hint_bytes: BTreeMap<MemberName, i64>,
+}
+
+struct DataDraft {
+    /// The record as stored; `None` when there is no row.
+    before: Option<Record>,
+    row: Row,
+    changed: bool,
+}
+
+#[derive(Default)]
+struct HintDraft {
+    before: Option<Entry>,
+    now: Option<(Hint, Entry, Bytes)>,
+    changed: bool,
+}
+
+impl Committer {
+    /// A committer of `store`, and the only one. `actor` must be new with every start; `clock` starts after
+    /// [`Store::last_stamp`]. `forest`, `feed` and `hints` follow what it commits.
+    pub fn new(
+        store: Arc<dyn Store>,
+        forest: Arc<Forest>,
+        feed: Arc<Feed>,
+        hints: Arc<HintLedger>,
+        actor: Actor,
+        clock: Clock,
+    ) -> Committer {
+        Committer {
+            store,
+            forest,
+            feed,
+            hints,
+            actor,
+            clock,
+        }
+    }
+
+    /// The name under which this store writes.
+    pub fn actor(&self) -> Actor {
+        self.actor
+    }
+
+    /// The latest stamp made or seen.
+    pub fn last_stamp(&self) -> Stamp {
+        self.clock.last()
+    }
+
+    /// Takes note of a stamp that came with a message, so that later writes here are later than it.
+    pub fn note_stamp(&mut self, stamp: Stamp, wall_ms: u64) -> Result<(), StampAhead> {
+        self.clock.observe(stamp, wall_ms)
+    }
+
+    /// Commits a batch: one outcome or refusal for each change, in order. Changes of one key see one another in that
+    /// order. When it returns, every change with an outcome is durable and visible; a refusal of one change leaves the
+    /// others alone, and a failed append refuses all that had not been refused. A batch that changes nothing appends nothing.
+    pub fn commit(&mut self, wall_ms: u64, changes: Vec<Change>) -> Vec<Result<Outcome, Refused>> {
+        let mut batch = Batch::default();
+        let outcomes: Vec<_> = changes
+            .into_iter()
+            .map(|change| self.draft(&mut batch, wall_ms, change))
+            .collect();
+        match self.append(batch) {
+            Ok(()) => outcomes,
+            Err(refused) => outcomes
+                .into_iter()
+                .map(|outcome| outcome.and_then(|_| Err(refused.clone())))
+                .collect(),
+        }
+    }
+
+    /// Works one change into the batch. A refusal leaves the batch as it was.
+    fn draft(&mut self, batch: &mut Batch, wall_ms: u64, change: Change) -> Result<Outcome, Refused> {
+        match change {
+            Change::Write { key, seen, content } => {
+                self.observe_seen(&seen, wall_ms)?;
+                let draft = self.data(batch, &key)?;
+                let (record, created) = self.write(&draft.row.record, &seen, content, wall_ms)?;
+                draft.set(record.clone());
+                Ok(Outcome::Written { created, record })
+            }
+            Change::Merge { key, record } => {
+                self.observe_record(&record, wall_ms)?;
+                let draft = self.data(batch, &key)?;
+                let applied = !draft.row.record.includes(&record);
+                if applied {
+                    draft.set(draft.row.record.merge(&record));
+                }
+                let more = (!record.includes(&draft.row.record)).then(|| draft.row.record.clone());
+                Ok(Outcome::Merged { applied, more })
+            }
+            Change::Cover { key, other, dot } => {
+                self.observe_record(&other, wall_ms)?;
+                self.clock.observe(dot.stamp, wall_ms)?;
+                let draft = self.data(batch, &key)?;
+                let record = draft.row.record.cover(&other, dot);
+                if record != draft.row.record {
+                    draft.set(record.clone());
+                }
+                Ok(Outcome::Written { created: false, record })
+            }
+            Change::HintWrite {
+                key,
+                seen,
+                content,
+                targets,
+            } => {
+                self.observe_seen(&seen, wall_ms)?;
+                let mut hint = self.hint(batch, &key)?;
+                let (record, created) = self.write(&hint.record, &seen, content, wall_ms)?;
+                hint.record = record.clone();
+                self.keep_hint(batch, key, hint, &targets)?;
+                Ok(Outcome::Written { created, record })
+            }
+            Change::Hint { key, record, targets } => {
+                self.observe_record(&record, wall_ms)?;
+                let mut hint = self.hint(batch, &key)?;
+                let known = targets.iter().all(|target| hint.targets.contains(target));
+                let applied = !hint.record.includes(&record) || !known;
+                if applied {
+                    hint.record = hint.record.merge(&record);
+                    let held = hint.record.clone();
+                    self.keep_hint(batch, key, hint, &targets)?;
+                    let more = (!record.includes(&held)).then_some(held);
+                    return Ok(Outcome::Merged { applied, more });
+                }
+                let more = (!record.includes(&hint.record)).then_some(hint.record);
+                Ok(Outcome::Merged { applied, more })
+            }
+            Change::HintDelivered { key, record, target } => {
+                let mut hint = self.hint(batch, &key)?;
+                if let Ok(at) = hint.targets.binary_search(&target)
+                    && record.includes(&hint.record)
+                {
+                    hint.targets.remove(at);
+                    batch.set_hint(key, (!hint.targets.is_empty()).then_some(hint));
+                }
+                Ok(Outcome::Done)
+            }
+            Change::Fact { name, bytes } => {
+                let held = match batch.facts.get(name) {
+                    Some(bytes) => Some(bytes.clone()),
+                    None => self.load(&Address::fact(name))?,
+                };
+                if held.as_ref() != Some(&bytes) {
+                    batch.facts.insert(name, bytes);
+                }
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    /// A new write on `held`, under a new dot: the record since, and whether nothing live was there before.
+    fn write(
+        &mut self,
+        held: &Record,
+        seen: &Seen,
+        content: Option<Content>,
+        wall_ms: u64,
+    ) -> Result<(Record, bool), Refused> {
+        // What is stored was observed before it was stored, but perhaps by an earlier process whose last stamp is lost.
+        if let Some(latest) = held.context().latest() {
+            self.clock.observe(latest, wall_ms)?;
+        }
+        let dot = Dot {
+            stamp: self.clock.next(wall_ms),
+            actor: self.actor,
+        };
+        let lives = |expires_ms: Option<u64>| expires_ms.is_none_or(|expires_ms| expires_ms > dot.stamp.ms());
+        let created = !held.siblings().iter().any(|sibling| lives(sibling.content.expires_ms));
+        Ok((held.write(seen, dot, content)?, created))
+    }
+
+    fn observe_seen(&mut self, seen: &Seen, wall_ms: u64) -> Result<(), StampAhead> {
+        match seen {
+            Seen::Everything => Ok(()),
+            Seen::Only(context) => context
+                .latest()
+                .map_or(Ok(()), |stamp| self.clock.observe(stamp, wall_ms)),
+        }
+    }
+
+    fn observe_record(&mut self, record: &Record, wall_ms: u64) -> Result<(), StampAhead> {
+        record
+            .context()
+            .latest()
+            .map_or(Ok(()), |stamp| self.clock.observe(stamp, wall_ms))
+    }
+
+    fn load(&self, address: &Address) -> Result<Option<Bytes>, Refused> {
+        match self.store.peek(address) {
+            super::Peek::Known(row) => Ok(row),
+            super::Peek::Ask => Ok(self.store.read(address)?),
+        }
+    }
+
+    /// The row of `key` as the batch has made it so far.
+    fn data<'a>(&self, batch: &'a mut Batch, key: &Key) -> Result<&'a mut DataDraft, Refused> {
+        if !batch.data.contains_key(key) {
+            let draft = match self.load(&Address::data(key))? {
+                Some(bytes) => {
+                    let row = Row::decode(&bytes).map_err(Refused::Damaged)?;
+                    DataDraft {
+                        before: Some(row.record.clone()),
+                        row,
+                        changed: false,
+                    }
+                }
+                None => DataDraft {
+                    before: None,
+                    row: Row::default(),
+                    changed: false,
+                },
+            };
+            batch.data.insert(key.clone(), draft);
+        }
+        Ok(batch.data.get_mut(key).expect("just put there"))
+    }
+
+    /// The hint of `key` as the batch has made it so far; empty when there is none.
+    fn hint(&self, batch: &mut Batch, key: &Key) -> Result<Hint, Refused> {
+        if !batch.hints.contains_key(key) {
+            let draft = match self.load(&Address::hint(key))? {
+                Some(bytes) => {
+                    let hint = Hint::decode(&bytes).map_err(Refused::Damaged)?;
+                    let entry = Entry::of(&hint, bytes.len());
+                    HintDraft {
+                        before: Some(entry.clone()),
+                        now: Some((hint, entry, bytes)),
+                        changed: false,
+                    }
+                }
+                None => HintDraft::default(),
+            };
+            batch.hints.insert(key.clone(), draft);
+        }
+        let now = batch.hints.get(key).and_then(|draft| draft.now.as_ref());
+        Ok(now.map_or_else(
+            || Hint {
+                targets: Vec::new(),
+                record: Record::default(),
+            },
+            |now| now.0.clone(),
+        ))
+    }
+
+    /// Keeps `hint` for `targets` too, if there is room for each of them.
+    fn keep_hint(&self, batch: &mut Batch, key: Key, mut hint: Hint, targets: &[MemberName]) -> Result<(), Refused> {
+        hint.add_targets(targets);
+        if hint.targets.is_empty() {
+            return Err(Refused::NoTargets);
+        }
+        let too_long = |name: &MemberName| name.len() > super::MEMBER_NAME_BYTES_MAX;
+        if hint.targets.len() > usize::from(u16::MAX) || hint.targets.iter().any(too_long) {
+            return Err(Refused::Damaged(RowError::Malformed("targets")));
+        }
+        let bytes = hint.encode().len() as i64;
+        let held = batch
+            .hints
+            .get(&key)
+            .and_then(|draft| draft.now.as_ref())
+            .map(|now| &now.1);
+        for target in targets {
+            let held = held
+                .filter(|entry| entry.targets.contains(target))
+                .map_or(0, |entry| entry.bytes as i64);
+            let kept = self.hints.bytes(target) as i64 + batch.hint_bytes.get(target).copied().unwrap_or(0);
+            if kept + bytes - held > self.hints.bytes_max() as i64 {
+                return Err(Refused::HintsFull { target: target.clone() });
+            }
+        }
+        batch.set_hint(key, Some(hint));
+        Ok(())
+    }
+
+    /// Makes the batch durable, then shows it.
+    fn append(&self, batch: Batch) -> Result<(), Refused> {
+        let mut rows: Vec<RowChange> = Vec::with_capacity(batch.data.len() + batch.hints.len() + batch.facts.len());
+        for (name, bytes) in batch.facts {
+            rows.push((Address::fact(name), Some(bytes)));
+        }
+        for (key, draft) in batch.data.iter().filter(|(_, draft)| draft.changed) {
+            rows.push((Address::data(key), Some(draft.row.encode())));
+        }
+        for (key, draft) in batch.hints.iter().filter(|(_, draft)| draft.changed) {
+            rows.push((Address::hint(key), draft.now.as_ref().map(|now| now.2.clone())));
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let sequence = self.store.append(rows, self.clock.last())?;
+        let mut committed = Vec::with_capacity(batch.data.len());
+        for (key, draft) in batch.data.into_iter().filter(|(_, draft)| draft.changed) {
+            let version = draft.row.record.version(&key);
+            let before = draft
+                .before
+                .map(|record| super::digest_entry(&record, record.version(&key)));
+            let after = super::digest_entry(&draft.row.record, version);
+            self.forest.apply(key.position(), before, Some(after));
+            committed.push((key, version));
+        }
+        for (key, draft) in batch.hints.into_iter().filter(|(_, draft)| draft.changed) {
+            self.hints
+                .replace(&key, draft.before.as_ref(), draft.now.as_ref().map(|now| &now.1));
+        }
+        self.feed.publish(sequence, committed);
+        Ok(())
+    }
+}
+
+impl DataDraft {
+    fn set(&mut self, record: Record) {
+        self.row.record = record;
+        self.changed = true;
+    }
+}
+
+impl Batch {
+    fn set_hint(&mut self, key: Key, hint: Option<Hint>) {
+        let draft = self.hints.entry(key).or_default();
+        let now = hint.map(|hint| {
+            let bytes = hint.encode();
+            (hint.clone(), Entry::of(&hint, bytes.len()), bytes)
+        });
+        let mut count = |entry: Option<&Entry>, sign: i64| {
+            let Some(entry) = entry else { return };
+            for target in &entry.targets {
+                *self.hint_bytes.entry(target.clone()).or_default() += sign * entry.bytes as i64;
+            }
+        };
+        count(draft.now.as_ref().map(|now| &now.1), -1);
+        count(now.as_ref().map(|now| &now.1), 1);
+        draft.now = now;
+        draft.changed = true;
+    }
+}

@@ -1,0 +1,186 @@
+//! Which hints are kept for whom: an index in memory over the hint rows, so that replay finds the oldest first and
+//! a bound per target can be kept without a scan.
+
+use super::{Address, Hint, Kind, MemberName, PageSize, Span, Store, StoreError};
+use crate::record::{Key, Stamp};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Bytes of hint rows kept for one target at most: a peer that stays away for hours must not fill this disk. Past it
+/// its writes count fewer owners, and anti-entropy brings the rest.
+pub const HINT_BYTES_MAX: u64 = 256 << 20;
+
+/// The index. Written by the committer, read by anyone; each holds a short lock. About 200 bytes a hint.
+#[derive(Debug)]
+pub struct HintLedger {
+    targets: Mutex<BTreeMap<MemberName, Kept>>,
+    bytes_max: u64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// By the latest stamp of the record, oldest first.
+    oldest: BTreeSet<(Stamp, Key)>,
+    bytes: u64,
+}
+
+/// What is kept for one target.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HintStatus {
+    /// Whom for.
+    pub target: MemberName,
+    /// How many keys.
+    pub count: u64,
+    /// Bytes of their rows; a row kept for two targets counts for both.
+    pub bytes: u64,
+}
+
+/// A hint row as the index knows it: what must be known to take it out again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub(super) targets: Vec<MemberName>,
+    pub(super) stamp: Stamp,
+    pub(super) bytes: u64,
+}
+
+impl Entry {
+    pub(super) fn of(hint: &Hint, row_bytes: usize) -> Entry {
+        let stamp = hint.record.context().latest().unwrap_or_default();
+        Entry {
+            targets: hint.targets.clone(),
+            stamp,
+            bytes: row_bytes as u64,
+        }
+    }
+}
+
+impl HintLedger {
+    /// An empty index that allows `bytes_max` bytes of rows for each target; [`HINT_BYTES_MAX`] unless set.
+    pub fn new(bytes_max: u64) -> HintLedger {
+        HintLedger {
+            targets: Mutex::default(),
+            bytes_max,
+        }
+    }
+
+    /// The index over what `store` holds: a scan of its hint rows, to be done before serving. Also says how many rows
+    /// could not be read; they stay where they are.
+    pub fn scan(store: &dyn Store, bytes_max: u64) -> Result<(HintLedger, u64), StoreError> {
+        let ledger = HintLedger::new(bytes_max);
+        let mut damaged = 0;
+        let mut span = Span::kind(Kind::Hint);
+        loop {
+            let page = store.scan(&span, PageSize::rows(256))?;
+            for (address, row) in &page.rows {
+                match (address.key(), Hint::decode(row)) {
+                    (Some(key), Ok(hint)) => ledger.replace(&key, None, Some(&Entry::of(&hint, row.len()))),
+                    _ => damaged += 1,
+                }
+            }
+            match page.next {
+                Some(next) => span = span.rest(next),
+                None => return Ok((ledger, damaged)),
+            }
+        }
+    }
+
+    /// What is kept, for each target that anything is kept for.
+    pub fn status(&self) -> Vec<HintStatus> {
+        let of = |(target, kept): (&MemberName, &Kept)| HintStatus {
+            target: target.clone(),
+            count: kept.oldest.len() as u64,
+            bytes: kept.bytes,
+        };
+        self.lock().iter().map(of).collect()
+    }
+
+    /// The keys kept for `target`, oldest record first.
+    pub fn oldest(&self, target: &str, limit: usize) -> Vec<Key> {
+        match self.lock().get(target) {
+            Some(kept) => kept.oldest.iter().take(limit).map(|(_, key)| key.clone()).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Where the row of such a key lies.
+    pub fn address(key: &Key) -> Address {
+        Address::hint(key)
+    }
+
+    /// Bytes kept for `target`.
+    pub fn bytes(&self, target: &str) -> u64 {
+        self.lock().get(target).map_or(0, |kept| kept.bytes)
+    }
+
+    /// Bytes that may be kept for each target.
+    pub fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Follows a change of the hint row of `key`.
+    pub(super) fn replace(&self, key: &Key, before: Option<&Entry>, after: Option<&Entry>) {
+        let mut targets = self.lock();
+        if let Some(entry) = before {
+            for target in &entry.targets {
+                if let Some(kept) = targets.get_mut(target) {
+                    kept.oldest.remove(&(entry.stamp, key.clone()));
+                    kept.bytes -= entry.bytes;
+                    if kept.oldest.is_empty() {
+                        targets.remove(target);
+                    }
+                }
+            }
+        }
+        if let Some(entry) = after {
+            for target in &entry.targets {
+                let kept = targets.entry(target.clone()).or_default();
+                kept.oldest.insert((entry.stamp, key.clone()));
+                kept.bytes += entry.bytes;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<MemberName, Kept>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(targets: &[&str], stamp: u64, bytes: u64) -> Entry {
+        Entry {
+            targets: targets.iter().map(|&name| name.into()).collect(),
+            stamp: Stamp(stamp),
+            bytes,
+        }
+    }
+
+    fn key(name: &str) -> Key {
+        Key::new(name.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn the_oldest_come_first_and_bytes_follow_every_change() {
+        let ledger = HintLedger::new(1_000);
+        let (first, second) = (entry(&["a", "b"], 9, 10), entry(&["a"], 3, 5));
+        ledger.replace(&key("young"), None, Some(&first));
+        ledger.replace(&key("old"), None, Some(&second));
+        assert_eq!(ledger.oldest("a", 9), [key("old"), key("young")]);
+        assert_eq!(ledger.oldest("a", 1), [key("old")]);
+        assert_eq!((ledger.bytes("a"), ledger.bytes("b"), ledger.bytes("c")), (15, 10, 0));
+        ledger.replace(&key("young"), Some(&first), Some(&entry(&["a"], 12, 20)));
+        assert_eq!(
+            ledger.status(),
+            [HintStatus {
+                target: "a".into(),
+                count: 2,
+                bytes: 25
+            }]
+        );
+        ledger.replace(&key("young"), Some(&entry(&["a"], 12, 20)), None);
+        ledger.replace(&key("old"), Some(&second), None);
+        assert_eq!(ledger.status(), []);
+    }
+}
