@@ -1,9 +1,9 @@
-//! Settings as an operator meets them: layers, refusals, help.
+//! Settings as an operator meets them: layers, refusals, the help, and the files in `config/`.
 //!
 //! Nothing here starts a process: arguments, environment and files are handed to `Settings::load` as values.
 
 use kringle::config::{
-    ConfigError, DataFolder, Durability, Heading, Health, Load, LogFormat, Mode, Origin, PeerUrl, SETTINGS,
+    ConfigError, DataFolder, Durability, Fallback, Heading, Health, Load, LogFormat, Mode, Origin, PeerUrl, SETTINGS,
     Settings, VALUE_BYTES_MAX, Wanted,
 };
 use proptest::prelude::*;
@@ -764,6 +764,100 @@ fn the_help_has_every_setting_with_its_variable_and_default_in_80_columns() {
 fn the_version_is_that_of_the_package() {
     assert_eq!(said(&["--version"]), format!("kringle {}", env!("CARGO_PKG_VERSION")));
     assert_eq!(said(&["-V"]), said(&["--version"]));
+}
+
+fn in_config(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+#[test]
+fn the_reference_file_has_every_setting_with_its_default_and_nothing_else() {
+    let text = in_config("kringle.toml");
+    let reference = settings(&[], &[], &text);
+    // A comment that begins like a key shows a setting whose default is a rule.
+    let shown: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# ")?.split_once(" = "))
+        .map(|(name, _)| name)
+        .filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
+        .collect();
+    for setting in SETTINGS.iter().filter(|setting| setting.name != "config") {
+        let source = reference
+            .sources()
+            .iter()
+            .find(|source| source.name == setting.name)
+            .unwrap();
+        match setting.fallback {
+            Fallback::Value(default) => {
+                assert!(
+                    matches!(source.origin, Origin::File { .. }),
+                    "{} is missing",
+                    setting.name
+                );
+                assert_eq!(source.text, default, "{} states another default", setting.name);
+            }
+            Fallback::Rule(rule) => {
+                assert_eq!(
+                    source.origin,
+                    Origin::Default,
+                    "{} has no value for a default",
+                    setting.name
+                );
+                assert!(shown.contains(&setting.name), "{} is missing", setting.name);
+                assert!(
+                    text.contains(&format!("Default: {rule}")),
+                    "{} does not state its default",
+                    setting.name
+                );
+            }
+        }
+    }
+    for name in shown {
+        assert!(
+            SETTINGS.iter().any(|setting| setting.name == name),
+            "{name} is no setting"
+        );
+    }
+}
+
+#[test]
+fn the_reference_file_loads_with_its_examples_made_active() {
+    let text = in_config("kringle.toml");
+    let active: Vec<&str> = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            Some(example)
+                if SETTINGS
+                    .iter()
+                    .any(|setting| example.starts_with(&format!("{} = ", setting.name))) =>
+            {
+                example
+            }
+            _ => line,
+        })
+        .collect();
+    let reference = settings(&[], &[], &active.join("\n"));
+    let silent: Vec<&str> = (reference.sources().iter())
+        .filter(|source| source.origin == Origin::Default)
+        .map(|source| source.name)
+        .collect();
+    assert_eq!(silent, Vec::<&str>::new());
+}
+
+#[test]
+fn the_trio_is_three_nodes_that_know_each_other() {
+    let nodes: Vec<Settings> = (1..=3)
+        .map(|n| settings(&[], &[], &in_config(&format!("trio-{n}.toml"))))
+        .collect();
+    for (index, node) in nodes.iter().enumerate() {
+        assert_eq!(usize::from(node.port), 8001 + index);
+        assert_eq!(node.peers_besides_self(node.port).len(), 2);
+        assert_eq!(node.peers, nodes[0].peers);
+        assert_eq!(node.cluster, nodes[0].cluster);
+        assert!(node.peers.contains(&node.own_url(node.port)));
+        assert_eq!(node.warnings(), Vec::<String>::new());
+    }
 }
 
 proptest! {
