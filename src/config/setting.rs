@@ -1,0 +1,228 @@
+//! The table of everything that can be set.
+
+/// A row of [`SETTINGS`].
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The flag without its dashes, which is also the key in a file, and in capitals the variable `KRINGLE_…`.
+    pub name: &'static str,
+    /// What the flag's value is called in the help; empty for a switch, which needs none.
+    pub value: &'static str,
+    /// What holds if no layer says anything.
+    pub fallback: Fallback,
+    /// Where it stands in the help.
+    pub heading: Heading,
+    /// What it means, for the help: a sentence or two.
+    pub help: &'static str,
+}
+
+/// What holds if no layer says anything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fallback {
+    /// A value, read like any other.
+    Value(&'static str),
+    /// A rule that no value could express, in words.
+    Rule(&'static str),
+}
+
+impl Fallback {
+    /// The value or the rule, as an operator reads it.
+    pub fn said(&self) -> &'static str {
+        match self {
+            Fallback::Value(text) | Fallback::Rule(text) => text,
+        }
+    }
+}
+
+/// The parts of the help and of the reference file, in their order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heading {
+    /// Where this node listens and how it is reached.
+    Node,
+    /// What it shares with its peers.
+    Cluster,
+    /// What it keeps and where.
+    Storage,
+    /// What it says about itself.
+    Logging,
+}
+
+impl Heading {
+    /// All of them.
+    pub const ALL: [Heading; 4] = [Heading::Node, Heading::Cluster, Heading::Storage, Heading::Logging];
+
+    /// The heading as printed.
+    pub fn title(self) -> &'static str {
+        match self {
+            Heading::Node => "This node",
+            Heading::Cluster => "Cluster",
+            Heading::Storage => "Storage",
+            Heading::Logging => "Logging",
+        }
+    }
+}
+
+/// The one setting a file cannot have: it names the file.
+pub(super) const CONFIG: &str = "config";
+
+/// Everything that can be set. To add a setting, add a row, read it in `Settings`, and describe it in
+/// `config/kringle.toml`; whatever is forgotten, a test misses it.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: CONFIG,
+        value: "FILE",
+        fallback: Fallback::Rule("no file"),
+        heading: Heading::Node,
+        help: "A TOML file with any of these settings, named as here without the dashes; config/kringle.toml \
+               explains them all",
+    },
+    Setting {
+        name: "port",
+        value: "PORT",
+        fallback: Fallback::Value("8001"),
+        heading: Heading::Node,
+        help: "The port to listen on; 0 picks a free one and prints it",
+    },
+    Setting {
+        name: "host",
+        value: "HOST",
+        fallback: Fallback::Value("127.0.0.1"),
+        heading: Heading::Node,
+        help: "The address to listen on; any that others can reach needs --insecure",
+    },
+    Setting {
+        name: "insecure",
+        value: "",
+        fallback: Fallback::Value("false"),
+        heading: Heading::Node,
+        help: "Listen beyond this machine although there is no cluster secret: anybody who reaches the port can \
+               read and write everything",
+    },
+    Setting {
+        name: "advertise",
+        value: "URL",
+        fallback: Fallback::Rule("from host and port"),
+        heading: Heading::Node,
+        help: "The URL that other nodes use for all traffic to this node",
+    },
+    Setting {
+        name: "workers",
+        value: "COUNT",
+        fallback: Fallback::Rule("half the cores, at least 1"),
+        heading: Heading::Node,
+        help: "Threads that serve HTTP, 1 to 256",
+    },
+    Setting {
+        name: "max-connections",
+        value: "COUNT",
+        fallback: Fallback::Value("10000"),
+        heading: Heading::Node,
+        help: "Client connections held at once, 1 to 1000000; more wait to be accepted",
+    },
+    Setting {
+        name: "peers",
+        value: "URLS",
+        fallback: Fallback::Rule("none"),
+        heading: Heading::Cluster,
+        help: "The nodes to begin with, a comma list such as node1:8001,node2; http:// and :8001 may be left out, \
+               and the node itself may be in it",
+    },
+    Setting {
+        name: "cluster",
+        value: "NAME",
+        fallback: Fallback::Value("kringle"),
+        heading: Heading::Cluster,
+        help: "The cluster's name; nodes of another name are refused",
+    },
+    Setting {
+        name: "pingfreq",
+        value: "SECONDS",
+        fallback: Fallback::Value("1"),
+        heading: Heading::Cluster,
+        help: "Time between two pings of a peer; fractions allowed, 0.001 to 3600",
+    },
+    Setting {
+        name: "timeout",
+        value: "SECONDS",
+        fallback: Fallback::Value("5"),
+        heading: Heading::Cluster,
+        help: "A request's whole deadline, which bounds every call to a peer as well; 0.001 to 3600",
+    },
+    Setting {
+        name: "replicas",
+        value: "COUNT",
+        fallback: Fallback::Value("3"),
+        heading: Heading::Cluster,
+        help: "Nodes that keep each key, 1 to 16; never more than there are",
+    },
+    Setting {
+        name: "mode",
+        value: "MODE",
+        fallback: Fallback::Value("sloppy"),
+        heading: Heading::Cluster,
+        help: "sloppy: a write waits for --w owners, stand-ins help out; async: a write waits for this node only",
+    },
+    Setting {
+        name: "w",
+        value: "COUNT",
+        fallback: Fallback::Value("majority"),
+        heading: Heading::Cluster,
+        help: "Owners a write waits for in mode sloppy: majority, or 1 to --replicas",
+    },
+    Setting {
+        name: "r",
+        value: "COUNT",
+        fallback: Fallback::Value("majority"),
+        heading: Heading::Cluster,
+        help: "Owners a read asks in mode sloppy: majority, or 1 to --replicas",
+    },
+    Setting {
+        name: "data",
+        value: "FOLDER",
+        fallback: Fallback::Rule("./data/<port>"),
+        heading: Heading::Storage,
+        help: "The folder to keep data in, made if missing",
+    },
+    Setting {
+        name: "memory",
+        value: "",
+        fallback: Fallback::Value("false"),
+        heading: Heading::Storage,
+        help: "Keep nothing on disk: what this node has is gone when it stops",
+    },
+    Setting {
+        name: "durability",
+        value: "WHEN",
+        fallback: Fallback::Value("sync"),
+        heading: Heading::Storage,
+        help: "When an acknowledged write is on disk: sync (before), interval:<ms> (1 to 60000 ms after, at the \
+               latest) or none (some time)",
+    },
+    Setting {
+        name: "value-max",
+        value: "SIZE",
+        fallback: Fallback::Value("8MiB"),
+        heading: Heading::Storage,
+        help: "Longest value: bytes, KiB or MiB, up to 64MiB",
+    },
+    Setting {
+        name: "key-max",
+        value: "SIZE",
+        fallback: Fallback::Value("4KiB"),
+        heading: Heading::Storage,
+        help: "Longest key: bytes or KiB, up to 4KiB",
+    },
+    Setting {
+        name: "log",
+        value: "FILTER",
+        fallback: Fallback::Value("info"),
+        heading: Heading::Logging,
+        help: "off, error, warn, info, debug or trace, also for single modules: warn,kringle=debug",
+    },
+    Setting {
+        name: "log-format",
+        value: "FORMAT",
+        fallback: Fallback::Value("text"),
+        heading: Heading::Logging,
+        help: "text, or json: one object a line",
+    },
+];
