@@ -1,1 +1,86 @@
-//! http
+//! The HTTP face of a node: extract, convert, call, convert.
+//!
+//! | file | for |
+//! | --- | --- |
+//! | `routes` | the one table of URLs and methods |
+//! | `refuse` | the one place where errors become status codes |
+//! | `input` | paths, queries, bodies, and their limits |
+//! | `ask` | a client's wish becomes an operation, its outcome an answer |
+//! | `kv` | raw bytes under `/kv/{key}` |
+//! | `store` | the JSON endpoints, and the plain-text aliases |
+//! | `peer` | what other nodes ask |
+//! | `admin` | ring, status, health |
+
+mod admin;
+mod ask;
+mod input;
+mod kv;
+mod peer;
+mod refuse;
+mod routes;
+mod store;
+
+use crate::node::Worker;
+use actix_web::http::Method;
+use actix_web::http::header::{CONNECTION, HeaderValue};
+use actix_web::{HttpRequest, HttpResponse, web};
+use refuse::ApiError;
+use routes::Route;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+
+/// Sets up an app: the same for production and for tests. `serving` counts the requests being served.
+pub fn configure(config: &mut web::ServiceConfig, worker: Rc<Worker>, serving: Arc<AtomicUsize>) {
+    config.app_data(worker).app_data(serving).default_service(web::to(dispatch));
+}
+
+/// Counts a request for as long as it is served, so that stopping can wait for it.
+struct Serving<'a>(&'a AtomicUsize);
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+async fn dispatch(request: HttpRequest, payload: web::Payload) -> HttpResponse {
+    let (Some(worker), Some(serving)) =
+        (request.app_data::<Rc<Worker>>().cloned(), request.app_data::<Arc<AtomicUsize>>().cloned())
+    else {
+        return HttpResponse::InternalServerError().finish();
+    };
+    serving.fetch_add(1, Ordering::SeqCst);
+    let _serving = Serving(&serving);
+    let mut response = match serve(&worker, &request, payload).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    };
+    if worker.node.is_stopping() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, ApiError> {
+    let (route, rest) = routes::find(request.head().uri.path())?;
+    let method = request.method();
+    routes::allow(route, method)?;
+    let is_post = *method == Method::POST;
+    match route {
+        Route::Kv => kv::serve(worker, request, payload, rest).await,
+        Route::Ping if is_post => peer::serve(worker, request, payload).await,
+        Route::Ping => admin::ping(worker),
+        Route::Store => store::put(worker, request, payload).await,
+        Route::StoreKey if is_post => peer::serve(worker, request, payload).await,
+        Route::StoreKey => store::key(worker, request, payload).await,
+        Route::StoreHash => admin::hash(worker),
+        Route::Replicate => peer::replicate(worker, request, payload).await,
+        Route::Put => store::plain_put(worker, request, payload).await,
+        Route::Get => store::plain_get(worker, request).await,
+        Route::Ring => admin::ring(worker, request),
+        Route::Status => admin::status(worker),
+        Route::Health => admin::health(),
+        Route::Readyz => admin::ready(worker, request),
+    }
+}

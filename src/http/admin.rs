@@ -1,0 +1,155 @@
+//! What an operator asks: who is there, who owns what, how it is.
+
+use super::ask::member_json;
+use super::input::Query;
+use super::refuse::ApiError;
+use crate::membership::State;
+use crate::merkle;
+use crate::node::{Worker, wall_ms};
+use crate::placement::{Member, PARTITIONS, Partition, Ring};
+use crate::record::Key;
+use crate::storage::Health;
+use actix_web::{HttpRequest, HttpResponse};
+use serde_json::{Value, json};
+use std::rc::Rc;
+
+/// Events shown by `/status`.
+const EVENTS_SHOWN: usize = 20;
+
+/// `GET /ping`.
+pub(super) fn ping(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
+    let node = worker.node.id.to_string();
+    Ok(HttpResponse::Ok().json(json!({ "message": "pong", "node": node, "version": env!("CARGO_PKG_VERSION") })))
+}
+
+/// `GET /health`, `/healthz`: the process answers.
+pub(super) fn health() -> Result<HttpResponse, ApiError> {
+    Ok(HttpResponse::Ok().json(json!({ "message": "ok" })))
+}
+
+/// `GET /readyz`: whether clients should be sent here.
+pub(super) fn ready(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let verbose = Query::of(request, &["verbose"])?.switch("verbose")?;
+    let store = match worker.node.store.health() {
+        Health::Ok => Ok("ok".to_string()),
+        Health::ReadOnly(why) => Err(format!("read-only: {why}")),
+        Health::Fenced(why) => Err(format!("fenced until a restart: {why}")),
+    };
+    let stopping = if worker.node.is_stopping() { Err("the node is stopping".into()) } else { Ok("ok".into()) };
+    let checks = [("store", store), ("serving", stopping)];
+    let ready = checks.iter().all(|(_, check)| check.is_ok());
+    let mut body = json!({ "ready": ready });
+    if verbose || !ready {
+        let checks = checks.into_iter().map(|(name, check)| (name.to_string(), json!(check.unwrap_or_else(|why| why))));
+        body["checks"] = Value::Object(checks.collect());
+    }
+    Ok(if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) })
+}
+
+/// `GET /store/hash`: the digest of what this node owns.
+pub(super) fn hash(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
+    let node = &worker.node;
+    let ring = node.ring();
+    let owned = ring.partitions_of(node.me(&ring));
+    if !owned.iter().all(|partition| node.forest.is_built(*partition)) {
+        return Err(ApiError::NotBuilt);
+    }
+    let root = merkle::root(owned.iter().map(|partition| (*partition, node.forest.partition_digest(*partition))));
+    let keys: u64 = owned.iter().map(|partition| node.forest.live(*partition)).sum();
+    let hash: String = root.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(HttpResponse::Ok().json(json!({ "hash": hash, "keys": keys })))
+}
+
+/// `GET /ring`, and `?key=` for the owners of one key.
+pub(super) fn ring(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let query = Query::of(request, &["key"])?;
+    let ring = worker.node.ring();
+    let body = match query.bytes("key") {
+        Some(key) => {
+            let key = Key::within(key.to_vec(), worker.node.settings.key_bytes_max)?;
+            let partition = Partition::of(key.position());
+            let shown = |member: &crate::placement::MemberIndex| with_id(worker, ring.member(*member));
+            json!({
+                "position": key.position().to_string(),
+                "partition": partition.index(),
+                "owners": ring.owners(partition).iter().map(shown).collect::<Vec<_>>(),
+                "stand_ins": ring.stand_ins(partition).iter().map(shown).collect::<Vec<_>>(),
+            })
+        }
+        None => {
+            let members: Vec<Value> = ring.members().map(|index| {
+                let member = ring.member(index);
+                let mut shown = with_id(worker, member);
+                shown["zone"] = json!(member.zone);
+                shown["share"] = json!(ring.share(index));
+                shown["tokens"] = json!(ring.tokens(index).iter().map(|token| format!("{token:016x}")).collect::<Vec<_>>());
+                shown
+            });
+            json!({ "partitions": PARTITIONS, "epoch": ring.epoch(), "members": members.collect::<Vec<_>>() })
+        }
+    };
+    Ok(HttpResponse::Ok().json(body))
+}
+
+/// A member with the id it has been seen to have: the layout of a young cluster does not know it yet.
+fn with_id(worker: &Worker, member: &Member) -> Value {
+    let mut shown = member_json(member);
+    let seen = if member.name == worker.node.name {
+        Some(worker.node.id)
+    } else {
+        worker.node.view().peer(&member.name).and_then(|peer| peer.id)
+    };
+    if let Some(id) = seen {
+        shown["id"] = json!(id.to_string());
+    }
+    shown
+}
+
+/// `GET /status`.
+pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
+    let node = &worker.node;
+    let ring = node.ring();
+    let own = ring.member(node.me(&ring));
+    let usage = node.store.usage();
+    let hints = node.hints.status();
+    let by_target: serde_json::Map<String, Value> =
+        hints.iter().map(|hint| (hint.target.to_string(), json!({ "count": hint.count, "bytes": hint.bytes }))).collect();
+    let (keys, tombstones) = Partition::all().fold((0, 0), |(keys, tombstones), partition| {
+        (keys + node.forest.live(partition), tombstones + node.forest.tombstones(partition))
+    });
+    Ok(HttpResponse::Ok().json(json!({
+        "node": {
+            "id": node.id.to_string(), "name": node.name, "url": own.url, "version": env!("CARGO_PKG_VERSION"),
+            "uptime_s": node.started.elapsed().as_secs(), "cluster": node.settings.cluster,
+        },
+        "mode": ring.layout().mode().to_string(),
+        "epoch": ring.epoch(),
+        "replicas": ring.layout().replicas(),
+        "members": members(worker, &ring),
+        "store": {
+            "keys": keys, "tombstones": tombstones, "bytes": usage.base_bytes + usage.recent_bytes,
+            "log_bytes": usage.log_bytes, "durability": node.settings.durability.to_string(),
+        },
+        "hints": {
+            "count": hints.iter().map(|hint| hint.count).sum::<u64>(),
+            "bytes": hints.iter().map(|hint| hint.bytes).sum::<u64>(),
+            "by_target": by_target,
+        },
+        "events": node.events.latest(EVENTS_SHOWN),
+    })))
+}
+
+fn members(worker: &Worker, ring: &Ring) -> Vec<Value> {
+    let node = &worker.node;
+    let member = |member: &Member| {
+        let mut shown = with_id(worker, member);
+        let peer = node.view().peer(&member.name).cloned();
+        let state = peer.as_ref().map_or(State::Alive, |peer| peer.state);
+        shown["state"] = json!(state.to_string());
+        let itself = peer.is_none().then(wall_ms);
+        shown["last_seen_ms"] = json!(peer.as_ref().and_then(|peer| peer.last_seen_ms).or(itself));
+        shown["last_error"] = json!(peer.and_then(|peer| peer.last_error));
+        shown
+    };
+    ring.layout().members().iter().map(member).collect()
+}

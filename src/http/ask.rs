@@ -1,0 +1,304 @@
+//! A client's wish becomes an operation, and its outcome the parts of an answer.
+
+use super::input::Query;
+use super::refuse::ApiError;
+use crate::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Replicas, Write};
+use crate::node::Worker;
+use crate::placement::{MemberIndex, Mode, Partition, Ring};
+use crate::protocol::Answer;
+use crate::record::{Content, Key, Record, Seen, Sibling, context_from_token, context_to_token};
+use crate::storage::Address;
+use actix_web::http::header::{HeaderName, HeaderValue};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The context of a record, as clients carry it.
+pub(super) const CONTEXT: HeaderName = HeaderName::from_static("kringle-context");
+/// How many concurrent values there are.
+pub(super) const SIBLINGS: HeaderName = HeaderName::from_static("kringle-siblings");
+/// How far a write got, or a read looked.
+pub(super) const REPLICAS: HeaderName = HeaderName::from_static("kringle-replicas");
+
+/// Parameters of every read, and of every write.
+pub(super) const READ_PARAMETERS: &[&str] = &["mode", "r", "local", "siblings", "explain", "key"];
+pub(super) const WRITE_PARAMETERS: &[&str] = &["mode", "w", "key"];
+
+/// The part of `--timeout` within which an operation concludes; the rest is for carrying its answer home.
+const DEADLINE_SHARE: f64 = 0.9;
+/// How long a read waits for a silent owner before it asks another, at most.
+const READ_PATIENCE_MAX: Duration = Duration::from_millis(100);
+
+/// A write that was stored.
+pub(super) struct Stored {
+    pub(super) kind: StoredKind,
+    pub(super) record: Record,
+    pub(super) replicas: Replicas,
+}
+
+/// What became of a stored write.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum StoredKind {
+    /// As many owners as asked for have it; there was no live value before.
+    Created,
+    /// As many owners as asked for have it, in place of what was there.
+    Replaced,
+    /// Fewer have it.
+    Short,
+}
+
+/// How many owners a request wants: its own word, else the node's setting.
+fn count(
+    worker: &Worker,
+    query: &Query<'_>,
+    name: &'static str,
+    mode: Mode,
+    owners: usize,
+) -> Result<(Quorum, bool), ApiError> {
+    let settings = &worker.node.settings;
+    if let Some(text) = query.text(name)? {
+        let wanted = text.parse::<u8>().ok().filter(|count| (1..=settings.replicas).contains(&usize::from(*count)));
+        let Some(wanted) = wanted else {
+            let error = format!("{name} must be a number from 1 to {}", settings.replicas);
+            return Err(ApiError::bad(error, "it counts the owners of the key, --replicas at most"));
+        };
+        let quorum = Quorum::of(Count::Exactly(wanted), owners);
+        let refused = ApiError::NotEnoughOwners { needed: usize::from(wanted), owners };
+        return quorum.map(|quorum| (quorum, true)).ok_or(refused);
+    }
+    let default = if name == "w" { settings.w } else { settings.r };
+    let wanted = if mode == Mode::Async { 1 } else { default.of(owners).min(owners) };
+    let quorum = Quorum::of(Count::Exactly(wanted as u8), owners).unwrap_or(Quorum::one());
+    Ok((quorum, false))
+}
+
+fn mode(query: &Query<'_>, ring: &Ring) -> Result<Mode, ApiError> {
+    match query.text("mode")? {
+        None => Ok(ring.layout().mode()),
+        Some(word) => {
+            word.parse().map_err(|error| ApiError::bad(format!("{error}"), "leave ?mode= away for the cluster's own"))
+        }
+    }
+}
+
+/// What a client with the context word `token` has seen of `key`.
+pub(super) fn seen(key: &Key, token: Option<&str>) -> Result<Seen, ApiError> {
+    match token {
+        None => Ok(Seen::Everything),
+        Some(token) => Ok(Seen::Only(context_from_token(key, token)?)),
+    }
+}
+
+/// Writes, as far as the request's mode wants.
+pub(super) async fn write(
+    worker: &Rc<Worker>,
+    query: &Query<'_>,
+    key: Key,
+    seen: Seen,
+    content: Option<Content>,
+) -> Result<Stored, ApiError> {
+    let node = &worker.node;
+    let ring = node.ring();
+    let mode = mode(query, &ring)?;
+    let owners = ring.owners(Partition::of(key.position())).len();
+    let (quorum, hard) = count(worker, query, "w", mode, owners)?;
+    let deadline = node.settings.timeout.mul_f64(DEADLINE_SHARE);
+    let options = PutOptions {
+        quorum,
+        hard,
+        covers: mode != Mode::Async,
+        deadline_ms: deadline.as_millis() as u64,
+        avoid: node.avoid(&ring),
+    };
+    let put = Put::new(Write { key, seen, content }, ring.clone(), node.me(&ring), options);
+    match worker.run(put, ring, deadline).await {
+        Some(PutOutcome::Stored { created, record, replicas }) => {
+            let kind = if created { StoredKind::Created } else { StoredKind::Replaced };
+            Ok(Stored { kind, record, replicas })
+        }
+        Some(PutOutcome::Short { record, replicas }) => Ok(Stored { kind: StoredKind::Short, record, replicas }),
+        Some(PutOutcome::Unknown { replicas, cause }) => {
+            Err(ApiError::NotReplicated { replicas, needed: quorum.needed(), cause })
+        }
+        Some(PutOutcome::Refused(refusal)) => Err(ApiError::Refused(refusal)),
+        None => Err(ApiError::Bug("a write ended without a word")),
+    }
+}
+
+/// What a read found.
+pub(super) struct Read {
+    pub(super) record: Record,
+    pub(super) answers: Vec<(MemberIndex, Option<Record>)>,
+    pub(super) ring: Arc<Ring>,
+    /// How many owners the mode wanted to hear.
+    pub(super) needed: usize,
+}
+
+/// Reads, from as many owners as the request's mode wants, or from this node only.
+pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> Result<Read, ApiError> {
+    let node = &worker.node;
+    let ring = node.ring();
+    let mode = mode(query, &ring)?;
+    let owners = ring.owners(Partition::of(key.position())).len();
+    let (quorum, hard) = count(worker, query, "r", mode, owners)?;
+    let me = node.me(&ring);
+    if query.switch("local")? {
+        let address = Address::data(key);
+        let row = worker.read(&address).await?;
+        return match crate::replica::found(&address, row.as_ref()) {
+            Answer::Found { record } => {
+                Ok(Read { record: record.clone().unwrap_or_default(), answers: vec![(me, record)], ring, needed: 1 })
+            }
+            Answer::Refused(refusal) => Err(ApiError::Refused(refusal)),
+            _ => Err(ApiError::Bug("a look-up was answered with something else")),
+        };
+    }
+    let deadline = node.settings.timeout.mul_f64(DEADLINE_SHARE);
+    let patience = (deadline / 4).min(READ_PATIENCE_MAX);
+    let options = GetOptions {
+        quorum,
+        hard,
+        all: query.switch("explain")?,
+        patience_ms: (patience.as_millis() as u64).max(1),
+        avoid: node.avoid(&ring),
+    };
+    let get = Get::new(key.clone(), ring.clone(), me, options);
+    match worker.run(get, ring.clone(), deadline).await {
+        Some(GetOutcome::Found { record, answers }) => Ok(Read { record, answers, ring, needed: quorum.needed() }),
+        Some(GetOutcome::Unavailable { answered, needed }) => Err(ApiError::NotAnswered { answered, needed }),
+        None => Err(ApiError::Bug("a read ended without a word")),
+    }
+}
+
+impl Read {
+    /// The value to show, or the error that there is none.
+    pub(super) fn winner(&self, key: &Key) -> Result<&Sibling, ApiError> {
+        self.record.winner().ok_or_else(|| ApiError::NoSuchKey {
+            context: (!self.record.is_unknown()).then(|| context_to_token(key, self.record.context())),
+        })
+    }
+
+    /// The `Kringle-Replicas` of a read.
+    pub(super) fn replicas_line(&self) -> HeaderValue {
+        let answered = self.answers.len();
+        if (self.needed, answered) == (1, 1) {
+            return HeaderValue::from_static("wanted=1, answered=1");
+        }
+        if (self.needed, answered) == (2, 2) {
+            return HeaderValue::from_static("wanted=2, answered=2");
+        }
+        ascii(format!("wanted={}, answered={answered}", self.needed))
+    }
+
+    /// Who holds what: position, partition, and each owner with its version.
+    pub(super) fn explain(&self, key: &Key) -> Value {
+        let partition = Partition::of(key.position());
+        let owners: Vec<Value> = self.ring.owners(partition).iter().map(|owner| self.explain_owner(*owner)).collect();
+        json!({ "position": key.position().to_string(), "partition": partition.index(), "owners": owners })
+    }
+
+    fn explain_owner(&self, owner: MemberIndex) -> Value {
+        let member = self.ring.member(owner);
+        let answer = self.answers.iter().find(|(who, _)| *who == owner).map(|(_, record)| record);
+        let held = match answer {
+            None => json!({ "answered": false }),
+            Some(None) => json!({ "answered": true, "holds": "nothing" }),
+            Some(Some(record)) => json!({
+                "answered": true,
+                "holds": if record.is_tombstone() { "a tombstone" } else { "a value" },
+                "siblings": record.siblings().iter().map(sibling_json).collect::<Vec<_>>(),
+                "clock": record.context().entries().iter()
+                    .map(|(actor, stamp)| (actor.to_string(), json!(stamp.to_string())))
+                    .collect::<serde_json::Map<_, _>>(),
+            }),
+        };
+        let mut owner = member_json(member);
+        if let (Value::Object(owner), Value::Object(held)) = (&mut owner, held) {
+            owner.extend(held);
+        }
+        owner
+    }
+}
+
+/// A member, for people.
+pub(super) fn member_json(member: &crate::placement::Member) -> Value {
+    json!({ "id": member.id.map(|id| id.to_string()), "name": member.name, "url": member.url })
+}
+
+/// A sibling, for people and programs.
+pub(super) fn sibling_json(sibling: &Sibling) -> Value {
+    let mut json = json!({
+        "stamp": sibling.dot.stamp.to_string(),
+        "actor": sibling.dot.actor.to_string(),
+        "content_type": sibling.content.content_type,
+        "expires": sibling.content.expires_ms,
+    });
+    put_bytes(&mut json, "value", "value_base64", &sibling.content.value);
+    json
+}
+
+/// All siblings, newest first; equal values are shown once.
+pub(super) fn siblings_json(record: &Record) -> Vec<Value> {
+    let mut shown: Vec<&Sibling> = Vec::new();
+    for sibling in record.siblings().iter().rev() {
+        if !shown.iter().any(|other| other.content == sibling.content) {
+            shown.push(sibling);
+        }
+    }
+    shown.into_iter().map(sibling_json).collect()
+}
+
+/// How many different values there are.
+pub(super) fn sibling_count(record: &Record) -> usize {
+    if record.siblings().len() < 2 { record.siblings().len() } else { siblings_json(record).len() }
+}
+
+/// Adds bytes as text under `text`, or, where they are none, as base64 under `base64`.
+pub(super) fn put_bytes(json: &mut Value, text: &str, base64: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(value) => json[text] = json!(value),
+        Err(_) => json[base64] = json!(STANDARD.encode(bytes)),
+    }
+}
+
+/// The record's version as an entity tag: the winner's dot, or a digest of all siblings' dots.
+pub(super) fn etag(key: &Key, record: &Record) -> HeaderValue {
+    match record.siblings() {
+        [only] => {
+            let mut tag = [b'"'; 34];
+            put_hex(&mut tag[1..17], only.dot.stamp.0);
+            put_hex(&mut tag[17..33], only.dot.actor.0);
+            HeaderValue::from_bytes(&tag).unwrap_or(HeaderValue::from_static("\"\""))
+        }
+        _ => ascii(format!("\"{:032x}\"", record.version(key).0)),
+    }
+}
+
+fn put_hex(out: &mut [u8], number: u64) {
+    for (at, digit) in out.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(number >> (60 - 4 * at) & 15) as usize];
+    }
+}
+
+/// The context word of a record as a header.
+pub(super) fn context(key: &Key, record: &Record) -> HeaderValue {
+    ascii(context_to_token(key, record.context()))
+}
+
+/// How far a write got, as a header.
+pub(super) fn replicas_line(replicas: &Replicas) -> HeaderValue {
+    ascii(format!("wanted={}, acked={}, hinted={}", replicas.wanted, replicas.acked, replicas.hinted))
+}
+
+/// How far a write got, as JSON.
+pub(super) fn replicas_json(replicas: &Replicas) -> Value {
+    json!({ "wanted": replicas.wanted, "acked": replicas.acked, "hinted": replicas.hinted })
+}
+
+/// A header of text we made ourselves, which is visible ASCII.
+fn ascii(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+}

@@ -1,0 +1,164 @@
+//! Paths, queries and bodies, decoded once and held to their limits.
+
+use super::refuse::ApiError;
+use crate::node::Shared;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use actix_web::{HttpRequest, web};
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How long a body may take to arrive. A value of the largest size needs about 2 Mbit/s.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// Most bytes of bodies taken in at once, over all connections. Past it requests are turned away, early.
+const BODIES_BYTES_MAX: u64 = 256 << 20;
+
+/// Decodes percent escapes, once. A `%` that begins none is an error, not a guess.
+pub(super) fn percent_decode(text: &[u8], plus_is_space: bool) -> Result<Vec<u8>, ApiError> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        match byte {
+            b'%' => {
+                let escape = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+                let value = escape.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+                let value = value.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+                decoded.push(value.ok_or_else(|| {
+                    ApiError::bad("a percent sign that begins no escape", "write a percent sign as %25")
+                })?);
+                rest = &rest[2..];
+            }
+            b'+' if plus_is_space => decoded.push(b' '),
+            other => decoded.push(other),
+        }
+    }
+    Ok(decoded)
+}
+
+/// The parameters of a query or a form.
+#[derive(Default)]
+pub(super) struct Query<'a> {
+    pairs: Vec<(Cow<'a, str>, Vec<u8>)>,
+}
+
+impl<'a> Query<'a> {
+    /// The request's query. A parameter that is not `known` is an error: a misspelt one would change the meaning.
+    pub(super) fn of(request: &'a HttpRequest, known: &[&str]) -> Result<Query<'a>, ApiError> {
+        match request.head().uri.query() {
+            None | Some("") => Ok(Query::default()),
+            Some(text) => Query::parse(text, known),
+        }
+    }
+
+    /// The parameters in `text`.
+    pub(super) fn parse(text: &'a str, known: &[&str]) -> Result<Query<'a>, ApiError> {
+        let mut pairs: Vec<(Cow<'a, str>, Vec<u8>)> = Vec::new();
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if !known.contains(&name) {
+                let name: String = name.chars().take(60).collect();
+                return Err(ApiError::bad(
+                    format!("unknown parameter \"{name}\"; this path knows {}", known.join(", ")),
+                    "check its spelling",
+                ));
+            }
+            if pairs.iter().any(|(seen, _)| seen == name) {
+                return Err(ApiError::bad(format!("the parameter {name} is given twice"), "give it once"));
+            }
+            pairs.push((Cow::Borrowed(name), percent_decode(value.as_bytes(), true)?));
+        }
+        Ok(Query { pairs })
+    }
+
+    /// The bytes of a parameter.
+    pub(super) fn bytes(&self, name: &str) -> Option<&[u8]> {
+        self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// The text of a parameter.
+    pub(super) fn text(&self, name: &'static str) -> Result<Option<&str>, ApiError> {
+        let Some(value) = self.bytes(name) else { return Ok(None) };
+        match std::str::from_utf8(value) {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(ApiError::bad(format!("the parameter {name} is not text"), "use UTF-8")),
+        }
+    }
+
+    /// Whether a switch is on: `1`, `true`, or named without a value.
+    pub(super) fn switch(&self, name: &'static str) -> Result<bool, ApiError> {
+        match self.text(name)? {
+            None | Some("0" | "false") => Ok(false),
+            Some("" | "1" | "true") => Ok(true),
+            Some(_) => Err(ApiError::bad(format!("the parameter {name} is a switch"), "use 1 or 0")),
+        }
+    }
+}
+
+/// Bytes of bodies held against the node's budget, given back when dropped.
+struct Held<'a>(&'a AtomicU64, u64);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+/// Takes in a body of at most `max` bytes, as it is. `what` and `setting` name the limit.
+pub(super) async fn body(
+    node: &Shared,
+    request: &HttpRequest,
+    payload: web::Payload,
+    max: usize,
+    what: &'static str,
+    setting: &'static str,
+) -> Result<Bytes, ApiError> {
+    let too_large = || ApiError::TooLarge { what, max, setting };
+    let headers = request.headers();
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(ApiError::Encoded);
+    }
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > max as u64) {
+        return Err(too_large());
+    }
+    let wanted = declared.unwrap_or(max as u64);
+    let held = Held(&node.body_bytes, wanted);
+    if node.body_bytes.fetch_add(wanted, Ordering::Relaxed) + wanted > BODIES_BYTES_MAX {
+        return Err(ApiError::Busy("too many bytes are being sent to this node at once"));
+    }
+    let taken = tokio::time::timeout(BODY_TIME_MAX, payload.to_bytes_limited(max)).await;
+    drop(held);
+    match taken {
+        Err(_) => Err(ApiError::SlowBody),
+        Ok(Err(_)) => Err(too_large()),
+        Ok(Ok(Err(error))) => Err(ApiError::bad(format!("the body broke off: {error}"), "nothing was stored; send it again")),
+        Ok(Ok(Ok(bytes))) => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_decoded_once_and_bad_ones_refused() {
+        assert_eq!(percent_decode(b"a%2Fb%252F+", false).unwrap(), b"a/b%2F+");
+        assert_eq!(percent_decode(b"a+b%00%ff", true).unwrap(), b"a b\x00\xff");
+        for bad in ["%", "%2", "%zz", "%+1", "a%2"] {
+            assert!(percent_decode(bad.as_bytes(), false).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn unknown_and_repeated_parameters_are_refused() {
+        let known = &["key", "local"];
+        let query = Query::parse("key=a%20b&local", known).ok().unwrap();
+        assert_eq!(query.bytes("key"), Some(&b"a b"[..]));
+        assert!(query.switch("local").ok().unwrap());
+        assert!(Query::parse("kye=a", known).is_err());
+        assert!(Query::parse("key=a&key=b", known).is_err());
+        assert!(Query::parse("local=maybe", known).ok().unwrap().switch("local").is_err());
+    }
+}

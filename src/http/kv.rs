@@ -1,0 +1,119 @@
+//! `/kv/{key…}`: raw bytes in and out, the content type kept.
+
+use super::ask::{self, CONTEXT, READ_PARAMETERS, REPLICAS, SIBLINGS, StoredKind, WRITE_PARAMETERS};
+use super::input::{self, Query};
+use super::refuse::ApiError;
+use crate::node::Worker;
+use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, Key};
+use actix_web::http::header::{
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, X_CONTENT_TYPE_OPTIONS,
+};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::json;
+use std::rc::Rc;
+
+/// A stored page must not run as if this node had written it.
+const SANDBOX: HeaderValue = HeaderValue::from_static("sandbox; default-src 'none'");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const BYTES: HeaderValue = HeaderValue::from_static("application/octet-stream");
+
+/// Serves any method that the route table lets through.
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+    key: &str,
+) -> Result<HttpResponse, ApiError> {
+    let key = Key::within(input::percent_decode(key.as_bytes(), false)?, worker.node.settings.key_bytes_max)?;
+    match *request.method() {
+        Method::PUT => put(worker, request, payload, key).await,
+        Method::DELETE => delete(worker, request, key).await,
+        _ => get(worker, request, key).await,
+    }
+}
+
+async fn get(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<HttpResponse, ApiError> {
+    let query = Query::of(request, READ_PARAMETERS)?;
+    let read = ask::read(worker, &query, &key).await?;
+    let winner = read.winner(&key)?;
+    let count = ask::sibling_count(&read.record);
+    let mut response = HttpResponse::Ok();
+    response.insert_header((ETAG, ask::etag(&key, &read.record)));
+    response.insert_header((CONTEXT, ask::context(&key, &read.record)));
+    response.insert_header((SIBLINGS, if count == 1 { HeaderValue::from_static("1") } else { count.into() }));
+    response.insert_header((REPLICAS, read.replicas_line()));
+    if query.switch("siblings")? || query.switch("explain")? {
+        let mut body = json!({
+            "context": crate::record::context_to_token(&key, read.record.context()),
+            "siblings": ask::siblings_json(&read.record),
+        });
+        ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
+        if query.switch("explain")? {
+            body["explain"] = read.explain(&key);
+        }
+        return Ok(response.json(body));
+    }
+    let kept = winner.content.content_type.as_deref().and_then(|kept| HeaderValue::from_str(kept).ok());
+    response.insert_header((CONTENT_TYPE, kept.unwrap_or(BYTES)));
+    response.insert_header((X_CONTENT_TYPE_OPTIONS, NOSNIFF));
+    response.insert_header((CONTENT_SECURITY_POLICY, SANDBOX));
+    Ok(response.body(winner.content.value.clone()))
+}
+
+async fn put(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+    key: Key,
+) -> Result<HttpResponse, ApiError> {
+    let query = Query::of(request, WRITE_PARAMETERS)?;
+    let seen = ask::seen(&key, context_header(request)?)?;
+    let content_type = content_type(request)?;
+    let max = worker.node.settings.value_bytes_max;
+    let value = input::body(&worker.node, request, payload, max, "value", "--value-max").await?;
+    let content = Content { value, content_type, expires_ms: None };
+    let stored = ask::write(worker, &query, key.clone(), seen, Some(content)).await?;
+    Ok(answer(&key, &stored))
+}
+
+async fn delete(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<HttpResponse, ApiError> {
+    let query = Query::of(request, WRITE_PARAMETERS)?;
+    let seen = ask::seen(&key, context_header(request)?)?;
+    let mut stored = ask::write(worker, &query, key.clone(), seen, None).await?;
+    // Deleting what is not there is no error, and creates nothing.
+    if stored.kind == StoredKind::Created {
+        stored.kind = StoredKind::Replaced;
+    }
+    Ok(answer(&key, &stored))
+}
+
+fn answer(key: &Key, stored: &ask::Stored) -> HttpResponse {
+    let status = match stored.kind {
+        StoredKind::Created => StatusCode::CREATED,
+        StoredKind::Replaced => StatusCode::NO_CONTENT,
+        StoredKind::Short => StatusCode::ACCEPTED,
+    };
+    let mut response = HttpResponse::build(status);
+    if !stored.record.is_tombstone() {
+        response.insert_header((ETAG, ask::etag(key, &stored.record)));
+    }
+    response.insert_header((CONTEXT, ask::context(key, &stored.record)));
+    response.insert_header((REPLICAS, ask::replicas_line(&stored.replicas)));
+    response.finish()
+}
+
+fn context_header(request: &HttpRequest) -> Result<Option<&str>, ApiError> {
+    match request.headers().get(CONTEXT) {
+        None => Ok(None),
+        Some(value) => value.to_str().map(Some).map_err(|_| crate::record::TokenError.into()),
+    }
+}
+
+fn content_type(request: &HttpRequest) -> Result<Option<Box<str>>, ApiError> {
+    let Some(value) = request.headers().get(CONTENT_TYPE) else { return Ok(None) };
+    match value.to_str() {
+        Ok(text) if text.len() <= CONTENT_TYPE_BYTES_MAX => Ok(Some(text.into())),
+        _ => Err(ApiError::bad("the Content-Type is too long, or not text", "a media type has at most 255 characters")),
+    }
+}

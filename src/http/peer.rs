@@ -1,0 +1,63 @@
+//! What other nodes ask, in the peers' language; and the bare pair that `/replicate` also takes.
+
+use super::input::{self, Query};
+use super::refuse::ApiError;
+use super::store;
+use crate::node::Worker;
+use crate::protocol::{Batch, MEDIA_TYPE};
+use crate::storage::{Change, Outcome};
+use actix_web::http::header::CONTENT_TYPE;
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde_json::json;
+use std::rc::Rc;
+use tokio::sync::oneshot;
+
+/// Longest message of a peer. A batch stops at 4 MiB unless it holds a single larger record, and a record may hold
+/// many siblings of the largest size.
+const MESSAGE_BYTES_MAX: usize = 192 << 20;
+
+/// `POST` in the peers' language.
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    if !speaks_as_peer(request) {
+        return Err(ApiError::bad("this is an endpoint for peers", "send application/vnd.kringle, or use another method"));
+    }
+    let body = input::body(&worker.node, request, payload, MESSAGE_BYTES_MAX, "message", "nothing: send less").await?;
+    let batch = Batch::decode(&body)
+        .map_err(|error| ApiError::bad(error.to_string(), "peers speak application/vnd.kringle, protocol version 1"))?;
+    let reply = worker.serve(batch).await;
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, MEDIA_TYPE)).body(reply.encode()))
+}
+
+/// `POST /replicate`: a batch from a peer, or one bare pair, which is kept here and never forwarded.
+pub(super) async fn replicate(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    if speaks_as_peer(request) {
+        return serve(worker, request, payload).await;
+    }
+    Query::of(request, &[])?;
+    let (key, content, seen) = store::pair(worker, request, payload).await?;
+    let (tell, told) = oneshot::channel();
+    let change = Change::Write { key, seen, content: Some(content) };
+    worker.commit([(change, Box::new(move |result| {
+        // The client may have hung up; the pair is kept all the same.
+        let _ = tell.send(result);
+    }) as _)]);
+    match told.await {
+        Ok(Ok(Outcome::Written { .. })) => {
+            Ok(HttpResponse::Ok().json(json!({ "message": "kept on this node", "applied": 1, "ignored": 0 })))
+        }
+        Ok(Ok(_)) | Err(_) => Err(ApiError::Bug("a pair was neither kept nor refused")),
+        Ok(Err(refused)) => Err(refused.into()),
+    }
+}
+
+fn speaks_as_peer(request: &HttpRequest) -> bool {
+    request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == MEDIA_TYPE.as_bytes())
+}

@@ -1,0 +1,207 @@
+//! The one table from errors to status codes, sentences and hints. No other file names a failing status.
+
+use crate::coordinator::Replicas;
+use crate::protocol::Refusal;
+use crate::record::{KeyError, TokenError};
+use crate::storage::{Refused, StoreError};
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ALLOW, RETRY_AFTER};
+use serde_json::json;
+
+/// Whatever can keep a request from being answered as wished.
+#[derive(Debug)]
+pub(super) enum ApiError {
+    /// No such path.
+    NoSuchPath,
+    /// The path is there, and does not take this method.
+    WrongMethod {
+        /// Those it takes.
+        allow: String,
+    },
+    /// The request makes no sense; the sentence says why, the hint what would.
+    Bad {
+        error: String,
+        hint: &'static str,
+    },
+    /// The key is unknown, or deleted.
+    NoSuchKey {
+        /// What the deleted key's record has seen, for a later write.
+        context: Option<String>,
+    },
+    /// The body, or a part of it, is over a limit.
+    TooLarge {
+        what: &'static str,
+        max: usize,
+        setting: &'static str,
+    },
+    /// The body is compressed.
+    Encoded,
+    /// The body did not come in time.
+    SlowBody,
+    /// A page of another site sent a browser here.
+    CrossSite,
+    /// Fewer owners than wished have the write, or nobody.
+    NotReplicated {
+        replicas: Replicas,
+        needed: usize,
+        cause: Option<Refusal>,
+    },
+    /// The request wants more owners than there are.
+    NotEnoughOwners {
+        needed: usize,
+        owners: usize,
+    },
+    /// Fewer owners than wished answered a read.
+    NotAnswered {
+        answered: usize,
+        needed: usize,
+    },
+    /// A node said no.
+    Refused(Refusal),
+    /// This node's store did.
+    Store(String),
+    /// There is too much to do.
+    Busy(&'static str),
+    /// The digests are not built yet.
+    NotBuilt,
+    /// The node broke its own word.
+    Bug(&'static str),
+}
+
+impl ApiError {
+    pub(super) fn bad(error: impl Into<String>, hint: &'static str) -> ApiError {
+        ApiError::Bad { error: error.into(), hint }
+    }
+
+    /// The response: a status, `error`, `hint`, and what else helps.
+    pub(super) fn into_response(self) -> HttpResponse {
+        let surface = "it may still surface: read the key again before you rely on either outcome";
+        let (status, error, hint) = match &self {
+            ApiError::NoSuchPath => {
+                (StatusCode::NOT_FOUND, "no such path".to_string(), format!("the paths are {}", super::routes::paths()))
+            }
+            ApiError::WrongMethod { allow } => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method not allowed".into(), format!("use {allow}"))
+            }
+            ApiError::Bad { error, hint } => (StatusCode::BAD_REQUEST, error.clone(), (*hint).into()),
+            ApiError::NoSuchKey { .. } => {
+                (StatusCode::NOT_FOUND, "Key not found".into(), "write it first, or check its spelling".into())
+            }
+            ApiError::TooLarge { what, max, setting } => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the {what} is longer than {max} bytes"),
+                format!("keep it within the limit, or raise {setting}"),
+            ),
+            ApiError::Encoded => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "a body with a Content-Encoding is not taken".into(),
+                "send the bytes as they are to be kept, without Content-Encoding".into(),
+            ),
+            ApiError::SlowBody => (
+                StatusCode::REQUEST_TIMEOUT,
+                "the body did not arrive in time".into(),
+                "nothing was stored; send it again".into(),
+            ),
+            ApiError::CrossSite => (
+                StatusCode::FORBIDDEN,
+                "a page of another site may not write with GET".into(),
+                "use PUT /kv/{key}, or POST /store".into(),
+            ),
+            ApiError::NotReplicated { replicas, needed, cause } => {
+                let mut error = format!("{} of the {needed} owners asked for have the write", replicas.acked);
+                if let Some(cause) = cause {
+                    error = format!("{error}: {cause}");
+                }
+                (StatusCode::SERVICE_UNAVAILABLE, error, surface.into())
+            }
+            ApiError::NotEnoughOwners { needed, owners } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{needed} owners were asked for and the key has {owners}; nothing was stored, and no earlier attempt may still surface because of this one"),
+                "ask for fewer, or add nodes".into(),
+            ),
+            ApiError::NotAnswered { answered, needed } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{answered} of the {needed} owners needed answered"),
+                "try again, or ask for fewer with ?r=".into(),
+            ),
+            ApiError::Refused(Refusal::TooManySiblings(why)) => (
+                StatusCode::CONFLICT,
+                why.to_string(),
+                "read the key with ?siblings=1, and write the resolved value with the Kringle-Context you got".into(),
+            ),
+            ApiError::Refused(Refusal::StampAhead(why)) => {
+                (StatusCode::BAD_REQUEST, why.to_string(), "check the clocks; nothing was stored".into())
+            }
+            ApiError::Refused(why @ Refusal::Fenced) => {
+                (StatusCode::SERVICE_UNAVAILABLE, why.to_string(), surface.into())
+            }
+            ApiError::Refused(why) => {
+                (StatusCode::SERVICE_UNAVAILABLE, why.to_string(), "nothing was stored here; try again shortly".into())
+            }
+            ApiError::Store(why) => {
+                (StatusCode::SERVICE_UNAVAILABLE, why.clone(), "try again, or ask another node".into())
+            }
+            ApiError::Busy(what) => {
+                (StatusCode::SERVICE_UNAVAILABLE, (*what).into(), "nothing was stored; try again shortly".into())
+            }
+            ApiError::NotBuilt => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the digests are still being built after the start".into(),
+                "try again shortly".into(),
+            ),
+            ApiError::Bug(what) => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                (*what).into(),
+                "this is a bug of the node; a write may still surface".into(),
+            ),
+        };
+        let mut response = HttpResponse::build(status);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((RETRY_AFTER, "1"));
+        }
+        let mut body = json!({ "error": error, "hint": hint });
+        match &self {
+            ApiError::WrongMethod { allow } => {
+                response.insert_header((ALLOW, allow.as_str()));
+            }
+            ApiError::NoSuchKey { context: Some(context) } => {
+                response.insert_header((super::ask::CONTEXT, context.as_str()));
+                body["context"] = json!(context);
+            }
+            ApiError::NotReplicated { replicas, .. } => {
+                response.insert_header((super::ask::REPLICAS, super::ask::replicas_line(replicas)));
+                body["replicas"] = super::ask::replicas_json(replicas);
+            }
+            _ => {}
+        }
+        response.json(body)
+    }
+}
+
+impl From<KeyError> for ApiError {
+    fn from(error: KeyError) -> ApiError {
+        match error {
+            KeyError::Empty => ApiError::bad("the key is empty", "a key has at least one byte"),
+            KeyError::TooLong { max, .. } => ApiError::TooLarge { what: "key", max, setting: "--key-max" },
+        }
+    }
+}
+
+impl From<TokenError> for ApiError {
+    fn from(error: TokenError) -> ApiError {
+        ApiError::bad(error.to_string(), "send back the Kringle-Context of an earlier answer, or none")
+    }
+}
+
+impl From<Refused> for ApiError {
+    fn from(refused: Refused) -> ApiError {
+        ApiError::Refused(crate::replica::refusal(&refused))
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> ApiError {
+        ApiError::Store(error.to_string())
+    }
+}

@@ -1,0 +1,91 @@
+//! The one table of URLs. Matched by hand: the hot path is a prefix, and a key may hold any byte.
+
+use super::refuse::ApiError;
+use actix_web::http::Method;
+
+/// What a path leads to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Route {
+    Kv,
+    Ping,
+    Store,
+    StoreKey,
+    StoreHash,
+    Replicate,
+    Put,
+    Get,
+    Ring,
+    Status,
+    Health,
+    Readyz,
+}
+
+/// Path, route, methods. GET allows HEAD wherever it stands.
+const TABLE: &[(&str, Route, &[Method])] = &[
+    ("/ping", Route::Ping, &[Method::GET, Method::HEAD, Method::POST]),
+    ("/store", Route::Store, &[Method::POST]),
+    ("/store/key", Route::StoreKey, &[Method::GET, Method::HEAD, Method::DELETE, Method::POST]),
+    ("/store/hash", Route::StoreHash, &[Method::GET, Method::HEAD]),
+    ("/replicate", Route::Replicate, &[Method::POST]),
+    ("/put", Route::Put, &[Method::GET, Method::POST, Method::PUT]),
+    ("/get", Route::Get, &[Method::GET, Method::HEAD]),
+    ("/ring", Route::Ring, &[Method::GET, Method::HEAD]),
+    ("/status", Route::Status, &[Method::GET, Method::HEAD]),
+    ("/health", Route::Health, &[Method::GET, Method::HEAD]),
+    ("/healthz", Route::Health, &[Method::GET, Method::HEAD]),
+    ("/readyz", Route::Readyz, &[Method::GET, Method::HEAD]),
+];
+
+/// What `/kv/{key…}` takes.
+const KV_METHODS: &[Method] = &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
+
+/// The route of a raw path, and what follows the `/kv/` of a key, still percent-encoded.
+pub(super) fn find(path: &str) -> Result<(Route, &str), ApiError> {
+    if let Some(key) = path.strip_prefix("/kv/") {
+        return Ok((Route::Kv, key));
+    }
+    match TABLE.iter().find(|(known, ..)| *known == path) {
+        Some((_, route, _)) => Ok((*route, "")),
+        None => Err(ApiError::NoSuchPath),
+    }
+}
+
+/// Whether the route takes the method.
+pub(super) fn allow(route: Route, method: &Method) -> Result<(), ApiError> {
+    let methods = match route {
+        Route::Kv => KV_METHODS,
+        _ => TABLE.iter().find(|(_, known, _)| *known == route).map_or(KV_METHODS, |(.., methods)| methods),
+    };
+    if methods.contains(method) {
+        return Ok(());
+    }
+    let allow: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    Err(ApiError::WrongMethod { allow: allow.join(", ") })
+}
+
+/// The paths, for the hint of an unknown one.
+pub(super) fn paths() -> String {
+    let mut paths: Vec<&str> = TABLE.iter().map(|(path, ..)| *path).collect();
+    paths.push("/kv/{key}");
+    paths.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_everything_behind_the_prefix() {
+        assert_eq!(find("/kv/a/b%2Fc").ok(), Some((Route::Kv, "a/b%2Fc")));
+        assert_eq!(find("/kv/").ok(), Some((Route::Kv, "")));
+        assert!(matches!(find("/kv"), Err(ApiError::NoSuchPath)));
+        assert!(matches!(find("/ping/"), Err(ApiError::NoSuchPath)));
+    }
+
+    #[test]
+    fn a_refused_method_names_the_allowed_ones() {
+        let refused = allow(Route::Store, &Method::GET);
+        assert!(matches!(refused, Err(ApiError::WrongMethod { allow }) if allow == "POST"));
+        assert!(allow(Route::Kv, &Method::PUT).is_ok());
+    }
+}

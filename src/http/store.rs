@@ -1,0 +1,218 @@
+//! `/store`, `/store/key`: JSON in and out; `/put`, `/get`: plain text.
+
+use super::ask::{self, READ_PARAMETERS, Stored, StoredKind, WRITE_PARAMETERS};
+use super::input::{self, Query};
+use super::refuse::ApiError;
+use crate::node::Worker;
+use crate::record::{Content, Key, Seen, context_to_token};
+use actix_web::http::header::{CONTENT_TYPE, ORIGIN, HOST};
+use actix_web::http::{Method, StatusCode};
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::rc::Rc;
+
+/// How much longer than its value a JSON body may be: every byte of a text may be escaped to six.
+const JSON_GROWTH: usize = 6;
+/// Longest body that only names a key.
+const KEY_BODY_BYTES_MAX: usize = 64 << 10;
+
+/// A pair, as people write it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pair {
+    key: String,
+    value: String,
+    #[serde(default)]
+    context: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    key: String,
+    #[serde(default)]
+    context: Option<String>,
+}
+
+/// Takes in a JSON pair, with its limits checked.
+pub(super) async fn pair(
+    worker: &Worker,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Key, Content, Seen), ApiError> {
+    let settings = &worker.node.settings;
+    let max = (settings.value_bytes_max + settings.key_bytes_max) * JSON_GROWTH + 1024;
+    let body = input::body(&worker.node, request, payload, max, "body", "--value-max").await?;
+    let pair: Pair = serde_json::from_slice(&body).map_err(|error| {
+        ApiError::bad(format!("the body is not the JSON expected: {error}"), "send {\"key\":\"…\",\"value\":\"…\"}, both texts")
+    })?;
+    let max = settings.value_bytes_max;
+    if pair.value.len() > max {
+        return Err(ApiError::TooLarge { what: "value", max, setting: "--value-max" });
+    }
+    let key = Key::within(pair.key, settings.key_bytes_max)?;
+    let seen = ask::seen(&key, pair.context.as_deref())?;
+    Ok((key, Content::plain(pair.value), seen))
+}
+
+/// `POST /store`.
+pub(super) async fn put(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let query = Query::of(request, &["mode", "w"])?;
+    let (key, content, seen) = pair(worker, request, payload).await?;
+    let stored = ask::write(worker, &query, key.clone(), seen, Some(content)).await?;
+    let status = match stored.kind {
+        StoredKind::Created => StatusCode::CREATED,
+        StoredKind::Replaced => StatusCode::OK,
+        StoredKind::Short => StatusCode::ACCEPTED,
+    };
+    Ok(answer(status, &key, &stored))
+}
+
+/// `GET` and `DELETE /store/key`, the key in the query or in a JSON body.
+pub(super) async fn key(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let is_delete = *request.method() == Method::DELETE;
+    let query = Query::of(request, if is_delete { WRITE_PARAMETERS } else { READ_PARAMETERS })?;
+    let settings = &worker.node.settings;
+    let (key, context) = match query.bytes("key") {
+        Some(key) => (Key::within(key.to_vec(), settings.key_bytes_max)?, None),
+        None => {
+            let body =
+                input::body(&worker.node, request, payload, KEY_BODY_BYTES_MAX, "body", "nothing: name the key only").await?;
+            let named: Named = serde_json::from_slice(&body).map_err(|error| {
+                ApiError::bad(format!("no key is named: {error}"), "use ?key=…, or the body {\"key\":\"…\"}")
+            })?;
+            (Key::within(named.key, settings.key_bytes_max)?, named.context)
+        }
+    };
+    if is_delete {
+        let seen = ask::seen(&key, context.as_deref())?;
+        let stored = ask::write(worker, &query, key.clone(), seen, None).await?;
+        let status = if stored.kind == StoredKind::Short { StatusCode::ACCEPTED } else { StatusCode::OK };
+        return Ok(answer(status, &key, &stored));
+    }
+    let read = ask::read(worker, &query, &key).await?;
+    let explain = query.switch("explain")?;
+    let winner = match read.winner(&key) {
+        Ok(winner) => winner,
+        Err(error) if !explain => return Err(error),
+        Err(_) => {
+            let mut body = json!({ "error": "Key not found", "explain": read.explain(&key) });
+            ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
+            return Ok(HttpResponse::NotFound().json(body));
+        }
+    };
+    let mut body = json!({
+        "context": context_to_token(&key, read.record.context()),
+        "sibling_count": ask::sibling_count(&read.record),
+    });
+    ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
+    ask::put_bytes(&mut body, "value", "value_base64", &winner.content.value);
+    if query.switch("siblings")? {
+        body["siblings"] = json!(ask::siblings_json(&read.record));
+    }
+    if explain && let (Value::Object(body), Value::Object(explained)) = (&mut body, read.explain(&key)) {
+        body.extend(explained);
+    }
+    let mut response = HttpResponse::Ok();
+    response.insert_header((ask::REPLICAS, read.replicas_line()));
+    Ok(response.json(body))
+}
+
+fn answer(status: StatusCode, key: &Key, stored: &Stored) -> HttpResponse {
+    let mut body = json!({
+        "context": context_to_token(key, stored.record.context()),
+        "replicas": ask::replicas_json(&stored.replicas),
+    });
+    ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
+    HttpResponse::build(status).json(body)
+}
+
+/// `/put?key=&value=`, also as a form.
+pub(super) async fn plain_put(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let known = &["key", "value", "mode", "w"];
+    if *request.method() == Method::GET && is_cross_site(request) {
+        return Err(ApiError::CrossSite);
+    }
+    let settings = &worker.node.settings;
+    let form = request.headers().get(CONTENT_TYPE).is_some_and(|kind| {
+        kind.as_bytes().starts_with(b"application/x-www-form-urlencoded") && *request.method() != Method::GET
+    });
+    let query = Query::of(request, known)?;
+    let body = match form && query.bytes("key").is_none() {
+        true => {
+            let max = (settings.value_bytes_max + settings.key_bytes_max) * 3 + 1024;
+            input::body(&worker.node, request, payload, max, "body", "--value-max").await?
+        }
+        false => bytes::Bytes::new(),
+    };
+    let text = std::str::from_utf8(&body).map_err(|_| missing_params())?;
+    let form = Query::parse(text, known)?;
+    let parameter = |name| query.bytes(name).or(form.bytes(name));
+    let (Some(key), Some(value)) = (parameter("key").filter(|key| !key.is_empty()), parameter("value")) else {
+        return Err(missing_params());
+    };
+    if value.len() > settings.value_bytes_max {
+        return Err(ApiError::TooLarge { what: "value", max: settings.value_bytes_max, setting: "--value-max" });
+    }
+    let key = Key::within(key.to_vec(), settings.key_bytes_max)?;
+    let stored = ask::write(worker, &query, key, Seen::Everything, Some(Content::plain(value.to_vec()))).await?;
+    let status = if stored.kind == StoredKind::Short { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let mode = match query.text("mode")? {
+        Some(mode) => mode.to_string(),
+        None => worker.node.ring().layout().mode().to_string(),
+    };
+    Ok(plain(status, format!("OK (Mode: {mode})\n")))
+}
+
+/// `/get?key=`.
+pub(super) async fn plain_get(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let query = Query::of(request, &["key", "mode", "r", "local"])?;
+    let Some(key) = query.bytes("key").filter(|key| !key.is_empty()) else { return Err(missing_params()) };
+    let key = Key::within(key.to_vec(), worker.node.settings.key_bytes_max)?;
+    let read = ask::read(worker, &query, &key).await?;
+    match read.winner(&key) {
+        Ok(winner) => {
+            let mut body = winner.content.value.to_vec();
+            body.push(b'\n');
+            Ok(plain(StatusCode::OK, body))
+        }
+        Err(_) => Ok(plain(StatusCode::NOT_FOUND, "Not Found\n")),
+    }
+}
+
+fn plain(status: StatusCode, body: impl Into<Vec<u8>>) -> HttpResponse {
+    HttpResponse::build(status)
+        .insert_header((CONTENT_TYPE, "text/plain; charset=utf-8"))
+        .insert_header(("x-content-type-options", "nosniff"))
+        .body(body.into())
+}
+
+fn missing_params() -> ApiError {
+    ApiError::bad("missing params", "name key and, for /put, value: /put?key=a&value=1")
+}
+
+/// Whether a browser says that another site's page made it ask.
+fn is_cross_site(request: &HttpRequest) -> bool {
+    let headers = request.headers();
+    let fetch = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    let foreign_fetch = fetch.is_some_and(|site| site != b"same-origin" && site != b"none");
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let foreign_origin = headers.get(ORIGIN).is_some_and(|origin| {
+        let origin = origin.to_str().unwrap_or_default();
+        origin.strip_prefix("http://").or(origin.strip_prefix("https://")) != Some(host)
+    });
+    foreign_fetch || foreign_origin
+}
