@@ -10,7 +10,7 @@ use crate::membership::State;
 use crate::operation::Failure;
 use crate::protocol::{Answer, Refusal, Request};
 use crate::record::Key;
-use crate::storage::{Address, Change, HintRow, LogStore, Rebuild, Store, StoreError};
+use crate::storage::{Address, Change, Hint, LogStore, Rebuild, Store, StoreError};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -123,7 +123,7 @@ fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = 
     let (worker, target) = (worker.clone(), target.to_string());
     async move {
         let Ok(Some(row)) = worker.read(&Address::hint(&key)).await else { return false };
-        let Ok(hint) = HintRow::decode(&row) else { return false };
+        let Ok(hint) = Hint::decode(&row) else { return false };
         let ring = worker.node.ring();
         let Some(to) = ring.member_by_name(&target) else { return false };
         let (tell, told) = oneshot::channel();

@@ -18,6 +18,12 @@ pub enum Refusal {
     /// What the node holds for the key cannot be read; it is left as it is.
     #[error("the stored row is damaged")]
     Damaged,
+    /// A hint for nobody; a bug of the sender.
+    #[error("the hint names nobody it is for")]
+    NoTargets,
+    /// The node cannot read its disk; another owner may answer.
+    #[error("the node cannot read its store")]
+    Unreadable,
     /// The node's disk is full or failing; another owner may take it.
     #[error("the node is read-only")]
     ReadOnly,

@@ -72,6 +72,11 @@ impl Context {
         self.entries.iter().map(|&(actor, stamp)| Dot { stamp, actor }).max()
     }
 
+    /// The stamp of the latest write in it.
+    pub fn latest(&self) -> Option<Stamp> {
+        self.newest().map(|dot| dot.stamp)
+    }
+
     /// Whether the write called `dot` was seen.
     pub fn covers(&self, dot: Dot) -> bool {
         match self.entries.binary_search_by_key(&dot.actor, |entry| entry.0) {

@@ -5,7 +5,7 @@
 
 use crate::protocol::{Answer, Refusal, Request};
 use crate::record::{Row};
-use crate::storage::{Address, Change, Outcome, Refused};
+use crate::storage::{Address, Change, Hint, Kind, Outcome, Refused};
 use bytes::Bytes;
 
 /// What must happen before a request can be answered.
@@ -46,7 +46,7 @@ pub fn committed(result: Result<Outcome, Refused>) -> Answer {
 pub fn found(address: &Address, row: Option<&Bytes>) -> Answer {
     let record = match row {
         None => None,
-        Some(row) if address.is_hint() => match crate::storage::HintRow::decode(row) {
+        Some(row) if address.kind() == Kind::Hint => match Hint::decode(row) {
             Ok(hint) => Some(hint.record),
             Err(_) => return Answer::Refused(Refusal::Damaged),
         },
@@ -68,5 +68,7 @@ pub fn refusal(refused: &Refused) -> Refusal {
         Refused::ReadOnly(_) => Refusal::ReadOnly,
         Refused::Fenced(_) => Refusal::Fenced,
         Refused::Overloaded => Refusal::Overloaded,
+        Refused::NoTargets => Refusal::NoTargets,
+        Refused::Unreadable(_) => Refusal::Unreadable,
     }
 }

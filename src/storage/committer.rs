@@ -8,7 +8,7 @@
 //! and nowhere else, and nothing is shown to anyone before the append that holds it has returned.
 
 use super::hints::Entry;
-use super::stand_in::Forest;
+use crate::merkle::Forest;
 use super::{Address, Change, Feed, Hint, HintLedger, MemberName, Outcome, Refused, RowChange, Store};
 use crate::record::{Actor, Clock, Content, Dot, Key, Record, Row, RowError, Seen, Stamp, StampAhead};
 use bytes::Bytes;

@@ -17,7 +17,6 @@ mod feed;
 mod hint;
 mod hints;
 mod memory;
-mod stand_in;
 mod store;
 
 pub use address::{Address, Kind, Span};
@@ -29,12 +28,10 @@ pub use hints::{HINT_BYTES_MAX, HintLedger, HintStatus};
 pub use memory::MemoryStore;
 pub use store::{Durability, Health, Page, PageSize, Peek, RowChange, Sequence, Store, StoreError, Usage};
 
+use crate::merkle::{Entry, VersionDigest};
 use crate::record::{Record, Version};
 
 /// What the digests know of a record.
-fn digest_entry(record: &Record, version: Version) -> stand_in::Entry {
-    stand_in::Entry {
-        version,
-        live: !record.is_tombstone(),
-    }
+fn digest_entry(record: &Record, version: Version) -> Entry {
+    Entry { digest: VersionDigest(version.0), live: !record.is_tombstone() }
 }
