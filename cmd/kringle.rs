@@ -1,1 +1,56 @@
-fn main() {}
+//! `kringle`: a node, and `kringle health`. Arguments and exit codes; everything else is the library's.
+
+use kringle::config::{Load, LogFormat, Settings};
+use kringle::http;
+use std::io::Write;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let read = |path: &std::path::Path| std::fs::read_to_string(path);
+    match Settings::load(std::env::args_os(), std::env::vars_os(), read) {
+        Err(error) => fail(2, &error.to_string()),
+        Ok(Load::Say(text)) => say(&text),
+        Ok(Load::Health(asked)) => match http::ask_health(asked.url.url(), asked.timeout) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &format!("kringle: {error}")),
+        },
+        Ok(Load::Run(settings)) => {
+            start_log(&settings);
+            let announce = |url: &str| {
+                say(&format!(
+                    "kringle listens on {url}\ntry: curl -X PUT {url}/kv/hello -d world && curl {url}/kv/hello"
+                ));
+            };
+            match http::run(*settings, announce) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(1, &format!("kringle: {error}")),
+            }
+        }
+    }
+}
+
+fn say(text: &str) -> ExitCode {
+    // Whoever closed our output does not want to read it.
+    let _ = writeln!(std::io::stdout(), "{text}");
+    ExitCode::SUCCESS
+}
+
+fn fail(code: u8, line: &str) -> ExitCode {
+    eprintln!("{line}");
+    ExitCode::from(code)
+}
+
+fn start_log(settings: &Settings) {
+    let mut log = env_logger::Builder::new();
+    log.parse_filters(&settings.log);
+    if settings.log_format == LogFormat::Json {
+        log.format(|out, record| {
+            let line = serde_json::json!({
+                "at_ms": kringle::node::wall_ms(), "level": record.level().as_str().to_lowercase(),
+                "kind": record.target(), "text": record.args().to_string(),
+            });
+            writeln!(out, "{line}")
+        });
+    }
+    log.init();
+}

@@ -15,11 +15,7 @@ const FILE: &str = "node.toml";
 
 /// Loads with flags, an environment, and a file `node.toml` that is named unless it is empty.
 fn load_all(flags: &[&str], environment: &[(&str, &str)], file: &str) -> Result<Load, ConfigError> {
-    let named = if file.is_empty() {
-        &[][..]
-    } else {
-        &["--config", FILE][..]
-    };
+    let named = if file.is_empty() { &[][..] } else { &["--config", FILE][..] };
     let args = ["kringle"].iter().chain(named).chain(flags).copied();
     Settings::load(args, environment.iter().copied(), |path| {
         assert_eq!(path, Path::new(FILE));
@@ -43,10 +39,7 @@ fn refusal(flags: &[&str], environment: &[(&str, &str)], file: &str) -> String {
     match load_all(flags, environment, file) {
         Err(error) => {
             let line = error.to_string();
-            assert!(
-                !line.contains('\n') && !line.contains('\r'),
-                "more than one line: {line:?}"
-            );
+            assert!(!line.contains('\n') && !line.contains('\r'), "more than one line: {line:?}");
             assert!(line.starts_with("kringle: "), "{line}");
             line
         }
@@ -55,13 +48,7 @@ fn refusal(flags: &[&str], environment: &[(&str, &str)], file: &str) -> String {
 }
 
 fn origin(settings: &Settings, name: &str) -> Origin {
-    settings
-        .sources()
-        .iter()
-        .find(|source| source.name == name)
-        .unwrap()
-        .origin
-        .clone()
+    settings.sources().iter().find(|source| source.name == name).unwrap().origin.clone()
 }
 
 fn urls(peers: &[PeerUrl]) -> Vec<&str> {
@@ -75,20 +62,14 @@ fn without_a_word_a_durable_node_listens_on_loopback_port_8001() {
     assert_eq!(settings.own_url(8001).url(), "http://127.0.0.1:8001");
     assert_eq!(settings.own_url(8001).name(), "http://localhost:8001");
     assert!(settings.peers.is_empty() && !settings.insecure && settings.config.is_none());
-    assert_eq!(
-        (settings.ping_period, settings.timeout),
-        (Duration::from_secs(1), Duration::from_secs(5))
-    );
+    assert_eq!((settings.ping_period, settings.timeout), (Duration::from_secs(1), Duration::from_secs(5)));
     assert_eq!((settings.replicas, settings.mode), (3, Mode::Sloppy));
     assert_eq!((settings.w, settings.r), (Wanted::Majority, Wanted::Majority));
     assert_eq!(settings.data.path(8001), Some(PathBuf::from("./data/8001")));
     assert_eq!(settings.durability, Durability::Sync);
     assert_eq!((settings.value_bytes_max, settings.key_bytes_max), (8 << 20, 4096));
     assert_eq!((settings.log.as_str(), settings.log_format), ("info", LogFormat::Text));
-    assert_eq!(
-        (settings.cluster.as_str(), settings.connections_max),
-        ("kringle", 10_000)
-    );
+    assert_eq!((settings.cluster.as_str(), settings.connections_max), ("kringle", 10_000));
     assert!(settings.workers >= 1);
     assert_eq!(settings.warnings(), Vec::<String>::new());
     assert_eq!(settings.summary(), "all settings at their defaults");
@@ -101,23 +82,13 @@ fn a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the
     let table: &[(&str, [&str; 3], Shown)] = &[
         ("port", ["1", "2", "3"], |s| s.port.to_string()),
         ("host", ["127.0.0.2", "::1", "localhost"], |s| s.host.for_socket()),
-        ("timeout", ["0.5", "1.5", "2.5"], |s| {
-            s.timeout.as_secs_f64().to_string()
-        }),
-        ("peers", ["http://a:1", "http://b:2", "http://c:3"], |s| {
-            s.peers[0].to_string()
-        }),
-        ("advertise", ["a", "b", "c"], |s| {
-            s.advertise.as_ref().unwrap().host.to_string()
-        }),
-        ("data", ["x", "y", "z"], |s| {
-            s.data.path(1).unwrap().display().to_string()
-        }),
+        ("timeout", ["0.5", "1.5", "2.5"], |s| s.timeout.as_secs_f64().to_string()),
+        ("peers", ["http://a:1", "http://b:2", "http://c:3"], |s| s.peers[0].to_string()),
+        ("advertise", ["a", "b", "c"], |s| s.advertise.as_ref().unwrap().host.to_string()),
+        ("data", ["x", "y", "z"], |s| s.data.path(1).unwrap().display().to_string()),
         ("replicas", ["4", "5", "6"], |s| s.replicas.to_string()),
         ("w", ["1", "2", "3"], |s| s.w.to_string()),
-        ("durability", ["none", "interval:5", "interval:6"], |s| {
-            s.durability.to_string()
-        }),
+        ("durability", ["none", "interval:5", "interval:6"], |s| s.durability.to_string()),
         ("value-max", ["1", "2", "3"], |s| s.value_bytes_max.to_string()),
         ("cluster", ["a", "b", "c"], |s| s.cluster.clone()),
         ("log", ["warn", "error", "off"], |s| s.log.clone()),
@@ -129,13 +100,7 @@ fn a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the
         let (environment, file) = ([(variable.as_str(), *middle)], format!("\n{name} = \"{low}\""));
         let from_file = settings(&[], &[], &file);
         assert_eq!(shown(&from_file), *low, "{name} from the file");
-        assert_eq!(
-            origin(&from_file, name),
-            Origin::File {
-                path: FILE.into(),
-                line: 2
-            }
-        );
+        assert_eq!(origin(&from_file, name), Origin::File { path: FILE.into(), line: 2 });
         let from_environment = settings(&[], &environment, &file);
         assert_eq!(shown(&from_environment), *middle, "{name} from the environment");
         assert_eq!(origin(&from_environment, name), Origin::Environment);
@@ -149,14 +114,8 @@ fn a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the
 #[test]
 fn a_switch_can_be_switched_off_by_a_higher_layer() {
     assert_eq!(flags(&["--memory"]).data, DataFolder::Memory);
-    assert_eq!(
-        settings(&["--memory=false"], &[("KRINGLE_MEMORY", "1")], "").data,
-        DataFolder::Default
-    );
-    assert_eq!(
-        settings(&[], &[("KRINGLE_MEMORY", "no")], "memory = true").data,
-        DataFolder::Default
-    );
+    assert_eq!(settings(&["--memory=false"], &[("KRINGLE_MEMORY", "1")], "").data, DataFolder::Default);
+    assert_eq!(settings(&[], &[("KRINGLE_MEMORY", "no")], "memory = true").data, DataFolder::Default);
     assert_eq!(settings(&[], &[], "memory = true").data, DataFolder::Memory);
     assert_eq!(
         refusal(&[], &[("KRINGLE_MEMORY", "maybe")], ""),
@@ -167,26 +126,14 @@ fn a_switch_can_be_switched_off_by_a_higher_layer() {
 #[test]
 fn data_and_memory_together_are_refused_unless_one_overrules_the_other() {
     let both = "is a folder to keep data in, and --memory asks to keep none: choose one of the two";
-    assert_eq!(
-        refusal(&["--data", "x", "--memory"], &[], ""),
-        format!("kringle: --data: \"x\" {both}")
-    );
+    assert_eq!(refusal(&["--data", "x", "--memory"], &[], ""), format!("kringle: --data: \"x\" {both}"));
     assert_eq!(
         refusal(&[], &[("KRINGLE_DATA", "x"), ("KRINGLE_MEMORY", "1")], ""),
         format!("kringle: environment KRINGLE_DATA: \"x\" {both}")
     );
-    assert_eq!(
-        refusal(&[], &[], "memory = true\ndata = 'x'"),
-        format!("kringle: node.toml:2: data: \"x\" {both}")
-    );
-    assert_eq!(
-        settings(&["--memory"], &[("KRINGLE_DATA", "x")], "").data,
-        DataFolder::Memory
-    );
-    assert_eq!(
-        settings(&["--data", "x"], &[("KRINGLE_MEMORY", "1")], "").data,
-        DataFolder::At("x".into())
-    );
+    assert_eq!(refusal(&[], &[], "memory = true\ndata = 'x'"), format!("kringle: node.toml:2: data: \"x\" {both}"));
+    assert_eq!(settings(&["--memory"], &[("KRINGLE_DATA", "x")], "").data, DataFolder::Memory);
+    assert_eq!(settings(&["--data", "x"], &[("KRINGLE_MEMORY", "1")], "").data, DataFolder::At("x".into()));
 }
 
 #[test]
@@ -205,14 +152,8 @@ fn a_toml_value_may_be_written_in_any_natural_form() {
         &[],
         "port = 0x1F41\ntimeout = 2.5\npingfreq = 2\npeers = ['a', 'b:1']\nvalue-max = 1_000_000\nw = 2\nr = 'majority'",
     );
-    assert_eq!(
-        (settings.port, settings.value_bytes_max, settings.w),
-        (8001, 1_000_000, Wanted::Owners(2))
-    );
-    assert_eq!(
-        (settings.timeout, settings.ping_period),
-        (Duration::from_millis(2500), Duration::from_secs(2))
-    );
+    assert_eq!((settings.port, settings.value_bytes_max, settings.w), (8001, 1_000_000, Wanted::Owners(2)));
+    assert_eq!((settings.timeout, settings.ping_period), (Duration::from_millis(2500), Duration::from_secs(2)));
     assert_eq!(urls(&settings.peers), ["http://a:8001", "http://b:1"]);
 }
 
@@ -262,11 +203,7 @@ fn every_kind_of_nonsense_is_refused_in_one_line() {
         ("cluster", &long, name),
         ("cluster", "", name),
         ("workers", "0", "is not a number of threads from 1 to 256"),
-        (
-            "max-connections",
-            "0",
-            "is not a number of connections from 1 to 1000000",
-        ),
+        ("max-connections", "0", "is not a number of connections from 1 to 1000000"),
         ("data", "", "is not a path"),
         (
             "log",
@@ -285,18 +222,12 @@ fn every_kind_of_nonsense_is_refused_in_one_line() {
 #[test]
 fn a_refusal_names_the_layer_that_has_the_nonsense() {
     let because = "\"abc\" is not a number of seconds greater than 0";
-    assert_eq!(
-        refusal(&["--timeout", "abc"], &[], ""),
-        format!("kringle: --timeout: {because}")
-    );
+    assert_eq!(refusal(&["--timeout", "abc"], &[], ""), format!("kringle: --timeout: {because}"));
     assert_eq!(
         refusal(&[], &[("KRINGLE_TIMEOUT", "abc")], ""),
         format!("kringle: environment KRINGLE_TIMEOUT: {because}")
     );
-    assert_eq!(
-        refusal(&[], &[], "\n\ntimeout = 'abc'"),
-        format!("kringle: node.toml:3: timeout: {because}")
-    );
+    assert_eq!(refusal(&[], &[], "\n\ntimeout = 'abc'"), format!("kringle: node.toml:3: timeout: {because}"));
     assert_eq!(
         refusal(&["--replicas", "1"], &[("KRINGLE_W", "2")], ""),
         "kringle: environment KRINGLE_W: \"2\" is more than --replicas 1"
@@ -305,10 +236,7 @@ fn a_refusal_names_the_layer_that_has_the_nonsense() {
 
 #[test]
 fn a_line_break_in_a_value_does_not_become_one_in_the_error() {
-    assert_eq!(
-        refusal(&["--mode", "a\nb"], &[], ""),
-        "kringle: --mode: \"a\\nb\" is not a mode: sloppy or async"
-    );
+    assert_eq!(refusal(&["--mode", "a\nb"], &[], ""), "kringle: --mode: \"a\\nb\" is not a mode: sloppy or async");
     refusal(&["--what\never"], &[], "");
     refusal(&["a\nb"], &[], "");
     refusal(&[], &[("KRINGLE_A\nB", "1")], "");
@@ -319,31 +247,16 @@ fn a_line_break_in_a_value_does_not_become_one_in_the_error() {
 
 #[test]
 fn an_unknown_flag_is_refused_with_the_one_that_was_meant() {
-    assert_eq!(
-        refusal(&["--prot", "1"], &[], ""),
-        "kringle: unexpected argument '--prot' found; did you mean --port?"
-    );
+    assert_eq!(refusal(&["--prot", "1"], &[], ""), "kringle: unexpected argument '--prot' found; did you mean --port?");
     let table: &[(&[&str], &str)] = &[
         (&["--nonsense"], "unexpected argument '--nonsense' found"),
         (&["healht"], "'healht'"),
-        (
-            &["--port"],
-            "a value is required for '--port <PORT>' but none was supplied",
-        ),
-        (
-            &["--port", "1", "--port", "2"],
-            "the argument '--port <PORT>' cannot be used multiple times",
-        ),
+        (&["--port"], "a value is required for '--port <PORT>' but none was supplied"),
+        (&["--port", "1", "--port", "2"], "the argument '--port <PORT>' cannot be used multiple times"),
         (&["--data", "--memory"], "a value is required for '--data <FOLDER>'"),
         (&["health", "--port", "1"], "unexpected argument '--port' found"),
-        (
-            &["--port", "1", "health"],
-            "health takes no flags of a node, only --url",
-        ),
-        (
-            &["--memory", "yes"],
-            "unrecognized subcommand 'yes'; see kringle --help",
-        ),
+        (&["--port", "1", "health"], "health takes no flags of a node, only --url"),
+        (&["--memory", "yes"], "unrecognized subcommand 'yes'; see kringle --help"),
     ];
     for (flags, said) in table {
         let line = refusal(flags, &[], "");
@@ -357,18 +270,9 @@ fn an_unknown_key_in_a_file_is_refused_by_name_and_line() {
         refusal(&[], &[], "port = 1\n\nvalue_max = 5\nzzz = 1"),
         "kringle: node.toml:3: value_max: no such setting; did you mean value-max?"
     );
-    assert_eq!(
-        refusal(&[], &[], "colour = 'red'"),
-        "kringle: node.toml:1: colour: no such setting"
-    );
-    assert_eq!(
-        refusal(&[], &[], "config = 'more.toml'"),
-        "kringle: node.toml:1: config: no such setting"
-    );
-    assert_eq!(
-        refusal(&[], &[], "[section]\nport = 1"),
-        "kringle: node.toml:1: section: no such setting"
-    );
+    assert_eq!(refusal(&[], &[], "colour = 'red'"), "kringle: node.toml:1: colour: no such setting");
+    assert_eq!(refusal(&[], &[], "config = 'more.toml'"), "kringle: node.toml:1: config: no such setting");
+    assert_eq!(refusal(&[], &[], "[section]\nport = 1"), "kringle: node.toml:1: section: no such setting");
     assert_eq!(
         refusal(&[], &[], "[peers]\na = 1"),
         "kringle: node.toml:1: peers: \"a\" is inside a table, and settings are not grouped in tables"
@@ -377,11 +281,9 @@ fn an_unknown_key_in_a_file_is_refused_by_name_and_line() {
 
 #[test]
 fn a_file_that_is_not_toml_is_refused_with_its_line() {
-    for (file, place) in [
-        ("port = 1\nport = 2", "node.toml:2: "),
-        ("port = 1\n= 3", "node.toml:2: "),
-        ("{", "node.toml:1: "),
-    ] {
+    for (file, place) in
+        [("port = 1\nport = 2", "node.toml:2: "), ("port = 1\n= 3", "node.toml:2: "), ("{", "node.toml:1: ")]
+    {
         let line = refusal(&[], &[], file);
         assert!(line.starts_with(&format!("kringle: {place}")), "{line}");
     }
@@ -394,10 +296,7 @@ fn a_file_that_cannot_be_read_is_refused_by_whoever_named_it() {
     let error = Settings::load(["kringle", "--config", "gone.toml"], none, missing).unwrap_err();
     assert_eq!(error.to_string(), "kringle: --config: gone.toml: no such file");
     let error = Settings::load(["kringle"], [("KRINGLE_CONFIG", "gone.toml")], missing).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "kringle: environment KRINGLE_CONFIG: gone.toml: no such file"
-    );
+    assert_eq!(error.to_string(), "kringle: environment KRINGLE_CONFIG: gone.toml: no such file");
 }
 
 #[test]
@@ -410,10 +309,7 @@ fn a_misspelt_variable_is_refused_with_the_one_that_was_meant() {
         refusal(&[], &[("KRINGLE_VALUEMAX", "1")], ""),
         "kringle: environment KRINGLE_VALUEMAX: no such setting; did you mean KRINGLE_VALUE_MAX?"
     );
-    assert_eq!(
-        refusal(&[], &[("KRINGLE_COLOUR", "1")], ""),
-        "kringle: environment KRINGLE_COLOUR: no such setting"
-    );
+    assert_eq!(refusal(&[], &[("KRINGLE_COLOUR", "1")], ""), "kringle: environment KRINGLE_COLOUR: no such setting");
 }
 
 #[test]
@@ -437,10 +333,7 @@ fn variables_of_others_are_left_alone() {
         ("KRINGLE_0_PORT", "tcp://10.0.0.1:8001"),
         ("KRINGLE_0_SERVICE_HOST", "10.0.0.1"),
     ];
-    assert_eq!(
-        settings(&[], &environment, "").summary(),
-        "all settings at their defaults"
-    );
+    assert_eq!(settings(&[], &environment, "").summary(), "all settings at their defaults");
 }
 
 #[cfg(unix)]
@@ -450,14 +343,10 @@ fn bytes_that_are_not_utf_8_are_refused() {
     use std::os::unix::ffi::OsStringExt;
     let junk = || OsString::from_vec(vec![b'a', 0xff]);
     let unread = |_: &Path| unreachable!();
-    let error = Settings::load(["kringle"], [("KRINGLE_DATA", junk())], unread)
-        .unwrap_err()
-        .to_string();
+    let error = Settings::load(["kringle"], [("KRINGLE_DATA", junk())], unread).unwrap_err().to_string();
     assert_eq!(error, "kringle: environment KRINGLE_DATA: \"a\u{fffd}\" is not UTF-8");
     let none = std::iter::empty::<(&str, &str)>();
-    let error = Settings::load(["kringle".into(), "--data".into(), junk()], none, unread)
-        .unwrap_err()
-        .to_string();
+    let error = Settings::load(["kringle".into(), "--data".into(), junk()], none, unread).unwrap_err().to_string();
     assert!(error.contains("invalid UTF-8") && !error.contains('\n'), "{error}");
 }
 
@@ -469,10 +358,7 @@ fn peers_are_tolerated_in_every_form_people_write() {
         ("node2", &["http://node2:8001"]),
         ("node2:9000", &["http://node2:9000"]),
         ("http://node2:9000", &["http://node2:9000"]),
-        (
-            " http://node2:9000/ ,node3/ ",
-            &["http://node2:9000", "http://node3:8001"],
-        ),
+        (" http://node2:9000/ ,node3/ ", &["http://node2:9000", "http://node3:8001"]),
         ("HTTP://Node2:9000//", &["http://node2:9000"]),
         ("node2,node2:8001,http://NODE2/", &["http://node2:8001"]),
         ("10.0.0.1,10.0.0.1:8001", &["http://10.0.0.1:8001"]),
@@ -480,10 +366,7 @@ fn peers_are_tolerated_in_every_form_people_write() {
         ("localhost:8002,127.0.0.1:8002,[::1]:8002", &["http://localhost:8002"]),
         ("[::1]:8002,localhost:8002", &["http://[::1]:8002"]),
         ("[::ffff:127.0.0.1]:8002", &["http://127.0.0.1:8002"]),
-        (
-            "127.0.0.2:8002,127.0.0.1:8002",
-            &["http://127.0.0.2:8002", "http://127.0.0.1:8002"],
-        ),
+        ("127.0.0.2:8002,127.0.0.1:8002", &["http://127.0.0.2:8002", "http://127.0.0.1:8002"]),
         ("kringle_1.my-net.example:80", &["http://kringle_1.my-net.example:80"]),
     ];
     for (text, wanted) in table {
@@ -500,14 +383,8 @@ fn nonsense_among_the_peers_is_refused_by_the_entry() {
         ("://node2", "has a scheme other than http"),
         ("http://node2/path", "has a path; a node's URL is http://host:port"),
         ("node2:8001/kv/", "has a path; a node's URL is http://host:port"),
-        (
-            "node2?x=1",
-            "has a query or a fragment; a node's URL is http://host:port",
-        ),
-        (
-            "node2:8001#top",
-            "has a query or a fragment; a node's URL is http://host:port",
-        ),
+        ("node2?x=1", "has a query or a fragment; a node's URL is http://host:port"),
+        ("node2:8001#top", "has a query or a fragment; a node's URL is http://host:port"),
         ("http://", "names no host"),
         ("http://:8001", "names no host"),
         (":8001", "names no host"),
@@ -520,18 +397,9 @@ fn nonsense_among_the_peers_is_refused_by_the_entry() {
         ("node2:80 01", port),
         ("[::1]8001", port),
         ("[::1]:", port),
-        (
-            "::1",
-            "has too many colons; an IPv6 address stands in brackets, as in http://[::1]:8001",
-        ),
-        (
-            "node2:1:2",
-            "has too many colons; an IPv6 address stands in brackets, as in http://[::1]:8001",
-        ),
-        (
-            "[::1",
-            "has too many colons; an IPv6 address stands in brackets, as in http://[::1]:8001",
-        ),
+        ("::1", "has too many colons; an IPv6 address stands in brackets, as in http://[::1]:8001"),
+        ("node2:1:2", "has too many colons; an IPv6 address stands in brackets, as in http://[::1]:8001"),
+        ("[::1", "has too many colons; an IPv6 address stands in brackets, as in http://[::1]:8001"),
         ("[::g]:8001", "names no valid host"),
         ("[fe80::1%eth0]:8001", "names no valid host"),
         ("node 2", "names no valid host"),
@@ -540,14 +408,8 @@ fn nonsense_among_the_peers_is_refused_by_the_entry() {
         ("node..example", "names no valid host"),
         ("1.2.3", "names no valid host"),
         ("300.1.1.1", "names no valid host"),
-        (
-            "0.0.0.0:8001",
-            "stands for every address of a machine; name one that the other nodes can reach",
-        ),
-        (
-            "[::]:8001",
-            "stands for every address of a machine; name one that the other nodes can reach",
-        ),
+        ("0.0.0.0:8001", "stands for every address of a machine; name one that the other nodes can reach"),
+        ("[::]:8001", "stands for every address of a machine; name one that the other nodes can reach"),
     ];
     for (entry, because) in table {
         let line = refusal(&["--peers", &format!("node1, {entry} ,node3")], &[], "");
@@ -558,10 +420,7 @@ fn nonsense_among_the_peers_is_refused_by_the_entry() {
 #[test]
 fn a_password_in_a_url_is_refused_and_not_repeated() {
     let line = refusal(&["--peers", "http://me:s3cret@node2:8001"], &[], "");
-    assert_eq!(
-        line,
-        "kringle: --peers: \"***@node2:8001\" names a user; a node's URL is http://host:port"
-    );
+    assert_eq!(line, "kringle: --peers: \"***@node2:8001\" names a user; a node's URL is http://host:port");
 }
 
 #[test]
@@ -569,34 +428,18 @@ fn a_node_finds_itself_among_its_peers() {
     let table: &[(&[&str], &str, &[&str])] = &[
         (&[], "localhost:8001,localhost:8002", &["http://localhost:8002"]),
         (&[], "127.0.0.1,[::1]:8001,node2", &["http://node2:8001"]),
-        (
-            &["--port", "9000"],
-            "localhost:9000,localhost",
-            &["http://localhost:8001"],
-        ),
-        (
-            &["--advertise", "node1"],
-            "node1,node2,127.0.0.1:8001",
-            &["http://node2:8001"],
-        ),
+        (&["--port", "9000"], "localhost:9000,localhost", &["http://localhost:8001"]),
+        (&["--advertise", "node1"], "node1,node2,127.0.0.1:8001", &["http://node2:8001"]),
         (
             &["--host", "0.0.0.0", "--insecure", "--advertise", "node1"],
             "node1:8001,[::1]:8001,node2",
             &["http://node2:8001"],
         ),
-        (
-            &["--host", "10.0.0.1", "--insecure", "--advertise", "node1"],
-            "10.0.0.1,10.0.0.2",
-            &["http://10.0.0.2:8001"],
-        ),
+        (&["--host", "10.0.0.1", "--insecure", "--advertise", "node1"], "10.0.0.1,10.0.0.2", &["http://10.0.0.2:8001"]),
     ];
     for (more, peers, wanted) in table {
         let settings = flags(&[more, &["--peers", peers][..]].concat());
-        assert_eq!(
-            urls(&settings.peers_besides_self(settings.port)),
-            *wanted,
-            "{more:?} {peers}"
-        );
+        assert_eq!(urls(&settings.peers_besides_self(settings.port)), *wanted, "{more:?} {peers}");
     }
     let picked = flags(&["--port", "0", "--peers", "localhost:40123,localhost:40124"]);
     assert_eq!(urls(&picked.peers_besides_self(40123)), ["http://localhost:40124"]);
@@ -605,10 +448,7 @@ fn a_node_finds_itself_among_its_peers() {
 #[test]
 fn a_node_advertises_what_it_is_told_or_where_it_listens() {
     let own = |more: &[&str]| flags(more).own_url(9000).url().to_owned();
-    assert_eq!(
-        own(&["--advertise", "http://Node1.example:80/"]),
-        "http://node1.example:80"
-    );
+    assert_eq!(own(&["--advertise", "http://Node1.example:80/"]), "http://node1.example:80");
     assert_eq!(own(&["--advertise", "node1"]), "http://node1:9000");
     assert_eq!(own(&["--host", "localhost"]), "http://localhost:9000");
     assert_eq!(own(&["--host", "::1"]), "http://[::1]:9000");
@@ -644,11 +484,7 @@ fn a_node_with_peers_that_listens_everywhere_must_say_where_it_is_reached() {
          --advertise http://<address or name>:<port>"
     );
     let alone = flags(&everywhere);
-    assert!(
-        alone.warnings().iter().any(|warning| warning.contains("--advertise")),
-        "{:?}",
-        alone.warnings()
-    );
+    assert!(alone.warnings().iter().any(|warning| warning.contains("--advertise")), "{:?}", alone.warnings());
     let line = refusal(&["--advertise", "0.0.0.0:8001"], &[], "");
     assert!(line.contains("stands for every address of a machine"), "{line}");
 }
@@ -657,10 +493,7 @@ fn a_node_with_peers_that_listens_everywhere_must_say_where_it_is_reached() {
 fn what_may_surprise_is_warned_about() {
     let warns = |more: &[&str], said: &str| {
         let warnings = flags(more).warnings();
-        assert!(
-            warnings.iter().any(|warning| warning.contains(said)),
-            "{more:?}: {warnings:?}"
-        );
+        assert!(warnings.iter().any(|warning| warning.contains(said)), "{more:?}: {warnings:?}");
     };
     warns(&["--peers", "node2"], "cannot reach this node");
     warns(&["--mode", "async", "--w", "2"], "count in mode sloppy");
@@ -696,30 +529,15 @@ fn health_asks_the_node_that_would_run_here_unless_told() {
     };
     let url = |text: &str| (text.to_owned(), 5.0);
     assert_eq!(health(&[], &[], ""), url("http://127.0.0.1:8001"));
-    assert_eq!(
-        health(&["--url", "http://node2:9/"], &[("KRINGLE_PORT", "0")], ""),
-        url("http://node2:9")
-    );
-    assert_eq!(
-        health(&[], &[("KRINGLE_PORT", "9000")], ""),
-        url("http://127.0.0.1:9000")
-    );
-    assert_eq!(
-        health(&[], &[("KRINGLE_HOST", "0.0.0.0")], ""),
-        url("http://127.0.0.1:8001")
-    );
-    assert_eq!(
-        health(&[], &[("KRINGLE_HOST", "10.0.0.1")], ""),
-        url("http://10.0.0.1:8001")
-    );
+    assert_eq!(health(&["--url", "http://node2:9/"], &[("KRINGLE_PORT", "0")], ""), url("http://node2:9"));
+    assert_eq!(health(&[], &[("KRINGLE_PORT", "9000")], ""), url("http://127.0.0.1:9000"));
+    assert_eq!(health(&[], &[("KRINGLE_HOST", "0.0.0.0")], ""), url("http://127.0.0.1:8001"));
+    assert_eq!(health(&[], &[("KRINGLE_HOST", "10.0.0.1")], ""), url("http://10.0.0.1:8001"));
     assert_eq!(health(&[], &[("KRINGLE_URL", "node3")], ""), url("http://node3:8001"));
     let (asked, timeout) = health(&[], &[("KRINGLE_CONFIG", "x")], "port = 7\ntimeout = 0.5");
     assert_eq!((asked.as_str(), timeout), ("http://127.0.0.1:7", 0.5));
     let line = refusal(&["health"], &[("KRINGLE_PORT", "0")], "");
-    assert!(
-        line.starts_with("kringle: environment KRINGLE_PORT: \"0\" is picked at start"),
-        "{line}"
-    );
+    assert!(line.starts_with("kringle: environment KRINGLE_PORT: \"0\" is picked at start"), "{line}");
     assert_eq!(
         refusal(&["health", "--url", "https://x"], &[], ""),
         "kringle: --url: \"https://x\" has a scheme other than http"
@@ -745,10 +563,7 @@ fn the_help_has_every_setting_with_its_variable_and_default_in_80_columns() {
     for setting in SETTINGS {
         let variable = format!("KRINGLE_{}", setting.name.to_uppercase().replace('-', "_"));
         assert!(help.contains(&format!("\n  --{}", setting.name)), "{}", setting.name);
-        assert!(
-            help.contains(&format!("[default: {}] [env: {variable}]", setting.fallback.said())),
-            "{variable}"
-        );
+        assert!(help.contains(&format!("[default: {}] [env: {variable}]", setting.fallback.said())), "{variable}");
     }
     for heading in Heading::ALL {
         assert!(help.contains(&format!("\n{}:\n", heading.title())), "{heading:?}");
@@ -783,41 +598,21 @@ fn the_reference_file_has_every_setting_with_its_default_and_nothing_else() {
         .filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
         .collect();
     for setting in SETTINGS.iter().filter(|setting| setting.name != "config") {
-        let source = reference
-            .sources()
-            .iter()
-            .find(|source| source.name == setting.name)
-            .unwrap();
+        let source = reference.sources().iter().find(|source| source.name == setting.name).unwrap();
         match setting.fallback {
             Fallback::Value(default) => {
-                assert!(
-                    matches!(source.origin, Origin::File { .. }),
-                    "{} is missing",
-                    setting.name
-                );
+                assert!(matches!(source.origin, Origin::File { .. }), "{} is missing", setting.name);
                 assert_eq!(source.text, default, "{} states another default", setting.name);
             }
             Fallback::Rule(rule) => {
-                assert_eq!(
-                    source.origin,
-                    Origin::Default,
-                    "{} has no value for a default",
-                    setting.name
-                );
+                assert_eq!(source.origin, Origin::Default, "{} has no value for a default", setting.name);
                 assert!(shown.contains(&setting.name), "{} is missing", setting.name);
-                assert!(
-                    text.contains(&format!("Default: {rule}")),
-                    "{} does not state its default",
-                    setting.name
-                );
+                assert!(text.contains(&format!("Default: {rule}")), "{} does not state its default", setting.name);
             }
         }
     }
     for name in shown {
-        assert!(
-            SETTINGS.iter().any(|setting| setting.name == name),
-            "{name} is no setting"
-        );
+        assert!(SETTINGS.iter().any(|setting| setting.name == name), "{name} is no setting");
     }
 }
 
@@ -827,11 +622,7 @@ fn the_reference_file_loads_with_its_examples_made_active() {
     let active: Vec<&str> = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(example)
-                if SETTINGS
-                    .iter()
-                    .any(|setting| example.starts_with(&format!("{} = ", setting.name))) =>
-            {
+            Some(example) if SETTINGS.iter().any(|setting| example.starts_with(&format!("{} = ", setting.name))) => {
                 example
             }
             _ => line,
@@ -847,9 +638,7 @@ fn the_reference_file_loads_with_its_examples_made_active() {
 
 #[test]
 fn the_trio_is_three_nodes_that_know_each_other() {
-    let nodes: Vec<Settings> = (1..=3)
-        .map(|n| settings(&[], &[], &in_config(&format!("trio-{n}.toml"))))
-        .collect();
+    let nodes: Vec<Settings> = (1..=3).map(|n| settings(&[], &[], &in_config(&format!("trio-{n}.toml")))).collect();
     for (index, node) in nodes.iter().enumerate() {
         assert_eq!(usize::from(node.port), 8001 + index);
         assert_eq!(node.peers_besides_self(node.port).len(), 2);

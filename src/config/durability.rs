@@ -30,18 +30,11 @@ impl FromStr for Durability {
             _ => {
                 let ms = text.strip_prefix("interval:").and_then(|rest| {
                     let digits = rest.strip_suffix("ms").unwrap_or(rest);
-                    digits
-                        .parse::<u64>()
-                        .ok()
-                        .filter(|ms| (1..=INTERVAL_MS_MAX).contains(ms))
+                    digits.parse::<u64>().ok().filter(|ms| (1..=INTERVAL_MS_MAX).contains(ms))
                 });
-                ms.map(|ms| Durability::Interval(Duration::from_millis(ms)))
-                    .ok_or_else(|| {
-                        Nonsense::new(
-                            text,
-                            "is not a durability: sync, interval:<1 to 60000 milliseconds> or none",
-                        )
-                    })
+                ms.map(|ms| Durability::Interval(Duration::from_millis(ms))).ok_or_else(|| {
+                    Nonsense::new(text, "is not a durability: sync, interval:<1 to 60000 milliseconds> or none")
+                })
             }
         }
     }

@@ -73,10 +73,7 @@ pub struct Nonsense {
 impl Nonsense {
     /// `because` continues a sentence whose subject is the text.
     pub(super) fn new(text: &str, because: impl Into<Cow<'static, str>>) -> Nonsense {
-        Nonsense {
-            text: text.to_owned(),
-            because: because.into(),
-        }
+        Nonsense { text: text.to_owned(), because: because.into() }
     }
 }
 
@@ -130,18 +127,11 @@ pub enum ConfigError {
 }
 
 pub(super) fn did_you_mean(suggestion: &Option<String>) -> String {
-    suggestion
-        .as_ref()
-        .map(|name| format!("; did you mean {name}?"))
-        .unwrap_or_default()
+    suggestion.as_ref().map(|name| format!("; did you mean {name}?")).unwrap_or_default()
 }
 
 /// Any text as one printable line.
 pub(super) fn one_line(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
-    words
-        .join(" ")
-        .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    words.join(" ").chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -56,17 +56,9 @@ pub(super) fn health() -> String {
 }
 
 fn entry(setting: &Setting) -> String {
-    let value = if setting.value.is_empty() {
-        String::new()
-    } else {
-        format!(" <{}>", setting.value)
-    };
+    let value = if setting.value.is_empty() { String::new() } else { format!(" <{}>", setting.value) };
     let told = wrapped(setting.help, INDENT);
-    let known = format!(
-        "[default: {}] [env: {}]",
-        setting.fallback.said(),
-        variable(setting.name)
-    );
+    let known = format!("[default: {}] [env: {}]", setting.fallback.said(), variable(setting.name));
     format!("  --{}{value}\n{told}{:INDENT$}{known}\n", setting.name, "")
 }
 

@@ -96,17 +96,12 @@ impl FromStr for Host {
         let name = text.to_ascii_lowercase();
         let label = |label: &str| {
             (1..=63).contains(&label.len())
-                && label
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
                 && !label.starts_with('-')
                 && !label.ends_with('-')
         };
         // A name whose last label is a number is an IPv4 address gone wrong, and resolvers read it as one.
-        let numeric = name
-            .rsplit('.')
-            .next()
-            .is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
+        let numeric = name.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
         if name.len() > 253 || numeric || !name.split('.').all(label) {
             return Err(Nonsense::new(text, "is not a host name or an IP address"));
         }

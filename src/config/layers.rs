@@ -86,15 +86,9 @@ impl Layers {
             };
             let Some(text) = value.to_str() else {
                 let nonsense = Nonsense::new(&value.to_string_lossy(), "is not UTF-8");
-                return Err(ConfigError::Value {
-                    setting: setting.name,
-                    origin: Origin::Environment,
-                    nonsense,
-                });
+                return Err(ConfigError::Value { setting: setting.name, origin: Origin::Environment, nonsense });
             };
-            self.given
-                .entry(setting.name)
-                .or_insert_with(|| (text.to_owned(), Origin::Environment));
+            self.given.entry(setting.name).or_insert_with(|| (text.to_owned(), Origin::Environment));
         }
         Ok(())
     }
@@ -103,9 +97,7 @@ impl Layers {
         let path: Arc<str> = one_line(path).into();
         let line_at = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
         let table = DeTable::parse(text).map_err(|error| ConfigError::File {
-            place: error
-                .span()
-                .map_or(path.to_string(), |span| format!("{path}:{}", line_at(span.start))),
+            place: error.span().map_or(path.to_string(), |span| format!("{path}:{}", line_at(span.start))),
             reason: one_line(error.message()),
         })?;
         // In the order of the file, so that the first mistake is the one reported.
@@ -113,20 +105,14 @@ impl Layers {
         entries.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in entries {
             let line = line_at(key.span().start);
-            let known = SETTINGS
-                .iter()
-                .map(|setting| setting.name)
-                .filter(|name| *name != CONFIG);
+            let known = SETTINGS.iter().map(|setting| setting.name).filter(|name| *name != CONFIG);
             let Some(name) = known.clone().find(|name| *name == key.get_ref().as_ref()) else {
                 return Err(ConfigError::Unknown {
                     place: format!("{path}:{line}: {}", one_line(key.get_ref())),
                     suggestion: nearest(key.get_ref(), known.map(str::to_owned)),
                 });
             };
-            let origin = Origin::File {
-                path: path.clone(),
-                line,
-            };
+            let origin = Origin::File { path: path.clone(), line };
             let text = plain(value.get_ref()).map_err(|nonsense| ConfigError::Value {
                 setting: name,
                 origin: origin.clone(),
@@ -145,11 +131,7 @@ impl Layers {
     ) -> Result<T, ConfigError> {
         let source = self.source(name);
         self.read.push(name);
-        parse(&source.text).map_err(|nonsense| ConfigError::Value {
-            setting: name,
-            origin: source.origin,
-            nonsense,
-        })
+        parse(&source.text).map_err(|nonsense| ConfigError::Value { setting: name, origin: source.origin, nonsense })
     }
 
     /// Reads a setting whose default is a rule: `None` asks the caller to apply it.
@@ -168,39 +150,23 @@ impl Layers {
     /// The text and layer of a setting, its default if no layer has it.
     pub(super) fn source(&self, name: &'static str) -> Source {
         if let Some((text, origin)) = self.given.get(name) {
-            return Source {
-                name,
-                text: text.clone(),
-                origin: origin.clone(),
-            };
+            return Source { name, text: text.clone(), origin: origin.clone() };
         }
         let row = SETTINGS.iter().find(|row| row.name == name);
         let row = row.unwrap_or_else(|| panic!("{name} is read but has no row in the table of settings"));
-        Source {
-            name,
-            text: row.fallback.said().to_owned(),
-            origin: Origin::Default,
-        }
+        Source { name, text: row.fallback.said().to_owned(), origin: Origin::Default }
     }
 
     /// Refuses a setting because of another one.
     pub(super) fn refuse(&self, name: &'static str, because: impl Into<String>) -> ConfigError {
         let Source { text, origin, .. } = self.source(name);
-        ConfigError::Value {
-            setting: name,
-            origin,
-            nonsense: Nonsense::new(&text, because.into()),
-        }
+        ConfigError::Value { setting: name, origin, nonsense: Nonsense::new(&text, because.into()) }
     }
 
     /// Where every value came from, in the order of the table. Panics if a row of the table was never read.
     pub(super) fn into_sources(self) -> Vec<Source> {
         for row in SETTINGS {
-            assert!(
-                self.read.contains(&row.name),
-                "{} has a row in the table of settings but is not read",
-                row.name
-            );
+            assert!(self.read.contains(&row.name), "{} has a row in the table of settings but is not read", row.name);
         }
         SETTINGS.iter().map(|row| self.source(row.name)).collect()
     }
@@ -212,18 +178,12 @@ pub(super) fn command() -> Command {
         let arg = Arg::new(row.name).long(row.name).allow_negative_numbers(true);
         match row.value {
             // `--memory` alone, or `--memory=false` to overrule a file.
-            "" => arg
-                .num_args(0..=1)
-                .require_equals(true)
-                .default_missing_value("true")
-                .value_name("BOOL"),
+            "" => arg.num_args(0..=1).require_equals(true).default_missing_value("true").value_name("BOOL"),
             value => arg.value_name(value),
         }
     });
     let url = Arg::new("url").long("url").value_name("URL");
-    let health = Command::new("health")
-        .about("Ask a running node whether it is alive")
-        .arg(url);
+    let health = Command::new("health").about("Ask a running node whether it is alive").arg(url);
     Command::new("kringle")
         .version(env!("CARGO_PKG_VERSION"))
         .override_help(super::help::node())
@@ -236,13 +196,13 @@ pub(super) fn squeezed(error: &clap::Error) -> ConfigError {
     let text = error.render().to_string();
     let first = text.split("\n\n").next().unwrap_or_default();
     let first = one_line(first.trim_start_matches("error: "));
-    let meant = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand]
-        .into_iter()
-        .find_map(|kind| match error.get(kind) {
-            Some(ContextValue::String(name)) => Some(name.clone()),
-            Some(ContextValue::Strings(names)) => names.first().cloned(),
-            _ => None,
-        });
+    let meant = [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand].into_iter().find_map(|kind| match error
+        .get(kind)
+    {
+        Some(ContextValue::String(name)) => Some(name.clone()),
+        Some(ContextValue::Strings(names)) => names.first().cloned(),
+        _ => None,
+    });
     match meant {
         Some(_) => ConfigError::Arguments(format!("{first}{}", did_you_mean(&meant))),
         None => ConfigError::Arguments(format!("{first}; see kringle --help")),
@@ -276,10 +236,7 @@ fn plain(value: &DeValue<'_>) -> Result<String, Nonsense> {
         }
         DeValue::Table(table) => {
             let first = table.keys().next().map_or("", |key| key.get_ref().as_ref());
-            Err(Nonsense::new(
-                first,
-                "is inside a table, and settings are not grouped in tables",
-            ))
+            Err(Nonsense::new(first, "is inside a table, and settings are not grouped in tables"))
         }
     }
 }
@@ -288,12 +245,7 @@ fn plain(value: &DeValue<'_>) -> Result<String, Nonsense> {
 fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let spelt = name.replace('_', "-").to_ascii_lowercase();
     known
-        .map(|candidate| {
-            (
-                slips(&spelt, &candidate.replace('_', "-").to_ascii_lowercase()),
-                candidate,
-            )
-        })
+        .map(|candidate| (slips(&spelt, &candidate.replace('_', "-").to_ascii_lowercase()), candidate))
         .filter(|(slips, candidate)| *slips <= 1.max(candidate.trim_start_matches("KRINGLE_").len() / 3))
         .min_by_key(|(slips, _)| *slips)
         .map(|(_, candidate)| candidate)

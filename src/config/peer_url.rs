@@ -62,10 +62,7 @@ impl PeerUrl {
         if trimmed.contains('@') {
             // Whatever stands before the sign may be a password: it is not repeated.
             let after = trimmed.rsplit('@').next().unwrap_or_default();
-            return Err(Nonsense::new(
-                &format!("***@{after}"),
-                "names a user; a node's URL is http://host:port",
-            ));
+            return Err(Nonsense::new(&format!("***@{after}"), "names a user; a node's URL is http://host:port"));
         }
         let rest = match trimmed.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
@@ -98,9 +95,7 @@ impl PeerUrl {
         if port.is_empty() {
             return Ok((host, None));
         }
-        let digits = port
-            .strip_prefix(':')
-            .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        let digits = port.strip_prefix(':').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
         match digits.and_then(|digits| digits.parse().ok()) {
             Some(port) if port > 0 => Ok((host, Some(port))),
             _ => refused("has no valid port (1 to 65535)"),

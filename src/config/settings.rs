@@ -1,7 +1,8 @@
 //! What a node is told to be, once everything has been read and checked.
 
 use super::layers::{Layers, Source, URL_VARIABLE, command, squeezed};
-use super::{ConfigError, Durability, Host, Mode, Nonsense, Origin, PeerUrl, SETTINGS, Wanted, text};
+use super::{ConfigError, Durability, Host, Nonsense, Origin, PeerUrl, SETTINGS, Wanted, text};
+use crate::placement::Mode;
 use crate::record::KEY_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -172,9 +173,7 @@ impl Settings {
         };
         if let Some(("health", asked)) = matches.subcommand() {
             if SETTINGS.iter().any(|row| matches.contains_id(row.name)) {
-                return Err(ConfigError::Arguments(
-                    "health takes no flags of a node, only --url".to_owned(),
-                ));
+                return Err(ConfigError::Arguments("health takes no flags of a node, only --url".to_owned()));
             }
             let url = asked.get_one::<String>("url").map(String::as_str);
             return Health::find(url, &environment, read_file).map(Load::Health);
@@ -194,15 +193,16 @@ impl Settings {
             workers: l
                 .take_given("workers", |given| text::count(given, "threads", 1..=WORKERS_MAX))?
                 .unwrap_or_else(half_the_cores),
-            connections_max: l.take("max-connections", |given| {
-                text::count(given, "connections", 1..=CONNECTIONS_MAX)
-            })?,
+            connections_max: l
+                .take("max-connections", |given| text::count(given, "connections", 1..=CONNECTIONS_MAX))?,
             peers: l.take_given("peers", PeerUrl::list)?.unwrap_or_default(),
             cluster: l.take("cluster", text::cluster)?,
             ping_period: l.take("pingfreq", text::seconds)?,
             timeout: l.take("timeout", text::seconds)?,
             replicas: l.take("replicas", |given| text::count(given, "owners", 1..=REPLICAS_MAX))?,
-            mode: l.take("mode", str::parse)?,
+            mode: l.take("mode", |text| {
+                text.parse::<Mode>().map_err(|_| Nonsense::new(text, "is not a mode: sloppy or async"))
+            })?,
             w: l.take("w", str::parse)?,
             r: l.take("r", str::parse)?,
             data: data_folder(l)?,
@@ -214,10 +214,7 @@ impl Settings {
             sources: Vec::new(),
         };
         settings.check_together(&layers)?;
-        Ok(Settings {
-            sources: layers.into_sources(),
-            ..settings
-        })
+        Ok(Settings { sources: layers.into_sources(), ..settings })
     }
 
     /// What each setting cannot know alone.
@@ -276,11 +273,7 @@ impl Settings {
         let said: Vec<String> = chosen
             .map(|Source { name, text, origin }| format!("{name} {} ({origin})", super::error::one_line(text)))
             .collect();
-        if said.is_empty() {
-            "all settings at their defaults".to_owned()
-        } else {
-            said.join(", ")
-        }
+        if said.is_empty() { "all settings at their defaults".to_owned() } else { said.join(", ") }
     }
 
     /// Settings that are allowed and may yet surprise, each as one sentence for the log at start.
@@ -288,9 +281,8 @@ impl Settings {
         let mut warnings = Vec::new();
         let own = self.own_url(self.port);
         if own.host().is_loopback() && self.peers.iter().any(|peer| !peer.host().is_loopback()) {
-            warnings.push(format!(
-                "peers on other machines cannot reach this node at {own}: set --host and --advertise"
-            ));
+            warnings
+                .push(format!("peers on other machines cannot reach this node at {own}: set --host and --advertise"));
         }
         if self.host.is_unspecified() && self.advertise.is_none() {
             warnings.push(format!(
@@ -301,10 +293,7 @@ impl Settings {
             warnings.push("mode async waits for one node only: --w and --r count in mode sloppy".to_owned());
         }
         if self.insecure && !self.host.is_loopback() {
-            warnings.push(format!(
-                "anybody who reaches {} can read and write: --insecure",
-                self.host
-            ));
+            warnings.push(format!("anybody who reaches {} can read and write: --insecure", self.host));
         }
         if self.data == DataFolder::Memory {
             warnings.push("nothing is kept on disk: --memory".to_owned());
@@ -337,23 +326,13 @@ impl Health {
             None => (variable.as_deref(), Origin::Environment),
         };
         if let Some(url) = named {
-            let url = url.parse().map_err(|nonsense| ConfigError::Value {
-                setting: "url",
-                origin,
-                nonsense,
-            })?;
+            let url = url.parse().map_err(|nonsense| ConfigError::Value { setting: "url", origin, nonsense })?;
             return Ok(Health { url, timeout });
         }
         let host: Host = layers.take("host", str::parse)?;
         match layers.take("port", text::port)? {
-            0 => Err(layers.refuse(
-                "port",
-                "is picked at start, so say which node to ask: kringle health --url <URL>",
-            )),
-            port => Ok(Health {
-                url: PeerUrl::new(host.or_loopback(), port),
-                timeout,
-            }),
+            0 => Err(layers.refuse("port", "is picked at start, so say which node to ask: kringle health --url <URL>")),
+            port => Ok(Health { url: PeerUrl::new(host.or_loopback(), port), timeout }),
         }
     }
 }
@@ -363,15 +342,12 @@ impl Health {
 fn data_folder(layers: &mut Layers) -> Result<DataFolder, ConfigError> {
     let folder = layers.take_given("data", folder_or_file)?;
     let memory = layers.take("memory", text::switch)?;
-    let (folder_rank, memory_rank) = (
-        layers.source("data").origin.rank(),
-        layers.source("memory").origin.rank(),
-    );
+    let (folder_rank, memory_rank) = (layers.source("data").origin.rank(), layers.source("memory").origin.rank());
     match folder {
-        Some(_) if memory && folder_rank == memory_rank => Err(layers.refuse(
-            "data",
-            "is a folder to keep data in, and --memory asks to keep none: choose one of the two",
-        )),
+        Some(_) if memory && folder_rank == memory_rank => {
+            Err(layers
+                .refuse("data", "is a folder to keep data in, and --memory asks to keep none: choose one of the two"))
+        }
         Some(folder) if !memory || folder_rank > memory_rank => Ok(DataFolder::At(folder)),
         None if !memory => Ok(DataFolder::Default),
         _ => Ok(DataFolder::Memory),

@@ -26,23 +26,14 @@ pub(super) fn switch(text: &str) -> Result<bool, Nonsense> {
 /// A count of `what` within `range`.
 pub(super) fn count(text: &str, what: &str, range: RangeInclusive<usize>) -> Result<usize, Nonsense> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|count| digits && range.contains(count))
-        .ok_or_else(|| {
-            Nonsense::new(
-                text,
-                format!("is not a number of {what} from {} to {}", range.start(), range.end()),
-            )
-        })
+    text.parse().ok().filter(|count| digits && range.contains(count)).ok_or_else(|| {
+        Nonsense::new(text, format!("is not a number of {what} from {} to {}", range.start(), range.end()))
+    })
 }
 
 pub(super) fn port(text: &str) -> Result<u16, Nonsense> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|_| digits)
-        .ok_or_else(|| Nonsense::new(text, "is not a port from 0 to 65535"))
+    text.parse().ok().filter(|_| digits).ok_or_else(|| Nonsense::new(text, "is not a port from 0 to 65535"))
 }
 
 pub(super) fn seconds(text: &str) -> Result<Duration, Nonsense> {
@@ -77,10 +68,7 @@ pub(super) fn bytes(text: &str, max: usize) -> Result<usize, Nonsense> {
     match digits.parse::<usize>().ok().and_then(|count| count.checked_mul(scale)) {
         Some(0) => Err(Nonsense::new(text, "is no room for even one byte")),
         Some(bytes) if bytes <= max => Ok(bytes),
-        _ => Err(Nonsense::new(
-            text,
-            format!("is more than the limit of {}", shown_bytes(max)),
-        )),
+        _ => Err(Nonsense::new(text, format!("is more than the limit of {}", shown_bytes(max)))),
     }
 }
 
@@ -109,11 +97,7 @@ pub(super) fn log_filter(text: &str) -> Result<String, Nonsense> {
         Some((module, wanted)) => target(module) && level(wanted),
         None => level(directive),
     });
-    if fine {
-        Ok(text.to_owned())
-    } else {
-        Err(Nonsense::new(text, because))
-    }
+    if fine { Ok(text.to_owned()) } else { Err(Nonsense::new(text, because)) }
 }
 
 /// The name of a cluster: visible ASCII, so that two names which look alike are alike.
@@ -134,30 +118,14 @@ mod tests {
     #[test]
     fn a_size_has_one_meaning() {
         let max = 64 << 20;
-        for (text, wanted) in [
-            ("1", 1),
-            ("512KiB", 512 << 10),
-            ("8MiB", 8 << 20),
-            ("8 mib", 8 << 20),
-            ("9B", 9),
-        ] {
+        for (text, wanted) in [("1", 1), ("512KiB", 512 << 10), ("8MiB", 8 << 20), ("8 mib", 8 << 20), ("9B", 9)] {
             assert_eq!(bytes(text, max), Ok(wanted), "{text}");
         }
-        for text in [
-            "", "MiB", "8MB", "8M", "8k", "1.5MiB", "-1", "+1", "0x10", "8 Mi B", "٣",
-        ] {
+        for text in ["", "MiB", "8MB", "8M", "8k", "1.5MiB", "-1", "+1", "0x10", "8 Mi B", "٣"] {
             let error = bytes(text, max).unwrap_err().to_string();
-            assert!(
-                error.ends_with("is not a size such as 8MiB, 512KiB or 1048576 (bytes)"),
-                "{error}"
-            );
+            assert!(error.ends_with("is not a size such as 8MiB, 512KiB or 1048576 (bytes)"), "{error}");
         }
-        for text in [
-            "65MiB",
-            "67108865",
-            "99999999999999999999999",
-            "18446744073709551615MiB",
-        ] {
+        for text in ["65MiB", "67108865", "99999999999999999999999", "18446744073709551615MiB"] {
             let error = bytes(text, max).unwrap_err().to_string();
             assert!(error.ends_with("is more than the limit of 64MiB"), "{error}");
         }
@@ -168,47 +136,20 @@ mod tests {
     fn seconds_are_finite_and_more_than_none() {
         assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
         assert_eq!(seconds("3600"), Ok(Duration::from_secs(3600)));
-        for text in [
-            "abc", "", "0", "-0", "-1", "NaN", "-nan", "inf", "-inf", "infinity", "1s", "1 ", "1e999",
-        ] {
+        for text in ["abc", "", "0", "-0", "-1", "NaN", "-nan", "inf", "-inf", "infinity", "1s", "1 ", "1e999"] {
             let error = seconds(text).unwrap_err().to_string();
-            assert!(
-                error.ends_with("is not a number of seconds greater than 0"),
-                "{text}: {error}"
-            );
+            assert!(error.ends_with("is not a number of seconds greater than 0"), "{text}: {error}");
         }
-        assert_eq!(
-            seconds("3600.1").unwrap_err().to_string(),
-            "\"3600.1\" is more than 3600 seconds"
-        );
-        assert_eq!(
-            seconds("1e-300").unwrap_err().to_string(),
-            "\"1e-300\" is less than 0.001 seconds"
-        );
+        assert_eq!(seconds("3600.1").unwrap_err().to_string(), "\"3600.1\" is more than 3600 seconds");
+        assert_eq!(seconds("1e-300").unwrap_err().to_string(), "\"1e-300\" is less than 0.001 seconds");
     }
 
     #[test]
     fn a_log_filter_with_a_stray_word_is_refused() {
-        for text in [
-            "info",
-            "WARN",
-            "off",
-            "warn,kringle=debug",
-            "kringle::node=trace",
-            "debug/a needle, or = two",
-        ] {
+        for text in ["info", "WARN", "off", "warn,kringle=debug", "kringle::node=trace", "debug/a needle, or = two"] {
             assert_eq!(log_filter(text).as_deref(), Ok(text));
         }
-        for text in [
-            "",
-            "verbose",
-            "kringle",
-            "kringle=",
-            "=info",
-            "info,",
-            "kringle=loud",
-            "a b=info",
-        ] {
+        for text in ["", "verbose", "kringle", "kringle=", "=info", "info,", "kringle=loud", "a b=info"] {
             assert!(log_filter(text).is_err(), "{text}");
         }
     }

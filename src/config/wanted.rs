@@ -32,10 +32,7 @@ impl FromStr for Wanted {
             "majority" => Ok(Wanted::Majority),
             _ => match text.parse() {
                 Ok(count) if count >= 1 => Ok(Wanted::Owners(count)),
-                _ => Err(Nonsense::new(
-                    text,
-                    "is not \"majority\" or a number of owners from 1 to --replicas",
-                )),
+                _ => Err(Nonsense::new(text, "is not \"majority\" or a number of owners from 1 to --replicas")),
             },
         }
     }

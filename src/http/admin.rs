@@ -55,7 +55,7 @@ pub(super) fn hash(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
         return Err(ApiError::NotBuilt);
     }
     let root = merkle::root(owned.iter().map(|partition| (*partition, node.forest.partition_digest(*partition))));
-    let keys: u64 = owned.iter().map(|partition| node.forest.live(*partition)).sum();
+    let keys: i64 = owned.iter().map(|partition| node.forest.live(*partition)).sum();
     let hash: String = root.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(HttpResponse::Ok().json(json!({ "hash": hash, "keys": keys })))
 }
@@ -77,15 +77,19 @@ pub(super) fn ring(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpRes
             })
         }
         None => {
-            let members: Vec<Value> = ring.members().map(|index| {
-                let member = ring.member(index);
-                let mut shown = with_id(worker, member);
-                shown["zone"] = json!(member.zone);
-                shown["share"] = json!(ring.share(index));
-                shown["tokens"] = json!(ring.tokens(index).iter().map(|token| format!("{token:016x}")).collect::<Vec<_>>());
-                shown
-            });
-            json!({ "partitions": PARTITIONS, "epoch": ring.epoch(), "members": members.collect::<Vec<_>>() })
+            let members: Vec<Value> = ring
+                .members()
+                .map(|index| {
+                    let member = ring.member(index);
+                    let mut shown = with_id(worker, member);
+                    shown["zone"] = json!(member.zone);
+                    shown["share"] = json!(ring.share(index));
+                    shown["tokens"] =
+                        json!(ring.tokens(index).iter().map(|token| format!("{token:016x}")).collect::<Vec<_>>());
+                    shown
+                })
+                .collect();
+            json!({ "partitions": PARTITIONS, "epoch": ring.epoch(), "members": members })
         }
     };
     Ok(HttpResponse::Ok().json(body))
@@ -112,8 +116,10 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
     let own = ring.member(node.me(&ring));
     let usage = node.store.usage();
     let hints = node.hints.status();
-    let by_target: serde_json::Map<String, Value> =
-        hints.iter().map(|hint| (hint.target.to_string(), json!({ "count": hint.count, "bytes": hint.bytes }))).collect();
+    let by_target: serde_json::Map<String, Value> = hints
+        .iter()
+        .map(|hint| (hint.target.to_string(), json!({ "count": hint.count, "bytes": hint.bytes })))
+        .collect();
     let (keys, tombstones) = Partition::all().fold((0, 0), |(keys, tombstones), partition| {
         (keys + node.forest.live(partition), tombstones + node.forest.tombstones(partition))
     });

@@ -133,7 +133,9 @@ pub(super) async fn body(
     match taken {
         Err(_) => Err(ApiError::SlowBody),
         Ok(Err(_)) => Err(too_large()),
-        Ok(Ok(Err(error))) => Err(ApiError::bad(format!("the body broke off: {error}"), "nothing was stored; send it again")),
+        Ok(Ok(Err(error))) => {
+            Err(ApiError::bad(format!("the body broke off: {error}"), "nothing was stored; send it again"))
+        }
         Ok(Ok(Ok(bytes))) => Ok(bytes),
     }
 }

@@ -5,9 +5,7 @@ use super::input::{self, Query};
 use super::refuse::ApiError;
 use crate::node::Worker;
 use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, Key};
-use actix_web::http::header::{
-    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, X_CONTENT_TYPE_OPTIONS,
-};
+use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;

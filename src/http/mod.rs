@@ -10,6 +10,7 @@
 //! | `store` | the JSON endpoints, and the plain-text aliases |
 //! | `peer` | what other nodes ask |
 //! | `admin` | ring, status, health |
+//! | `server` | listening, serving, stopping in order |
 
 mod admin;
 mod ask;
@@ -18,7 +19,10 @@ mod kv;
 mod peer;
 mod refuse;
 mod routes;
+mod server;
 mod store;
+
+pub use server::{RunError, ask_health, run};
 
 use crate::node::Worker;
 use actix_web::http::Method;
@@ -27,8 +31,8 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use refuse::ApiError;
 use routes::Route;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sets up an app: the same for production and for tests. `serving` counts the requests being served.
 pub fn configure(config: &mut web::ServiceConfig, worker: Rc<Worker>, serving: Arc<AtomicUsize>) {

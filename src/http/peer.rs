@@ -5,7 +5,7 @@ use super::refuse::ApiError;
 use super::store;
 use crate::node::Worker;
 use crate::protocol::{Batch, MEDIA_TYPE};
-use crate::storage::{Change, Outcome};
+use crate::storage::{Change, Outcome, Refused};
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
@@ -23,7 +23,10 @@ pub(super) async fn serve(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     if !speaks_as_peer(request) {
-        return Err(ApiError::bad("this is an endpoint for peers", "send application/vnd.kringle, or use another method"));
+        return Err(ApiError::bad(
+            "this is an endpoint for peers",
+            "send application/vnd.kringle, or use another method",
+        ));
     }
     let body = input::body(&worker.node, request, payload, MESSAGE_BYTES_MAX, "message", "nothing: send less").await?;
     let batch = Batch::decode(&body)
@@ -45,10 +48,13 @@ pub(super) async fn replicate(
     let (key, content, seen) = store::pair(worker, request, payload).await?;
     let (tell, told) = oneshot::channel();
     let change = Change::Write { key, seen, content: Some(content) };
-    worker.commit([(change, Box::new(move |result| {
-        // The client may have hung up; the pair is kept all the same.
-        let _ = tell.send(result);
-    }) as _)]);
+    worker.commit([(
+        change,
+        Box::new(move |result: Result<Outcome, Refused>| {
+            // The client may have hung up; the pair is kept all the same.
+            let _ = tell.send(result);
+        }) as _,
+    )]);
     match told.await {
         Ok(Ok(Outcome::Written { .. })) => {
             Ok(HttpResponse::Ok().json(json!({ "message": "kept on this node", "applied": 1, "ignored": 0 })))

@@ -20,21 +20,14 @@ pub(super) enum ApiError {
         allow: String,
     },
     /// The request makes no sense; the sentence says why, the hint what would.
-    Bad {
-        error: String,
-        hint: &'static str,
-    },
+    Bad { error: String, hint: &'static str },
     /// The key is unknown, or deleted.
     NoSuchKey {
         /// What the deleted key's record has seen, for a later write.
         context: Option<String>,
     },
     /// The body, or a part of it, is over a limit.
-    TooLarge {
-        what: &'static str,
-        max: usize,
-        setting: &'static str,
-    },
+    TooLarge { what: &'static str, max: usize, setting: &'static str },
     /// The body is compressed.
     Encoded,
     /// The body did not come in time.
@@ -42,21 +35,11 @@ pub(super) enum ApiError {
     /// A page of another site sent a browser here.
     CrossSite,
     /// Fewer owners than wished have the write, or nobody.
-    NotReplicated {
-        replicas: Replicas,
-        needed: usize,
-        cause: Option<Refusal>,
-    },
+    NotReplicated { replicas: Replicas, needed: usize, cause: Option<Refusal> },
     /// The request wants more owners than there are.
-    NotEnoughOwners {
-        needed: usize,
-        owners: usize,
-    },
+    NotEnoughOwners { needed: usize, owners: usize },
     /// Fewer owners than wished answered a read.
-    NotAnswered {
-        answered: usize,
-        needed: usize,
-    },
+    NotAnswered { answered: usize, needed: usize },
     /// A node said no.
     Refused(Refusal),
     /// This node's store did.
@@ -117,7 +100,9 @@ impl ApiError {
             }
             ApiError::NotEnoughOwners { needed, owners } => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                format!("{needed} owners were asked for and the key has {owners}; nothing was stored, and no earlier attempt may still surface because of this one"),
+                format!(
+                    "{needed} owners were asked for and the key has {owners}; nothing was stored, and no earlier attempt may still surface because of this one"
+                ),
                 "ask for fewer, or add nodes".into(),
             ),
             ApiError::NotAnswered { answered, needed } => (

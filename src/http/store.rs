@@ -5,7 +5,7 @@ use super::input::{self, Query};
 use super::refuse::ApiError;
 use crate::node::Worker;
 use crate::record::{Content, Key, Seen, context_to_token};
-use actix_web::http::header::{CONTENT_TYPE, ORIGIN, HOST};
+use actix_web::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
@@ -45,7 +45,10 @@ pub(super) async fn pair(
     let max = (settings.value_bytes_max + settings.key_bytes_max) * JSON_GROWTH + 1024;
     let body = input::body(&worker.node, request, payload, max, "body", "--value-max").await?;
     let pair: Pair = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::bad(format!("the body is not the JSON expected: {error}"), "send {\"key\":\"…\",\"value\":\"…\"}, both texts")
+        ApiError::bad(
+            format!("the body is not the JSON expected: {error}"),
+            "send {\"key\":\"…\",\"value\":\"…\"}, both texts",
+        )
     })?;
     let max = settings.value_bytes_max;
     if pair.value.len() > max {
@@ -86,7 +89,8 @@ pub(super) async fn key(
         Some(key) => (Key::within(key.to_vec(), settings.key_bytes_max)?, None),
         None => {
             let body =
-                input::body(&worker.node, request, payload, KEY_BODY_BYTES_MAX, "body", "nothing: name the key only").await?;
+                input::body(&worker.node, request, payload, KEY_BODY_BYTES_MAX, "body", "nothing: name the key only")
+                    .await?;
             let named: Named = serde_json::from_slice(&body).map_err(|error| {
                 ApiError::bad(format!("no key is named: {error}"), "use ?key=…, or the body {\"key\":\"…\"}")
             })?;

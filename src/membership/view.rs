@@ -64,7 +64,8 @@ pub struct View {
 impl View {
     /// A view of peers not asked yet. They count as alive.
     pub fn of(names: impl IntoIterator<Item = String>) -> View {
-        let fresh = |name| Peer { name, id: None, state: State::Alive, last_seen_ms: None, last_error: None, failures: 0 };
+        let fresh =
+            |name| Peer { name, id: None, state: State::Alive, last_seen_ms: None, last_error: None, failures: 0 };
         let mut peers: Vec<Peer> = names.into_iter().map(fresh).collect();
         peers.sort_by(|left, right| left.name.cmp(&right.name));
         View { peers }

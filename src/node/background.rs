@@ -138,9 +138,12 @@ fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = 
         }
         let (tell, told) = oneshot::channel();
         let change = Change::HintDelivered { key, record: hint.record, target: target.into() };
-        worker.commit([(change, Box::new(move |result: Result<_, _>| {
-            let _ = tell.send(result.is_ok());
-        }) as _)]);
+        worker.commit([(
+            change,
+            Box::new(move |result: Result<_, _>| {
+                let _ = tell.send(result.is_ok());
+            }) as _,
+        )]);
         told.await == Ok(true)
     }
 }
@@ -189,7 +192,9 @@ impl Housekeeping {
             Ok(true) => true,
             Ok(false) => {
                 let took_ms = self.node.started.elapsed().as_millis();
-                self.node.events.info("digests", format!("the digests of all rows are built, {took_ms} ms after the start"));
+                self.node
+                    .events
+                    .info("digests", format!("the digests of all rows are built, {took_ms} ms after the start"));
                 false
             }
             Err(error) => {

@@ -84,7 +84,8 @@ impl Link {
     /// Asks whether the peer is there, past every queue. The error is a line for people.
     pub async fn ping(&self) -> Result<Reply, String> {
         let timeout = self.node.settings.timeout;
-        let batch = Batch { envelope: self.node.envelope(&self.peer, timeout.as_millis() as u64), requests: Vec::new() };
+        let batch =
+            Batch { envelope: self.node.envelope(&self.peer, timeout.as_millis() as u64), requests: Vec::new() };
         match self.post("/ping", &batch, timeout).await {
             Ok(reply) => Ok(reply),
             Err((_, error)) => Err(error),
@@ -118,7 +119,8 @@ impl Link {
         {
             let mut queue = self.lanes[lane as usize].borrow_mut();
             while let Some(next) = queue.waiting.front() {
-                if requests.len() == REQUESTS_PER_BATCH_MAX || !requests.is_empty() && bytes + next.bytes > BATCH_BYTES_MAX
+                if requests.len() == REQUESTS_PER_BATCH_MAX
+                    || !requests.is_empty() && bytes + next.bytes > BATCH_BYTES_MAX
                 {
                     break;
                 }

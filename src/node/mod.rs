@@ -1,1 +1,80 @@
-//! node
+//! The shell: one running node. Assembly, the driver of operations, links, background loops, the end.
+//!
+//! ```text
+//!  HTTP worker threads          committer thread         housekeeping thread        main thread
+//!  operations, links      ──►   one batch at a time ──►  checkpoints, timed syncs   pings, hint replay, signals
+//!        ▲                            │
+//!        └──────── one message per worker and drain
+//! ```
+
+mod background;
+mod events;
+mod link;
+mod opening;
+mod outside;
+mod queue;
+mod shared;
+mod worker;
+
+pub use events::{Event, Events};
+pub use opening::StartError;
+pub use outside::wall_ms;
+pub use shared::Shared;
+pub use worker::Worker;
+
+use crate::config::Settings;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+/// A node whose store is open and whose threads run. It serves nobody yet: that is `http`'s.
+pub struct Node {
+    /// What all its threads share.
+    pub shared: Arc<Shared>,
+    committer: JoinHandle<()>,
+    housekeeping: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Opens the store, works out the layout, starts the threads. `port` is the one that is bound.
+    pub fn start(settings: Settings, port: u16) -> Result<Node, StartError> {
+        let opening::Opened { shared, committer, housekeeping } = opening::open(settings, port)?;
+        let shared = Arc::new(shared);
+        let queue = shared.queue.clone();
+        let committer = spawn("committer", move || queue.run(committer))?;
+        let housekeeping = match housekeeping {
+            None => None,
+            Some((store, rebuild, sync_every)) => {
+                let keeper = background::Housekeeping { node: shared.clone(), store, sync_every };
+                Some(spawn("housekeeping", move || keeper.run(rebuild))?)
+            }
+        };
+        Ok(Node { shared, committer, housekeeping })
+    }
+
+    /// Starts the loops that talk to peers, on the calling thread, which must be in an actix runtime.
+    pub fn start_loops(&self) -> Rc<Worker> {
+        let worker = Worker::start(self.shared.clone());
+        background::ping_peers(&worker);
+        background::replay_hints(&worker);
+        background::watch_health(&worker);
+        worker
+    }
+
+    /// Commits what waits, carries it into the base, ends the threads. Nothing may be submitted any more.
+    pub fn stop(self) {
+        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.shared.queue.close();
+        for thread in [Some(self.committer), self.housekeeping].into_iter().flatten() {
+            if thread.join().is_err() {
+                self.shared.events.error("stop", "a thread of this node had panicked");
+            }
+        }
+        self.shared.events.info("stop", "stopped");
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new().name(name.into()).spawn(body).map_err(StartError::Thread)
+}

@@ -38,7 +38,7 @@ pub struct Shared {
     /// What is known of the peers.
     pub view: Mutex<View>,
     /// Set when the node is told to stop: no new work is begun in the background.
-    pub stopping: AtomicBool,
+    pub(super) stopping: AtomicBool,
     /// Bytes of request bodies being taken in.
     pub body_bytes: AtomicU64,
     ring: RwLock<Arc<Ring>>,
@@ -128,6 +128,38 @@ impl Shared {
         if let Some(change) = change {
             self.events.warn("peer", format!("{} is {}: {error}", change.name, change.to));
         }
+    }
+
+    /// Says in one line what starts here.
+    pub(super) fn announce_start(&self, own: &crate::config::PeerUrl) {
+        let ring = self.ring();
+        let peers: Vec<&str> =
+            ring.layout().members().iter().map(|member| member.url.as_str()).filter(|url| *url != own.url()).collect();
+        let peers = if peers.is_empty() { "no peers".to_string() } else { format!("peers {}", peers.join(" ")) };
+        let settings = &self.settings;
+        self.events.info(
+            "start",
+            format!(
+                "node {} ({}) of cluster {}: {peers}, {} replicas, mode {}, pings every {} s, timeout {} s, durability {}; {}",
+                self.id,
+                own,
+                settings.cluster,
+                settings.replicas,
+                settings.mode,
+                settings.ping_period.as_secs_f64(),
+                settings.timeout.as_secs_f64(),
+                settings.durability,
+                settings.summary(),
+            ),
+        );
+        for warning in settings.warnings() {
+            self.events.warn("start", warning);
+        }
+    }
+
+    /// Begins to stop: `/readyz` fails, background loops end, clients are told to close.
+    pub fn begin_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Whether the node is stopping.

@@ -176,7 +176,8 @@ mod tests {
     #[test]
     fn a_value_damaged_on_the_way_is_refused() {
         let bytes = batch(b"precious").encode();
-        let places: Vec<usize> = bytes.windows(8).enumerate().filter(|(_, w)| w == b"precious").map(|(at, _)| at).collect();
+        let places: Vec<usize> =
+            bytes.windows(8).enumerate().filter(|(_, w)| w == b"precious").map(|(at, _)| at).collect();
         // The first and the fifth are a client's bare value; the others stand inside a record.
         for &at in &places[1..4] {
             let mut damaged = bytes.clone();

@@ -124,7 +124,8 @@ impl Row {
             siblings.push(input.sibling(&context)?);
         }
         input.end()?;
-        let record = Record::from_parts(context, siblings).ok_or(RowError::Malformed("a sibling outside the context"))?;
+        let record =
+            Record::from_parts(context, siblings).ok_or(RowError::Malformed("a sibling outside the context"))?;
         Ok(Row { promised, record })
     }
 }
@@ -286,8 +287,7 @@ mod tests {
     #[test]
     fn the_bytes_of_a_row_never_change() {
         let context = Context::from_sorted(vec![(Actor(1), Stamp(0x10)), (Actor(2), Stamp(0x20))]).unwrap();
-        let content =
-            Content { value: "kringle".into(), content_type: Some("text/plain".into()), expires_ms: Some(1) };
+        let content = Content { value: "kringle".into(), content_type: Some("text/plain".into()), expires_ms: Some(1) };
         let sibling = Sibling { dot: Dot { stamp: Stamp(0x20), actor: Actor(2) }, content };
         let row = Row {
             promised: Some(Ballot { stamp: Stamp(3), actor: Actor(4) }),

@@ -51,10 +51,7 @@ impl Context {
 
     /// From entries sorted strictly by actor; `None` when they are not.
     pub fn from_sorted(entries: Vec<(Actor, Stamp)>) -> Option<Context> {
-        entries
-            .windows(2)
-            .all(|pair| pair[0].0 < pair[1].0)
-            .then_some(Context { entries })
+        entries.windows(2).all(|pair| pair[0].0 < pair[1].0).then_some(Context { entries })
     }
 
     /// The entries, sorted by actor.
@@ -87,10 +84,7 @@ impl Context {
 
     /// Whether everything `other` has seen was seen here too.
     pub fn dominates(&self, other: &Context) -> bool {
-        other
-            .entries
-            .iter()
-            .all(|&(actor, stamp)| self.covers(Dot { stamp, actor }))
+        other.entries.iter().all(|&(actor, stamp)| self.covers(Dot { stamp, actor }))
     }
 
     /// Notes that `dot`, and with it every earlier dot of its actor, was seen.
@@ -116,10 +110,7 @@ mod tests {
     fn context(entries: &[(u64, u64)]) -> Context {
         let mut context = Context::new();
         for &(actor, stamp) in entries {
-            context.add(Dot {
-                stamp: Stamp(stamp),
-                actor: Actor(actor),
-            });
+            context.add(Dot { stamp: Stamp(stamp), actor: Actor(actor) });
         }
         context
     }
@@ -142,23 +133,14 @@ mod tests {
 
     #[test]
     fn dots_are_ordered_by_stamp_and_then_by_actor() {
-        let dot = |stamp, actor| Dot {
-            stamp: Stamp(stamp),
-            actor: Actor(actor),
-        };
+        let dot = |stamp, actor| Dot { stamp: Stamp(stamp), actor: Actor(actor) };
         assert!(dot(2, 1) > dot(1, 9));
         assert!(dot(2, 2) > dot(2, 1));
     }
 
     #[test]
     fn unsorted_or_repeated_actors_are_no_context() {
-        assert_eq!(
-            Context::from_sorted(vec![(Actor(2), Stamp(1)), (Actor(1), Stamp(1))]),
-            None
-        );
-        assert_eq!(
-            Context::from_sorted(vec![(Actor(2), Stamp(1)), (Actor(2), Stamp(2))]),
-            None
-        );
+        assert_eq!(Context::from_sorted(vec![(Actor(2), Stamp(1)), (Actor(1), Stamp(1))]), None);
+        assert_eq!(Context::from_sorted(vec![(Actor(2), Stamp(1)), (Actor(2), Stamp(2))]), None);
     }
 }

@@ -45,10 +45,7 @@ pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 impl Content {
     /// A bare value.
     pub fn plain(value: impl Into<Bytes>) -> Content {
-        Content {
-            value: value.into(),
-            ..Content::default()
-        }
+        Content { value: value.into(), ..Content::default() }
     }
 }
 
@@ -130,16 +127,8 @@ impl Record {
                 siblings.extend(mine.next().cloned());
                 theirs.next();
             } else {
-                let (side, absent_from) = if order.is_lt() {
-                    (&mut mine, other)
-                } else {
-                    (&mut theirs, self)
-                };
-                siblings.extend(
-                    side.next()
-                        .filter(|sibling| !absent_from.context.covers(sibling.dot))
-                        .cloned(),
-                );
+                let (side, absent_from) = if order.is_lt() { (&mut mine, other) } else { (&mut theirs, self) };
+                siblings.extend(side.next().filter(|sibling| !absent_from.context.covers(sibling.dot)).cloned());
             }
         }
         let mut context = self.context.clone();
@@ -159,21 +148,13 @@ impl Record {
     /// `dot` must be new, and made by the store that holds this record: its actor's earlier dots count as seen by
     /// everyone who sees this one.
     pub fn write(&self, seen: &Seen, dot: Dot, content: Option<Content>) -> Result<Record, TooManySiblings> {
-        assert!(
-            !self.context.covers(dot),
-            "dot {dot:?} was made twice: {:?}",
-            self.context
-        );
+        assert!(!self.context.covers(dot), "dot {dot:?} was made twice: {:?}", self.context);
         let mut context = self.context.clone();
         let mut siblings = match seen {
             Seen::Everything => Vec::new(),
             Seen::Only(seen) => {
                 context.join(seen);
-                self.siblings
-                    .iter()
-                    .filter(|sibling| !seen.covers(sibling.dot))
-                    .cloned()
-                    .collect()
+                self.siblings.iter().filter(|sibling| !seen.covers(sibling.dot)).cloned().collect()
             }
         };
         if content.is_some() && siblings.len() >= SIBLINGS_MAX {
@@ -204,10 +185,7 @@ impl Record {
         bytes.extend_from_slice(&(key.as_bytes().len() as u32).to_le_bytes());
         bytes.extend_from_slice(key.as_bytes());
         bytes.extend_from_slice(&(self.context.entries().len() as u32).to_le_bytes());
-        let dots = self
-            .siblings
-            .iter()
-            .map(|sibling| (sibling.dot.actor, sibling.dot.stamp));
+        let dots = self.siblings.iter().map(|sibling| (sibling.dot.actor, sibling.dot.stamp));
         for (Actor(actor), stamp) in self.context.entries().iter().copied().chain(dots) {
             bytes.extend_from_slice(&actor.to_le_bytes());
             bytes.extend_from_slice(&stamp.0.to_le_bytes());
@@ -238,11 +216,7 @@ pub(crate) mod tests {
             let known = self.known.union(&other.known).copied().collect();
             let keep = |from: &Twin, to: &Twin| {
                 let kept = |dot: &Dot| to.live.contains_key(dot) || !to.known.contains(dot);
-                from.live
-                    .iter()
-                    .filter(|(dot, _)| kept(dot))
-                    .map(|(d, v)| (*d, v.clone()))
-                    .collect::<Vec<_>>()
+                from.live.iter().filter(|(dot, _)| kept(dot)).map(|(d, v)| (*d, v.clone())).collect::<Vec<_>>()
             };
             let live = keep(self, other).into_iter().chain(keep(other, self)).collect();
             Twin { known, live }
@@ -281,25 +255,15 @@ pub(crate) mod tests {
                     seen_twin = replicas[at].1.known.clone();
                 }
                 Step::Merge { from, to } => {
-                    let merged = (
-                        replicas[to].0.merge(&replicas[from].0),
-                        replicas[to].1.merge(&replicas[from].1),
-                    );
+                    let merged = (replicas[to].0.merge(&replicas[from].0), replicas[to].1.merge(&replicas[from].1));
                     replicas[to] = merged;
                 }
                 Step::Write { at, blind, delete } => {
-                    let dot = Dot {
-                        stamp: Stamp(at_step as u64 + 1),
-                        actor: Actor(at as u64),
-                    };
+                    let dot = Dot { stamp: Stamp(at_step as u64 + 1), actor: Actor(at as u64) };
                     let value = Bytes::from(at_step.to_string());
                     let content = (!delete).then(|| Content::plain(value.clone()));
                     let (record, twin) = &mut replicas[at];
-                    let seen = if blind {
-                        Seen::Everything
-                    } else {
-                        Seen::Only(seen.clone())
-                    };
+                    let seen = if blind { Seen::Everything } else { Seen::Only(seen.clone()) };
                     *record = record.write(&seen, dot, content).unwrap();
                     if blind {
                         twin.live.clear();
@@ -318,11 +282,7 @@ pub(crate) mod tests {
     }
 
     fn live(record: &Record) -> BTreeMap<Dot, Bytes> {
-        record
-            .siblings
-            .iter()
-            .map(|sibling| (sibling.dot, sibling.content.value.clone()))
-            .collect()
+        record.siblings.iter().map(|sibling| (sibling.dot, sibling.content.value.clone())).collect()
     }
 
     proptest! {
@@ -358,10 +318,7 @@ pub(crate) mod tests {
     }
 
     fn dot(actor: u64, stamp: u64) -> Dot {
-        Dot {
-            stamp: Stamp(stamp),
-            actor: Actor(actor),
-        }
+        Dot { stamp: Stamp(stamp), actor: Actor(actor) }
     }
 
     fn write(record: &Record, seen: Seen, dot: Dot, value: &'static str) -> Record {
@@ -384,10 +341,7 @@ pub(crate) mod tests {
         let deleted = base.write(&Seen::Everything, dot(1, 2), None).unwrap();
         assert!(deleted.is_tombstone() && !deleted.is_unknown());
         let elsewhere = write(&base, Seen::Everything, dot(2, 1), "unseen");
-        assert_eq!(
-            live(&deleted.merge(&elsewhere)).into_values().collect::<Vec<_>>(),
-            ["unseen"]
-        );
+        assert_eq!(live(&deleted.merge(&elsewhere)).into_values().collect::<Vec<_>>(), ["unseen"]);
         assert!(deleted.merge(&base).is_tombstone());
     }
 

@@ -111,16 +111,8 @@ mod tests {
     #[test]
     fn a_stamp_too_far_ahead_is_refused_and_moves_nothing() {
         let mut clock = Clock::default();
-        assert_eq!(
-            clock.observe(Stamp(u64::MAX), 5),
-            Err(StampAhead {
-                ahead_ms: (u64::MAX >> 16) - 5
-            })
-        );
-        assert_eq!(
-            clock.observe(Stamp::from_ms(60_006), 5),
-            Err(StampAhead { ahead_ms: 60_001 })
-        );
+        assert_eq!(clock.observe(Stamp(u64::MAX), 5), Err(StampAhead { ahead_ms: (u64::MAX >> 16) - 5 }));
+        assert_eq!(clock.observe(Stamp::from_ms(60_006), 5), Err(StampAhead { ahead_ms: 60_001 }));
         assert_eq!(clock.last(), Stamp(0));
         clock.observe(Stamp::from_ms(60_005), 5).unwrap();
         // Ahead of the wall, yet not of what this clock already knows.

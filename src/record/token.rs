@@ -41,9 +41,7 @@ pub fn context_from_token(key: &Key, token: &str) -> Result<Context, TokenError>
     if checksum(&bytes[..body]) != bytes[body..] {
         return Err(TokenError);
     }
-    let mut input = Input {
-        bytes: bytes::Bytes::from(bytes).slice(..body),
-    };
+    let mut input = Input { bytes: bytes::Bytes::from(bytes).slice(..body) };
     let mut parse = || {
         let version = input.u8()?;
         let position = input.u64()?.swap_bytes();

@@ -4,7 +4,7 @@
 //! the answer. Nothing is decided here that the record's merge does not decide.
 
 use crate::protocol::{Answer, Refusal, Request};
-use crate::record::{Row};
+use crate::record::Row;
 use crate::storage::{Address, Change, Hint, Kind, Outcome, Refused};
 use bytes::Bytes;
 

@@ -74,9 +74,7 @@ impl Address {
 
     /// A copy that shares no memory with a larger buffer.
     pub(super) fn detached(&self) -> Address {
-        Address {
-            bytes: Bytes::copy_from_slice(&self.bytes),
-        }
+        Address { bytes: Bytes::copy_from_slice(&self.bytes) }
     }
 
     /// The bytes.
@@ -110,11 +108,7 @@ impl Address {
 
     /// The key; `None` for a fact.
     pub fn key(&self) -> Option<Key> {
-        if self.kind() == Kind::Fact {
-            None
-        } else {
-            Key::new(self.key_bytes()).ok()
-        }
+        if self.kind() == Kind::Fact { None } else { Key::new(self.key_bytes()).ok() }
     }
 
     /// The first address behind this one.
@@ -128,13 +122,7 @@ impl Address {
 
 impl fmt::Debug for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?}/{}/{}",
-            self.kind(),
-            self.slot(),
-            self.bytes[PREFIX_BYTES..].escape_ascii()
-        )
+        write!(f, "{:?}/{}/{}", self.kind(), self.slot(), self.bytes[PREFIX_BYTES..].escape_ascii())
     }
 }
 
@@ -150,27 +138,18 @@ pub struct Span {
 impl Span {
     /// Every row there is.
     pub fn everything() -> Span {
-        Span {
-            from: Span::edge(Kind::Fact as u32, 0),
-            to: Span::edge(Kind::Hint as u32 + 1, 0),
-        }
+        Span { from: Span::edge(Kind::Fact as u32, 0), to: Span::edge(Kind::Hint as u32 + 1, 0) }
     }
 
     /// Every row of a kind.
     pub fn kind(kind: Kind) -> Span {
-        Span {
-            from: Span::edge(kind as u32, 0),
-            to: Span::edge(kind as u32 + 1, 0),
-        }
+        Span { from: Span::edge(kind as u32, 0), to: Span::edge(kind as u32 + 1, 0) }
     }
 
     /// Every row of a kind in one partition.
     pub fn partition(kind: Kind, partition: Partition) -> Span {
         let place = partition.index() as u32;
-        Span {
-            from: Span::edge(kind as u32, place),
-            to: Span::edge(kind as u32, place + 1),
-        }
+        Span { from: Span::edge(kind as u32, place), to: Span::edge(kind as u32, place + 1) }
     }
 
     /// The rows of this span whose key starts with `prefix`; this span is one partition's.
@@ -188,18 +167,12 @@ impl Span {
             }
             None => self.to,
         };
-        Span {
-            from: Address { bytes: from.freeze() },
-            to,
-        }
+        Span { from: Address { bytes: from.freeze() }, to }
     }
 
     /// What is left of it from `from` on.
     pub fn rest(&self, from: Address) -> Span {
-        Span {
-            from,
-            to: self.to.clone(),
-        }
+        Span { from, to: self.to.clone() }
     }
 
     /// Whether nothing can lie in it.
@@ -215,9 +188,7 @@ impl Span {
     /// The boundary before a partition of a kind; partition 65536 runs over into the next kind.
     fn edge(kind: u32, partition: u32) -> Address {
         let number = ((kind << 16) + partition).to_be_bytes();
-        Address {
-            bytes: Bytes::copy_from_slice(&number[1..]),
-        }
+        Address { bytes: Bytes::copy_from_slice(&number[1..]) }
     }
 }
 
@@ -262,21 +233,13 @@ mod tests {
 
     #[test]
     fn spans_hold_their_own_rows_and_no_others() {
-        let (data, hint, fact) = (
-            Address::data(&key(b"k")),
-            Address::hint(&key(b"k")),
-            Address::fact("layout"),
-        );
+        let (data, hint, fact) = (Address::data(&key(b"k")), Address::hint(&key(b"k")), Address::fact("layout"));
         assert!(Span::kind(Kind::Data).contains(&data) && !Span::kind(Kind::Data).contains(&hint));
         assert!(Span::kind(Kind::Hint).contains(&hint) && Span::kind(Kind::Fact).contains(&fact));
         let partition = data.partition();
         assert!(Span::partition(Kind::Data, partition).contains(&data));
         let other = Partition::try_from_index(partition.index() ^ 1).unwrap();
         assert!(!Span::partition(Kind::Data, other).contains(&data));
-        assert!(
-            [&data, &hint, &fact]
-                .into_iter()
-                .all(|address| Span::everything().contains(address))
-        );
+        assert!([&data, &hint, &fact].into_iter().all(|address| Span::everything().contains(address)));
     }
 }

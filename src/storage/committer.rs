@@ -8,8 +8,8 @@
 //! and nowhere else, and nothing is shown to anyone before the append that holds it has returned.
 
 use super::hints::Entry;
-use crate::merkle::Forest;
 use super::{Address, Change, Feed, Hint, HintLedger, MemberName, Outcome, Refused, RowChange, Store};
+use crate::merkle::Forest;
 use crate::record::{Actor, Clock, Content, Dot, Key, Record, Row, RowError, Seen, Stamp, StampAhead};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -60,14 +60,7 @@ impl Committer {
         actor: Actor,
         clock: Clock,
     ) -> Committer {
-        Committer {
-            store,
-            forest,
-            feed,
-            hints,
-            actor,
-            clock,
-        }
+        Committer { store, forest, feed, hints, actor, clock }
     }
 
     /// The name under which this store writes.
@@ -90,16 +83,10 @@ impl Committer {
     /// others alone, and a failed append refuses all that had not been refused. A batch that changes nothing appends nothing.
     pub fn commit(&mut self, wall_ms: u64, changes: Vec<Change>) -> Vec<Result<Outcome, Refused>> {
         let mut batch = Batch::default();
-        let outcomes: Vec<_> = changes
-            .into_iter()
-            .map(|change| self.draft(&mut batch, wall_ms, change))
-            .collect();
+        let outcomes: Vec<_> = changes.into_iter().map(|change| self.draft(&mut batch, wall_ms, change)).collect();
         match self.append(batch) {
             Ok(()) => outcomes,
-            Err(refused) => outcomes
-                .into_iter()
-                .map(|outcome| outcome.and_then(|_| Err(refused.clone())))
-                .collect(),
+            Err(refused) => outcomes.into_iter().map(|outcome| outcome.and_then(|_| Err(refused.clone()))).collect(),
         }
     }
 
@@ -133,12 +120,7 @@ impl Committer {
                 }
                 Ok(Outcome::Written { created: false, record })
             }
-            Change::HintWrite {
-                key,
-                seen,
-                content,
-                targets,
-            } => {
+            Change::HintWrite { key, seen, content, targets } => {
                 self.observe_seen(&seen, wall_ms)?;
                 let mut hint = self.hint(batch, &key)?;
                 let (record, created) = self.write(&hint.record, &seen, content, wall_ms)?;
@@ -196,10 +178,7 @@ impl Committer {
         if let Some(latest) = held.context().latest() {
             self.clock.observe(latest, wall_ms)?;
         }
-        let dot = Dot {
-            stamp: self.clock.next(wall_ms),
-            actor: self.actor,
-        };
+        let dot = Dot { stamp: self.clock.next(wall_ms), actor: self.actor };
         let lives = |expires_ms: Option<u64>| expires_ms.is_none_or(|expires_ms| expires_ms > dot.stamp.ms());
         let created = !held.siblings().iter().any(|sibling| lives(sibling.content.expires_ms));
         Ok((held.write(seen, dot, content)?, created))
@@ -208,17 +187,12 @@ impl Committer {
     fn observe_seen(&mut self, seen: &Seen, wall_ms: u64) -> Result<(), StampAhead> {
         match seen {
             Seen::Everything => Ok(()),
-            Seen::Only(context) => context
-                .latest()
-                .map_or(Ok(()), |stamp| self.clock.observe(stamp, wall_ms)),
+            Seen::Only(context) => context.latest().map_or(Ok(()), |stamp| self.clock.observe(stamp, wall_ms)),
         }
     }
 
     fn observe_record(&mut self, record: &Record, wall_ms: u64) -> Result<(), StampAhead> {
-        record
-            .context()
-            .latest()
-            .map_or(Ok(()), |stamp| self.clock.observe(stamp, wall_ms))
+        record.context().latest().map_or(Ok(()), |stamp| self.clock.observe(stamp, wall_ms))
     }
 
     fn load(&self, address: &Address) -> Result<Option<Bytes>, Refused> {
@@ -234,17 +208,9 @@ impl Committer {
             let draft = match self.load(&Address::data(key))? {
                 Some(bytes) => {
                     let row = Row::decode(&bytes).map_err(Refused::Damaged)?;
-                    DataDraft {
-                        before: Some(row.record.clone()),
-                        row,
-                        changed: false,
-                    }
+                    DataDraft { before: Some(row.record.clone()), row, changed: false }
                 }
-                None => DataDraft {
-                    before: None,
-                    row: Row::default(),
-                    changed: false,
-                },
+                None => DataDraft { before: None, row: Row::default(), changed: false },
             };
             batch.data.insert(key.clone(), draft);
         }
@@ -258,24 +224,14 @@ impl Committer {
                 Some(bytes) => {
                     let hint = Hint::decode(&bytes).map_err(Refused::Damaged)?;
                     let entry = Entry::of(&hint, bytes.len());
-                    HintDraft {
-                        before: Some(entry.clone()),
-                        now: Some((hint, entry, bytes)),
-                        changed: false,
-                    }
+                    HintDraft { before: Some(entry.clone()), now: Some((hint, entry, bytes)), changed: false }
                 }
                 None => HintDraft::default(),
             };
             batch.hints.insert(key.clone(), draft);
         }
         let now = batch.hints.get(key).and_then(|draft| draft.now.as_ref());
-        Ok(now.map_or_else(
-            || Hint {
-                targets: Vec::new(),
-                record: Record::default(),
-            },
-            |now| now.0.clone(),
-        ))
+        Ok(now.map_or_else(|| Hint { targets: Vec::new(), record: Record::default() }, |now| now.0.clone()))
     }
 
     /// Keeps `hint` for `targets` too, if there is room for each of them.
@@ -289,15 +245,9 @@ impl Committer {
             return Err(Refused::Damaged(RowError::Malformed("targets")));
         }
         let bytes = hint.encode().len() as i64;
-        let held = batch
-            .hints
-            .get(&key)
-            .and_then(|draft| draft.now.as_ref())
-            .map(|now| &now.1);
+        let held = batch.hints.get(&key).and_then(|draft| draft.now.as_ref()).map(|now| &now.1);
         for target in targets {
-            let held = held
-                .filter(|entry| entry.targets.contains(target))
-                .map_or(0, |entry| entry.bytes as i64);
+            let held = held.filter(|entry| entry.targets.contains(target)).map_or(0, |entry| entry.bytes as i64);
             let kept = self.hints.bytes(target) as i64 + batch.hint_bytes.get(target).copied().unwrap_or(0);
             if kept + bytes - held > self.hints.bytes_max() as i64 {
                 return Err(Refused::HintsFull { target: target.clone() });
@@ -326,16 +276,13 @@ impl Committer {
         let mut committed = Vec::with_capacity(batch.data.len());
         for (key, draft) in batch.data.into_iter().filter(|(_, draft)| draft.changed) {
             let version = draft.row.record.version(&key);
-            let before = draft
-                .before
-                .map(|record| super::digest_entry(&record, record.version(&key)));
+            let before = draft.before.map(|record| super::digest_entry(&record, record.version(&key)));
             let after = super::digest_entry(&draft.row.record, version);
             self.forest.apply(key.position(), before, Some(after));
             committed.push((key, version));
         }
         for (key, draft) in batch.hints.into_iter().filter(|(_, draft)| draft.changed) {
-            self.hints
-                .replace(&key, draft.before.as_ref(), draft.now.as_ref().map(|now| &now.1));
+            self.hints.replace(&key, draft.before.as_ref(), draft.now.as_ref().map(|now| &now.1));
         }
         self.feed.publish(sequence, committed);
         Ok(())

@@ -44,15 +44,8 @@ struct Ring {
 impl Feed {
     /// A feed that begins after `last`, the store's last sequence, and remembers `events_max` changes.
     pub fn new(last: Sequence, events_max: usize) -> Feed {
-        let ring = Ring {
-            events: VecDeque::with_capacity(events_max),
-            complete_after: last,
-            latest: last,
-        };
-        Feed {
-            ring: Mutex::new(ring),
-            events_max: events_max.max(1),
-        }
+        let ring = Ring { events: VecDeque::with_capacity(events_max), complete_after: last, latest: last };
+        Feed { ring: Mutex::new(ring), events_max: events_max.max(1) }
     }
 
     /// Adds the changes of append `sequence`. The oldest go when the ring is full.
@@ -75,10 +68,7 @@ impl Feed {
     pub fn since(&self, sequence: Sequence, max: usize) -> Result<Vec<Committed>, Gap> {
         let ring = self.lock();
         if sequence < ring.complete_after || sequence > ring.latest {
-            return Err(Gap {
-                oldest: ring.complete_after,
-                latest: ring.latest,
-            });
+            return Err(Gap { oldest: ring.complete_after, latest: ring.latest });
         }
         let start = ring.events.partition_point(|event| event.sequence <= sequence);
         let mut end = ring.events.len().min(start.saturating_add(max));
@@ -128,10 +118,7 @@ mod tests {
         feed.publish(Sequence(1), [change("a"), change("b")]);
         feed.publish(Sequence(2), [change("c"), change("d")]);
         // One of the first append's two changes is gone, so it can't be shown whole.
-        let gap = Gap {
-            oldest: Sequence(1),
-            latest: Sequence(2),
-        };
+        let gap = Gap { oldest: Sequence(1), latest: Sequence(2) };
         assert_eq!(feed.since(Sequence(0), 9), Err(gap));
         assert_eq!(sequences(feed.since(Sequence(1), 9)), [2, 2]);
         assert_eq!(feed.since(Sequence(3), 9), Err(gap));

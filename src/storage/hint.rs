@@ -79,10 +79,7 @@ impl Hint {
         if version != HINT_VERSION {
             return Err(RowError::LaterVersion(version));
         }
-        Ok(Hint {
-            targets,
-            record: Row::decode(&row)?.record,
-        })
+        Ok(Hint { targets, record: Row::decode(&row)?.record })
     }
 }
 
@@ -99,17 +96,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn hint(targets: Vec<String>, value: Vec<u8>) -> Hint {
-        let dot = Dot {
-            stamp: Stamp(7),
-            actor: Actor(1),
-        };
-        let record = Record::default()
-            .write(&Seen::Everything, dot, Some(Content::plain(value)))
-            .unwrap();
-        let mut hint = Hint {
-            targets: vec![],
-            record,
-        };
+        let dot = Dot { stamp: Stamp(7), actor: Actor(1) };
+        let record = Record::default().write(&Seen::Everything, dot, Some(Content::plain(value))).unwrap();
+        let mut hint = Hint { targets: vec![], record };
         hint.add_targets(&targets.iter().map(|name| name.as_str().into()).collect::<Vec<_>>());
         hint
     }

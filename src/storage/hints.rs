@@ -46,21 +46,14 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn of(hint: &Hint, row_bytes: usize) -> Entry {
         let stamp = hint.record.context().latest().unwrap_or_default();
-        Entry {
-            targets: hint.targets.clone(),
-            stamp,
-            bytes: row_bytes as u64,
-        }
+        Entry { targets: hint.targets.clone(), stamp, bytes: row_bytes as u64 }
     }
 }
 
 impl HintLedger {
     /// An empty index that allows `bytes_max` bytes of rows for each target; [`HINT_BYTES_MAX`] unless set.
     pub fn new(bytes_max: u64) -> HintLedger {
-        HintLedger {
-            targets: Mutex::default(),
-            bytes_max,
-        }
+        HintLedger { targets: Mutex::default(), bytes_max }
     }
 
     /// The index over what `store` holds: a scan of its hint rows, to be done before serving. Also says how many rows
@@ -150,11 +143,7 @@ mod tests {
     use super::*;
 
     fn entry(targets: &[&str], stamp: u64, bytes: u64) -> Entry {
-        Entry {
-            targets: targets.iter().map(|&name| name.into()).collect(),
-            stamp: Stamp(stamp),
-            bytes,
-        }
+        Entry { targets: targets.iter().map(|&name| name.into()).collect(), stamp: Stamp(stamp), bytes }
     }
 
     fn key(name: &str) -> Key {
@@ -171,14 +160,7 @@ mod tests {
         assert_eq!(ledger.oldest("a", 1), [key("old")]);
         assert_eq!((ledger.bytes("a"), ledger.bytes("b"), ledger.bytes("c")), (15, 10, 0));
         ledger.replace(&key("young"), Some(&first), Some(&entry(&["a"], 12, 20)));
-        assert_eq!(
-            ledger.status(),
-            [HintStatus {
-                target: "a".into(),
-                count: 2,
-                bytes: 25
-            }]
-        );
+        assert_eq!(ledger.status(), [HintStatus { target: "a".into(), count: 2, bytes: 25 }]);
         ledger.replace(&key("young"), Some(&entry(&["a"], 12, 20)), None);
         ledger.replace(&key("old"), Some(&second), None);
         assert_eq!(ledger.status(), []);

@@ -29,24 +29,11 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn peek(&self, address: &Address) -> Peek {
-        Peek::Known(
-            self.kept
-                .read()
-                .unwrap_or_else(PoisonError::into_inner)
-                .rows
-                .get(address)
-                .cloned(),
-        )
+        Peek::Known(self.kept.read().unwrap_or_else(PoisonError::into_inner).rows.get(address).cloned())
     }
 
     fn read(&self, address: &Address) -> Result<Option<Bytes>, StoreError> {
-        Ok(self
-            .kept
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .rows
-            .get(address)
-            .cloned())
+        Ok(self.kept.read().unwrap_or_else(PoisonError::into_inner).rows.get(address).cloned())
     }
 
     fn scan(&self, span: &Span, size: PageSize) -> Result<Page, StoreError> {
@@ -54,10 +41,7 @@ impl Store for MemoryStore {
             return Ok(Page::default());
         }
         let kept = self.kept.read().unwrap_or_else(PoisonError::into_inner);
-        let rows = kept
-            .rows
-            .range(&span.from..&span.to)
-            .map(|(address, row)| (address.clone(), row.clone()));
+        let rows = kept.rows.range(&span.from..&span.to).map(|(address, row)| (address.clone(), row.clone()));
         Ok(Page::take(rows, size))
     }
 
@@ -94,9 +78,6 @@ impl Store for MemoryStore {
     }
 
     fn usage(&self) -> Usage {
-        Usage {
-            base_bytes: self.kept.read().unwrap_or_else(PoisonError::into_inner).bytes,
-            ..Usage::default()
-        }
+        Usage { base_bytes: self.kept.read().unwrap_or_else(PoisonError::into_inner).bytes, ..Usage::default() }
     }
 }

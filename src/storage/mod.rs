@@ -35,3 +35,5 @@ use crate::record::{Record, Version};
 fn digest_entry(record: &Record, version: Version) -> Entry {
     Entry { digest: VersionDigest(version.0), live: !record.is_tombstone() }
 }
+mod shim;
+pub use shim::*;

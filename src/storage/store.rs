@@ -55,10 +55,7 @@ pub struct PageSize {
 impl PageSize {
     /// A page of so many rows, and 4 MiB: a page never pins more than one large value beside that.
     pub fn rows(rows_max: usize) -> PageSize {
-        PageSize {
-            rows_max,
-            bytes_max: 4 << 20,
-        }
+        PageSize { rows_max, bytes_max: 4 << 20 }
     }
 }
 

@@ -1,0 +1,110 @@
+//! From settings to an open node: store, identity, layout.
+
+use super::outside::random;
+use super::shared::Shared;
+use crate::config::{Durability, Settings};
+use crate::merkle::Forest;
+use crate::placement::{ClusterId, Layout, LayoutError, Member, NodeId, Partition, Ring};
+use crate::record::{Actor, Clock};
+use crate::storage::{
+    self, Address, Change, Committer, Feed, HINT_BYTES_MAX, HintLedger, LogStore, MemoryStore, OpenError, Rebuild,
+    Refused, Store, StoreError,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Changes the feed remembers: a watcher that falls behind by more is told of a gap. About 1 MB of short keys.
+const FEED_EVENTS_MAX: usize = 8_192;
+/// Where the layout lies in the store.
+const LAYOUT_FACT: &str = "layout";
+
+/// Why a node did not start. One line each; nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    Folder(#[from] OpenError),
+    /// The store was opened and does not work.
+    #[error("the store does not work: {0}")]
+    Store(#[from] StoreError),
+    /// The store took no first write.
+    #[error("the store takes no writes: {0}")]
+    Refused(#[from] Refused),
+    /// The members named make no layout.
+    #[error("the members make no layout: {0}")]
+    Layout(#[from] LayoutError),
+    /// The operating system gave no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A node that is ready for its threads.
+pub(super) struct Opened {
+    pub(super) shared: Shared,
+    pub(super) committer: Committer,
+    pub(super) housekeeping: Option<(Arc<LogStore>, Rebuild, Option<Duration>)>,
+}
+
+pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> {
+    let own = settings.own_url(port);
+    let forest = Arc::new(Forest::new());
+    let mut id = NodeId(random());
+    let (store, housekeeping): (Arc<dyn Store>, _) = match settings.data.path(port) {
+        None => {
+            Partition::all().for_each(|partition| forest.mark_built(partition));
+            (Arc::new(MemoryStore::new()), None)
+        }
+        Some(folder) => {
+            let options =
+                storage::Options { durability: durability(settings.durability), ..storage::Options::default() };
+            let opened = storage::open(&folder, &settings.cluster, id, options)?;
+            id = opened.node;
+            let every = match settings.durability {
+                Durability::Interval(every) => Some(every),
+                Durability::Sync | Durability::None => None,
+            };
+            (opened.store.clone(), Some((opened.store, opened.rebuild, every)))
+        }
+    };
+    let layout = layout(&settings, port, own.name(), id)?;
+    let (hints, _) = HintLedger::scan(&*store, HINT_BYTES_MAX)?;
+    let (hints, feed) = (Arc::new(hints), Arc::new(Feed::new(store.last_sequence(), FEED_EVENTS_MAX)));
+    let clock = Clock::starting_after(store.last_stamp());
+    let actor = Actor(random());
+    let mut committer = Committer::new(store.clone(), forest.clone(), feed.clone(), hints.clone(), actor, clock);
+    keep_layout(&*store, &mut committer, &layout)?;
+    let shared = Shared::new(settings, id, own.name().to_string(), store, forest, feed, hints, Ring::new(layout));
+    shared.announce_start(&own);
+    Ok(Opened { shared, committer, housekeeping })
+}
+
+fn durability(durability: Durability) -> storage::Durability {
+    match durability {
+        Durability::Sync => storage::Durability::Sync,
+        Durability::Interval(every) => storage::Durability::Interval { ms: every.as_millis() as u64 },
+        Durability::None => storage::Durability::None,
+    }
+}
+
+/// The provisional layout: this node and the peers it was told of.
+fn layout(settings: &Settings, port: u16, own: &str, id: NodeId) -> Result<Layout, LayoutError> {
+    let mut members = vec![Member { id: Some(id), url: settings.own_url(port).url().to_string(), ..Member::new(own) }];
+    for peer in settings.peers_besides_self(port) {
+        members.push(Member { url: peer.url().to_string(), ..Member::new(peer.name()) });
+    }
+    let cluster = ClusterId::named(&settings.cluster);
+    Layout::provisional(cluster, settings.replicas as u8, settings.mode, members)
+}
+
+/// Keeps the layout in the store, where it is not there already.
+fn keep_layout(store: &dyn Store, committer: &mut Committer, layout: &Layout) -> Result<(), StartError> {
+    let bytes = bytes::Bytes::from(layout.encode());
+    if store.read(&Address::fact(LAYOUT_FACT))? == Some(bytes.clone()) {
+        return Ok(());
+    }
+    let change = Change::Fact { name: LAYOUT_FACT, bytes };
+    for result in committer.commit(super::outside::wall_ms(), vec![change]) {
+        result?;
+    }
+    Ok(())
+}
