@@ -42,6 +42,8 @@ fn fail(code: u8, line: &str) -> ExitCode {
 
 fn start_log(settings: &Settings) {
     let mut log = env_logger::Builder::new();
+    // What the server library says about its own threads is no change of this node's state.
+    log.filter_module("actix_server", log::LevelFilter::Warn);
     log.parse_filters(&settings.log);
     if settings.log_format == LogFormat::Json {
         log.format(|out, record| {

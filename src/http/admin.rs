@@ -141,6 +141,7 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
             "bytes": hints.iter().map(|hint| hint.bytes).sum::<u64>(),
             "by_target": by_target,
         },
+        "sync": { "sessions": 0 },
         "events": node.events.latest(EVENTS_SHOWN),
     })))
 }

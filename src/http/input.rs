@@ -2,10 +2,14 @@
 
 use super::refuse::ApiError;
 use crate::node::Shared;
+use actix_web::error::PayloadError;
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use actix_web::{HttpRequest, web};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
 use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -99,6 +103,14 @@ impl<'a> Query<'a> {
 /// Bytes of bodies held against the node's budget, given back when dropped.
 struct Held<'a>(&'a AtomicU64, u64);
 
+impl Held<'_> {
+    fn add(&mut self, bytes: u64) -> Result<(), Unfit> {
+        self.1 += bytes;
+        let all = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if all > BODIES_BYTES_MAX { Err(Unfit::NoRoom) } else { Ok(()) }
+    }
+}
+
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(self.1, Ordering::Relaxed);
@@ -123,21 +135,44 @@ pub(super) async fn body(
     if declared.is_some_and(|length| length > max as u64) {
         return Err(too_large());
     }
-    let wanted = declared.unwrap_or(max as u64);
-    let held = Held(&node.body_bytes, wanted);
-    if node.body_bytes.fetch_add(wanted, Ordering::Relaxed) + wanted > BODIES_BYTES_MAX {
-        return Err(ApiError::Busy("too many bytes are being sent to this node at once"));
-    }
-    let taken = tokio::time::timeout(BODY_TIME_MAX, payload.to_bytes_limited(max)).await;
-    drop(held);
-    match taken {
+    let mut held = Held(&node.body_bytes, 0);
+    match tokio::time::timeout(BODY_TIME_MAX, gather(payload, max, &mut held)).await {
         Err(_) => Err(ApiError::SlowBody),
-        Ok(Err(_)) => Err(too_large()),
-        Ok(Ok(Err(error))) => {
+        Ok(Err(Unfit::TooLarge)) => Err(too_large()),
+        Ok(Err(Unfit::NoRoom)) => Err(ApiError::Busy("too many bytes are being sent to this node at once")),
+        Ok(Err(Unfit::Broken(error))) => {
             Err(ApiError::bad(format!("the body broke off: {error}"), "nothing was stored; send it again"))
         }
-        Ok(Ok(Ok(bytes))) => Ok(bytes),
+        Ok(Ok(bytes)) => Ok(bytes),
     }
+}
+
+enum Unfit {
+    TooLarge,
+    NoRoom,
+    Broken(PayloadError),
+}
+
+/// Takes in what comes, counting each byte when it is there, not when it is announced.
+async fn gather(mut payload: web::Payload, max: usize, held: &mut Held<'_>) -> Result<Bytes, Unfit> {
+    let mut gathered = BytesMut::new();
+    let mut first: Option<Bytes> = None;
+    while let Some(chunk) = poll_fn(|context| Pin::new(&mut payload).poll_next(context)).await {
+        let chunk = chunk.map_err(Unfit::Broken)?;
+        if held.1 + chunk.len() as u64 > max as u64 {
+            return Err(Unfit::TooLarge);
+        }
+        held.add(chunk.len() as u64)?;
+        match first.take() {
+            None if gathered.is_empty() => first = Some(chunk),
+            None => gathered.extend_from_slice(&chunk),
+            Some(first) => {
+                gathered.extend_from_slice(&first);
+                gathered.extend_from_slice(&chunk);
+            }
+        }
+    }
+    Ok(first.unwrap_or_else(|| gathered.freeze()))
 }
 
 #[cfg(test)]

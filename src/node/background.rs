@@ -8,7 +8,7 @@ use super::shared::Shared;
 use super::worker::Worker;
 use crate::membership::State;
 use crate::operation::Failure;
-use crate::protocol::{Answer, Refusal, Request};
+use crate::protocol::{Answer, Request};
 use crate::record::Key;
 use crate::storage::{Address, Change, Hint, LogStore, Rebuild, Store, StoreError};
 use std::rc::Rc;
@@ -56,12 +56,7 @@ fn ping(worker: &Worker, name: &str, result: Result<crate::protocol::Reply, Stri
             node.queue.heard(reply.stamp);
             node.heard(name, reply.sender);
         }
-        Err(refusal) => {
-            if *refusal == Refusal::OtherNode {
-                node.view().forget_id(name);
-            }
-            node.ping_failed(name, refusal.to_string());
-        }
+        Err(refusal) => node.ping_failed(name, refusal.to_string()),
     }
 }
 

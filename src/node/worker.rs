@@ -319,6 +319,8 @@ impl Worker {
             Some(Refusal::OtherNode)
         } else if envelope.epoch < ring.epoch() {
             Some(Refusal::StaleEpoch { epoch: ring.epoch() })
+        } else if envelope.deadline_ms == 0 {
+            Some(Refusal::TooLate)
         } else {
             None
         };
