@@ -1,0 +1,115 @@
+//! The table of owners: for every partition the members that keep it, in the order they are asked.
+//!
+//! ```text
+//! partition 0          partition 1                 width = min(replicas, members)
+//! [ owner owner owner ][ owner owner owner ] ...   within a partition: sooner in the walk stands first
+//! ```
+
+use super::member::MemberIndex;
+use super::partition::{PARTITIONS, Partition};
+use serde::{Deserialize, Serialize};
+
+/// The owners of every partition, equally many each. Two bytes a slot: 6 KiB for three replicas.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Table {
+    slots: Vec<MemberIndex>,
+}
+
+impl Table {
+    /// A table with these owners of each partition, all rows equally long.
+    pub(super) fn from_rows(rows: impl IntoIterator<Item = Vec<MemberIndex>>) -> Table {
+        let table = Table { slots: rows.into_iter().flatten().collect() };
+        assert_eq!(table.slots.len() % PARTITIONS, 0, "rows of a table are equally long");
+        table
+    }
+
+    /// How many owners each partition has.
+    pub fn width(&self) -> usize {
+        self.slots.len() / PARTITIONS
+    }
+
+    /// How many slots there are in all: a member's load is counted in them.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The owners of a partition, preferred first. An array index.
+    pub fn owners(&self, partition: Partition) -> &[MemberIndex] {
+        let width = self.width();
+        &self.slots[partition.index() * width..][..width]
+    }
+
+    pub(super) fn owners_mut(&mut self, partition: Partition) -> &mut [MemberIndex] {
+        let width = self.width();
+        &mut self.slots[partition.index() * width..][..width]
+    }
+
+    /// The partitions of each of `members` members, ascending.
+    pub(super) fn held(&self, members: usize) -> Vec<Vec<Partition>> {
+        let mut held = vec![Vec::new(); members];
+        for partition in Partition::all() {
+            for owner in self.owners(partition) {
+                held[owner.index()].push(partition);
+            }
+        }
+        held
+    }
+
+    /// What is wrong with the table for `members` members and `width` owners, if anything is: for tables from outside.
+    pub(super) fn check(&self, members: usize, width: usize) -> Result<(), TableError> {
+        if self.slots.len() != PARTITIONS * width {
+            return Err(TableError::Size { slots: self.slots.len(), expected: PARTITIONS * width });
+        }
+        for partition in Partition::all() {
+            let owners = self.owners(partition);
+            let repeated = (1..width).any(|i| owners[..i].contains(&owners[i]));
+            if repeated || owners.iter().any(|owner| owner.index() >= members) {
+                return Err(TableError::Owners { partition });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a table from outside fits no layout. Nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum TableError {
+    /// It has more or fewer slots than the layout's partitions and replicas ask for.
+    #[error("the table has {slots} slots instead of {expected}")]
+    Size {
+        /// Its slots.
+        slots: usize,
+        /// The slots it should have.
+        expected: usize,
+    },
+    /// A partition names an owner twice, or one that is no member.
+    #[error("partition {partition} has an owner twice, or one that is no member")]
+    Owners {
+        /// The first such partition.
+        partition: Partition,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(row: [u16; 2]) -> Table {
+        Table::from_rows(Partition::all().map(|_| row.map(MemberIndex).to_vec()))
+    }
+
+    #[test]
+    fn a_table_from_outside_is_checked() {
+        assert_eq!(table([0, 1]).check(2, 2), Ok(()));
+        assert_eq!(table([0, 1]).check(2, 1), Err(TableError::Size { slots: 2048, expected: 1024 }));
+        let first = Partition::try_from_index(0).unwrap();
+        assert_eq!(table([1, 1]).check(2, 2), Err(TableError::Owners { partition: first }));
+        assert_eq!(table([0, 2]).check(2, 2), Err(TableError::Owners { partition: first }));
+    }
+
+    #[test]
+    fn every_slot_is_held_by_its_owner() {
+        let held = table([1, 0]).held(3);
+        assert_eq!(held.iter().map(Vec::len).collect::<Vec<_>>(), [PARTITIONS, PARTITIONS, 0]);
+    }
+}
