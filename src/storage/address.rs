@@ -8,7 +8,7 @@
 //!  kind: 1 fact, 2 data, 3 hint. 0 is the base's own mark and never an address.
 //! ```
 
-use super::stand_in::{PARTITIONS, Partition};
+use crate::placement::{PARTITIONS, Partition};
 use crate::record::Key;
 use bytes::{BufMut, Bytes, BytesMut};
 use std::fmt;
@@ -70,13 +70,6 @@ impl Address {
             _ => false,
         };
         fits.then_some(Address { bytes })
-    }
-
-    /// A copy that shares no memory with a larger buffer.
-    pub(super) fn detached(&self) -> Address {
-        Address {
-            bytes: Bytes::copy_from_slice(&self.bytes),
-        }
     }
 
     /// The bytes.

@@ -8,8 +8,8 @@
 //! and nowhere else, and nothing is shown to anyone before the append that holds it has returned.
 
 use super::hints::Entry;
-use super::stand_in::Forest;
 use super::{Address, Change, Feed, Hint, HintLedger, MemberName, Outcome, Refused, RowChange, Store};
+use crate::merkle::Forest;
 use crate::record::{Actor, Clock, Content, Dot, Key, Record, Row, RowError, Seen, Stamp, StampAhead};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -328,9 +328,9 @@ impl Committer {
             let version = draft.row.record.version(&key);
             let before = draft
                 .before
-                .map(|record| super::digest_entry(&record, record.version(&key)));
-            let after = super::digest_entry(&draft.row.record, version);
-            self.forest.apply(key.position(), before, Some(after));
+                .and_then(|record| super::digest_entry(&record, record.version(&key)));
+            self.forest
+                .apply(key.position(), before, super::digest_entry(&draft.row.record, version));
             committed.push((key, version));
         }
         for (key, draft) in batch.hints.into_iter().filter(|(_, draft)| draft.changed) {
