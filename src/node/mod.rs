@@ -39,15 +39,15 @@ pub struct Node {
 impl Node {
     /// Opens the store, works out the layout, starts the threads. `port` is the one that is bound.
     pub fn start(settings: Settings, port: u16) -> Result<Node, StartError> {
-        let opening::Opened { shared, committer, housekeeping } = opening::open(settings, port)?;
+        let opening::Opened { shared, committer, keep } = opening::open(settings, port)?;
         let shared = Arc::new(shared);
         let queue = shared.queue.clone();
         let committer = spawn("committer", move || queue.run(committer))?;
-        let housekeeping = match housekeeping {
+        let housekeeping = match keep {
             None => None,
-            Some((store, rebuild, sync_every)) => {
-                let keeper = background::Housekeeping { node: shared.clone(), store, sync_every };
-                Some(spawn("housekeeping", move || keeper.run(rebuild))?)
+            Some(keep) => {
+                let shared = shared.clone();
+                Some(spawn("housekeeping", move || keep.run(&shared))?)
             }
         };
         Ok(Node { shared, committer, housekeeping })

@@ -276,9 +276,8 @@ impl Committer {
         let mut committed = Vec::with_capacity(batch.data.len());
         for (key, draft) in batch.data.into_iter().filter(|(_, draft)| draft.changed) {
             let version = draft.row.record.version(&key);
-            let before = draft.before.map(|record| super::digest_entry(&record, record.version(&key)));
-            let after = super::digest_entry(&draft.row.record, version);
-            self.forest.apply(key.position(), before, Some(after));
+            let before = draft.before.and_then(|record| super::digest_entry(&record, record.version(&key)));
+            self.forest.apply(key.position(), before, super::digest_entry(&draft.row.record, version));
             committed.push((key, version));
         }
         for (key, draft) in batch.hints.into_iter().filter(|(_, draft)| draft.changed) {
