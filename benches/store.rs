@@ -213,6 +213,15 @@ fn report(what: &str, mut times: Vec<Duration>, elapsed: Duration, per: u64) {
     );
 }
 
+/// Nanoseconds this thread has run on a core, whatever else the machine does.
+fn thread_cpu() -> u64 {
+    let line = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    line.split(' ')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .unwrap_or(0)
+}
+
 /// Batches of 50 as fast as they go, with checkpoints every 4 s or when due, in a thread of their own.
 fn stalls(seconds: u64, keys: u64) {
     let folder = tempfile::tempdir().unwrap();
@@ -258,6 +267,7 @@ fn stalls(seconds: u64, keys: u64) {
         }
     });
     let (start, mut times, mut next, mut refused) = (Instant::now(), Vec::new(), 1u64, 0u64);
+    let mut cpu = 0;
     while start.elapsed() < limit {
         let changes: Vec<Change> = (0..50)
             .map(|_| {
@@ -265,9 +275,10 @@ fn stalls(seconds: u64, keys: u64) {
                 write((next >> 33) % keys)
             })
             .collect();
-        let before = Instant::now();
+        let (before, cpu_before) = (Instant::now(), thread_cpu());
         let outcomes = node.committer.commit(1, changes);
         let took = before.elapsed();
+        cpu += thread_cpu() - cpu_before;
         match outcomes.iter().all(Result::is_ok) {
             true => times.push(took),
             false => {
