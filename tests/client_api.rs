@@ -881,7 +881,7 @@ fn the_value_limit_is_exact_on_every_road() {
     let escaped = format!(r#"{{"key":"g","value":"{}"}}"#, "\\u0076".repeat(1000));
     client.send(&Request::new("POST", "/store").body(escaped)).expect(201);
     // A length that is announced and not sent is refused without waiting for it.
-    let announced = Request::new("PUT", "/kv/h").header("Content-Length", (1 << 40).to_string());
+    let announced = Request::new("PUT", "/kv/h").header("Content-Length", (1u64 << 40).to_string());
     client.send(&announced).refusal(413);
     // In chunks nothing is announced.
     let chunked = |bytes: usize| {

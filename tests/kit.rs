@@ -167,6 +167,7 @@ fn the_checker_accepts_what_the_contract_allows_and_nothing_else() {
     let history = |outcomes: &str| -> Vec<Written> {
         let outcome = |letter| match letter {
             'a' => Outcome::Acknowledged,
+            't' => Outcome::Thin,
             'r' => Outcome::Refused,
             _ => Outcome::Unknown,
         };
@@ -189,7 +190,11 @@ fn the_checker_accepts_what_the_contract_allows_and_nothing_else() {
         ("", None),
     ];
     for (outcomes, read) in allowed {
-        assert_eq!(judge(&history(outcomes), read), Ok(()), "{outcomes} {read:?}");
+        assert_eq!(
+            judge(&history(outcomes), read, &[Outcome::Acknowledged]),
+            Ok(()),
+            "{outcomes} {read:?}"
+        );
     }
     let forbidden = [
         ("a", None),
@@ -201,6 +206,19 @@ fn the_checker_accepts_what_the_contract_allows_and_nothing_else() {
         ("u", Some("9")),
     ];
     for (outcomes, read) in forbidden {
-        assert!(judge(&history(outcomes), read).is_err(), "{outcomes} {read:?}");
+        assert!(
+            judge(&history(outcomes), read, &[Outcome::Acknowledged]).is_err(),
+            "{outcomes} {read:?}"
+        );
     }
+    let all = [Outcome::Acknowledged, Outcome::Thin];
+    assert!(
+        judge(&history("at"), Some("0"), &all).is_err(),
+        "a read of every owner finds a thin write"
+    );
+    assert_eq!(
+        judge(&history("at"), Some("0"), &all[..1]),
+        Ok(()),
+        "a read of some need not"
+    );
 }

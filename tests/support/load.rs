@@ -1,9 +1,10 @@
 //! Writers that remember. Each thread owns its keys, so the order of a key's writes is known; each value is
 //! unique, so what is read later names the write it came from.
 //!
-//! A write is *acknowledged* (200, 201, 202, 204), *refused* (any other 4xx, 507: nothing stored) or *unknown*
-//! (503, other 5xx, no answer: it may surface). [`History::verify`] holds the store to that: an acknowledged
-//! write is read back, or a later write of the same key that was not refused.
+//! A write is *acknowledged* (200, 201, 204), acknowledged *thinly* (202: fewer owners have it than wanted),
+//! *refused* (any 4xx, 507: nothing stored) or *unknown* (503, other 5xx, no answer: it may surface).
+//! [`History::verify`] holds the store to that: an acknowledged write is read back, or a later write of the same
+//! key that was not refused. A thin one must be found too, but only a read of every owner is bound to find it.
 
 use super::http::{Client, Request, encode};
 use rand::{Rng, SeedableRng};
@@ -17,12 +18,16 @@ use std::time::{Duration, Instant};
 /// How long a writer waits before trying again where nobody answers.
 const RETRY_INTERVAL: Duration = Duration::from_millis(5);
 
+/// How long a read may be refused for want of owners.
+const READ_LIMIT: Duration = Duration::from_secs(10);
+
 /// The most findings printed when a history does not hold.
 const FINDINGS_SHOWN: usize = 8;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     Acknowledged,
+    Thin,
     Refused,
     Unknown,
 }
@@ -31,7 +36,8 @@ impl Outcome {
     /// What a write's status promises.
     pub fn of(status: u16) -> Outcome {
         match status {
-            200 | 201 | 202 | 204 => Outcome::Acknowledged,
+            200 | 201 | 204 => Outcome::Acknowledged,
+            202 => Outcome::Thin,
             400..=499 | 507 => Outcome::Refused,
             _ => Outcome::Unknown,
         }
@@ -89,18 +95,34 @@ impl History {
         self.0.values().flatten()
     }
 
-    /// Reads every key from `client`'s node and explains, key by key, what does not hold.
+    /// Reads every key through `client`'s node as any client would, and explains, key by key, what does not hold.
     #[track_caller]
     pub fn verify(&self, client: &mut Client) {
+        self.verify_by(client, "", &[Outcome::Acknowledged]);
+    }
+
+    /// Reads every key from `owners` owners, all of them: so thin writes must be there as well.
+    #[track_caller]
+    pub fn verify_on_all(&self, client: &mut Client, owners: usize) {
+        self.verify_by(client, &format!("?r={owners}"), &[Outcome::Acknowledged, Outcome::Thin]);
+    }
+
+    #[track_caller]
+    fn verify_by(&self, client: &mut Client, query: &str, binding: &[Outcome]) {
         let mut findings = vec![];
         for (key, writes) in &self.0 {
-            let answer = client.get(&format!("/kv/{}", encode(key)));
+            let target = format!("/kv/{}{query}", encode(key));
+            // Peers that have just come back may need a moment to be reached again.
+            let answer = super::eventually("a read succeeds", READ_LIMIT, || match client.get(&target) {
+                answer if answer.status == 503 => Err(answer.to_string()),
+                answer => Ok(answer),
+            });
             let read = match answer.status {
                 200 => Some(answer.text()),
                 404 => None,
                 _ => panic!("{key} cannot be read: {answer}"),
             };
-            if let Err(finding) = judge(writes, read.as_deref()) {
+            if let Err(finding) = judge(writes, read.as_deref(), binding) {
                 findings.push(format!("{key}: {finding}"));
             }
         }
@@ -114,9 +136,9 @@ impl History {
     }
 }
 
-/// Whether `read` may be what a key with these writes holds.
-pub fn judge(writes: &[Write], read: Option<&str>) -> Result<(), String> {
-    let acknowledged = writes.iter().rposition(|write| write.outcome == Outcome::Acknowledged);
+/// Whether `read` may be what a key with these writes holds, where writes with `binding` outcomes must be there.
+pub fn judge(writes: &[Write], read: Option<&str>, binding: &[Outcome]) -> Result<(), String> {
+    let acknowledged = writes.iter().rposition(|write| binding.contains(&write.outcome));
     let found = read.map(|value| writes.iter().position(|write| write.value == value));
     let story = |finding: &str| {
         let first = acknowledged.unwrap_or(0).saturating_sub(1);
@@ -267,7 +289,7 @@ impl Writer {
             let unique = format!("{name}{}:{count}.", self.number);
             let filler = ".".repeat(value_bytes.saturating_sub(unique.len()));
             match history.write(&mut self.clients[target], &key, unique + &filler) {
-                Outcome::Acknowledged => {
+                Outcome::Acknowledged | Outcome::Thin => {
                     self.acknowledged.fetch_add(1, Ordering::Relaxed);
                 }
                 Outcome::Refused | Outcome::Unknown => {

@@ -179,6 +179,7 @@ impl Node {
     }
 
     /// Waits until the node is ready, or has ended: then how.
+    #[track_caller]
     pub fn ready_or_gone(&mut self) -> Option<ExitStatus> {
         let deadline = Instant::now() + START_LIMIT;
         loop {
