@@ -327,6 +327,7 @@ fn die_at(
     node.kill();
     node.replan(|plan| plan.under(tracer.inject(calls, &format!("signal=KILL:when={nth}"))));
     node.relaunch();
+    let mut written = History::default();
     let mut died = node.ready_or_gone().is_some();
     if !died {
         let name = format!("{}{nth}-", calls.split(',').next().unwrap_or(calls));
@@ -345,11 +346,12 @@ fn die_at(
             died = node.exited().is_some();
         }
         node.kill();
-        history.absorb(load.finish());
+        written = load.finish();
     }
     node.replan(|plan| plan.under::<OsString>([]));
     node.restart();
-    history.verify(&mut node.client());
+    written.verify(&mut node.client());
+    history.absorb(written);
     died
 }
 
@@ -383,6 +385,7 @@ fn every_acknowledged_write_survives_a_death_at_any_call_to_the_disk() {
             }
         }
     }
+    history.verify(&mut node.client());
     eprintln!("died at {deaths:?}");
     assert!(deaths.len() >= 6, "the faults hardly ever happened: {deaths:?}");
     assert!(

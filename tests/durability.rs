@@ -92,10 +92,12 @@ fn every_acknowledged_write_survives_ten_kills_under_load() {
         load.await_more(1, Duration::from_secs(10));
         std::thread::sleep(Duration::from_millis(rng.random_range(0..400)));
         node.kill();
-        history.absorb(load.finish());
+        let written = load.finish();
         node.restart();
-        history.verify(&mut node.client());
+        written.verify(&mut node.client());
+        history.absorb(written);
     }
+    history.verify(&mut node.client());
     assert!(history.count(Outcome::Acknowledged) >= 100, "a load worth the name");
 }
 
