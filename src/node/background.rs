@@ -209,7 +209,7 @@ fn build_next(node: &Shared, rebuild: &mut Rebuild) -> bool {
 /// A failing checkpoint loses nothing and is tried again; `watch_health` tells people.
 fn note<T>(result: Result<T, CheckpointError>) {
     if let Err(error) = result {
-        log::debug!(target: "store", "{error}");
+        log::debug!(target: "kringle::store", "{error}");
     }
 }
 
