@@ -25,9 +25,7 @@ fn kv(key: impl AsRef<[u8]>) -> String {
 
 /// A PUT that says what it has read.
 fn put_after(context: &str, target: &str, body: &str) -> Request {
-    Request::new("PUT", target)
-        .header("Kringle-Context", context)
-        .body(body)
+    Request::new("PUT", target).header("Kringle-Context", context).body(body)
 }
 
 fn siblings(answer: &Answer) -> u64 {
@@ -38,9 +36,7 @@ fn siblings(answer: &Answer) -> u64 {
 fn sibling_values(client: &mut Client, target: &str) -> Vec<String> {
     let listed = client.get(&format!("{target}?siblings=1")).expect(200).json();
     let values = listed["siblings"].as_array().expect("siblings").iter();
-    let mut values: Vec<String> = values
-        .map(|sibling| sibling["value"].as_str().expect("text").to_owned())
-        .collect();
+    let mut values: Vec<String> = values.map(|sibling| sibling["value"].as_str().expect("text").to_owned()).collect();
     values.sort();
     values
 }
@@ -94,18 +90,12 @@ fn the_ring_is_1024_partitions_whose_shares_add_up_to_one() {
     let members = ring["members"].as_array().expect("members");
     assert_eq!(members.len(), 1, "{ring}");
     for field in ["id", "name", "url"] {
-        assert!(
-            members[0][field].as_str().is_some_and(|text| !text.is_empty()),
-            "{field} in {ring}"
-        );
+        assert!(members[0][field].as_str().is_some_and(|text| !text.is_empty()), "{field} in {ring}");
     }
     assert!(members[0].get("zone").is_some(), "zone in {ring}");
     assert_eq!(members[0]["url"], format!("http://{}", node.address()));
     assert_eq!(members[0]["tokens"].as_array().expect("tokens").len(), 128);
-    assert!(
-        (members[0]["share"].as_f64().expect("share") - 1.0).abs() < 1e-9,
-        "{ring}"
-    );
+    assert!((members[0]["share"].as_f64().expect("share") - 1.0).abs() < 1e-9, "{ring}");
 }
 
 #[test]
@@ -116,11 +106,7 @@ fn the_place_of_a_key_is_the_first_bytes_of_its_hash() {
         let position = u64::from_be_bytes(blake3::hash(key.as_bytes()).as_bytes()[..8].try_into().unwrap());
         assert_eq!(place["partition"].as_u64(), Some(position >> 54), "{place}");
         assert!(!place["position"].is_null(), "{place}");
-        assert_eq!(
-            place["owners"].as_array().expect("owners").len(),
-            1,
-            "a lone node owns everything: {place}"
-        );
+        assert_eq!(place["owners"].as_array().expect("owners").len(), 1, "a lone node owns everything: {place}");
         assert_eq!(place["stand_ins"], json!([]), "{place}");
     }
 }
@@ -138,10 +124,7 @@ fn the_status_has_the_documented_shape() {
     assert!(status["node"]["uptime_s"].is_number(), "{status}");
     assert_eq!(status["mode"], "sloppy");
     for member in status["members"].as_array().expect("members") {
-        assert!(
-            ["alive", "suspect", "down"].contains(&member["state"].as_str().unwrap_or("")),
-            "{status}"
-        );
+        assert!(["alive", "suspect", "down"].contains(&member["state"].as_str().unwrap_or("")), "{status}");
         for field in ["id", "name", "url", "last_seen_ms", "last_error"] {
             assert!(member.get(field).is_some(), "members[].{field} in {status}");
         }
@@ -150,10 +133,7 @@ fn the_status_has_the_documented_shape() {
     assert_eq!(status["store"]["tombstones"], 1, "{status}");
     assert!(status["store"]["bytes"].is_number(), "{status}");
     assert_eq!(status["hints"]["count"], 0, "{status}");
-    assert!(
-        status["hints"]["bytes"].is_number() && status["hints"]["by_target"].is_object(),
-        "{status}"
-    );
+    assert!(status["hints"]["bytes"].is_number() && status["hints"]["by_target"].is_object(), "{status}");
     assert!(status["sync"].is_object(), "{status}");
 }
 
@@ -178,26 +158,15 @@ fn requests_leave_no_line_in_the_log_at_info() {
 fn a_pair_is_created_then_replaced_and_the_answer_counts_replicas() {
     let node = Node::in_memory();
     let mut client = node.client();
-    let created = client
-        .post("/store", &json!({"key": "hello", "value": "world"}))
-        .expect(201)
-        .json();
+    let created = client.post("/store", &json!({"key": "hello", "value": "world"})).expect(201).json();
     assert_eq!(created["key"], "hello");
-    assert!(
-        created["context"].as_str().is_some_and(|context| !context.is_empty()),
-        "{created}"
-    );
+    assert!(created["context"].as_str().is_some_and(|context| !context.is_empty()), "{created}");
     assert_eq!(created["replicas"]["wanted"], 1, "{created}");
     assert_eq!(created["replicas"]["acked"], 1, "{created}");
     assert_eq!(created["replicas"]["hinted"], 0, "{created}");
-    client
-        .post("/store", &json!({"key": "hello", "value": "again"}))
-        .expect(200);
+    client.post("/store", &json!({"key": "hello", "value": "again"})).expect(200);
     let read = client.get("/store/key?key=hello").expect(200).json();
-    assert_eq!(
-        (&read["key"], &read["value"], &read["sibling_count"]),
-        (&json!("hello"), &json!("again"), &json!(1))
-    );
+    assert_eq!((&read["key"], &read["value"], &read["sibling_count"]), (&json!("hello"), &json!("again"), &json!(1)));
     assert!(read["context"].is_string(), "{read}");
 }
 
@@ -205,27 +174,14 @@ fn a_pair_is_created_then_replaced_and_the_answer_counts_replicas() {
 fn a_pair_is_taken_whatever_its_content_type() {
     let node = Node::in_memory();
     let mut client = node.client();
-    let types = [
-        "application/json; charset=utf-8",
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "image/png",
-        "",
-        "junk",
-    ];
+    let types =
+        ["application/json; charset=utf-8", "text/plain", "application/x-www-form-urlencoded", "image/png", "", "junk"];
     for (number, kind) in types.iter().enumerate() {
         let body = json!({"key": format!("t{number}"), "value": kind}).to_string();
-        client
-            .send(&Request::new("POST", "/store").header("Content-Type", *kind).body(body))
-            .expect(201);
-        assert_eq!(
-            client.get(&format!("/store/key?key=t{number}")).expect(200).json()["value"],
-            *kind
-        );
+        client.send(&Request::new("POST", "/store").header("Content-Type", *kind).body(body)).expect(201);
+        assert_eq!(client.get(&format!("/store/key?key=t{number}")).expect(200).json()["value"], *kind);
     }
-    client
-        .send(&Request::new("POST", "/store").body(r#"{"key":"bare","value":""}"#))
-        .expect(201);
+    client.send(&Request::new("POST", "/store").body(r#"{"key":"bare","value":""}"#)).expect(201);
     assert_eq!(client.get("/store/key?key=bare").expect(200).json()["value"], "");
 }
 
@@ -233,33 +189,19 @@ fn a_pair_is_taken_whatever_its_content_type() {
 fn a_key_is_asked_for_in_a_body_or_in_the_query() {
     let node = Node::in_memory();
     let mut client = node.client();
-    client
-        .post("/store", &json!({"key": "a key/with ü", "value": "v"}))
-        .expect(201);
+    client.post("/store", &json!({"key": "a key/with ü", "value": "v"})).expect(201);
     let by_body = |client: &mut Client, method: &str, key: &str| {
         client.send(&Request::new(method, "/store/key").json(&json!({"key": key})))
     };
     let asked = by_body(&mut client, "GET", "a key/with ü").expect(200).json();
-    let queried = client
-        .get(&format!("/store/key?key={}", encode("a key/with ü")))
-        .expect(200)
-        .json();
+    let queried = client.get(&format!("/store/key?key={}", encode("a key/with ü"))).expect(200).json();
     assert_eq!(asked, queried);
     // As curl sends it with -d and nothing else.
     let curl = Request::new("GET", "/store/key").header("Content-Type", "application/x-www-form-urlencoded");
-    assert_eq!(
-        client.send(&curl.body(r#"{"key":"a key/with ü"}"#)).expect(200).json()["value"],
-        "v"
-    );
+    assert_eq!(client.send(&curl.body(r#"{"key":"a key/with ü"}"#)).expect(200).json()["value"], "v");
 
-    assert_eq!(
-        by_body(&mut client, "GET", "missing").expect(404).json()["error"],
-        "Key not found"
-    );
-    assert_eq!(
-        client.get("/store/key?key=missing").expect(404).json()["error"],
-        "Key not found"
-    );
+    assert_eq!(by_body(&mut client, "GET", "missing").expect(404).json()["error"], "Key not found");
+    assert_eq!(client.get("/store/key?key=missing").expect(404).json()["error"], "Key not found");
 
     let gone = by_body(&mut client, "DELETE", "a key/with ü").expect(200).json();
     assert_eq!(gone["replicas"]["acked"], 1, "{gone}");
@@ -274,11 +216,7 @@ fn explain_shows_the_place_and_each_owners_version() {
     let told = node.get("/store/key?key=hello&explain=1").expect(200).json();
     let place = node.get("/ring?key=hello").expect(200).json();
     assert_eq!(told["value"], "world");
-    assert_eq!(
-        (&told["position"], &told["partition"]),
-        (&place["position"], &place["partition"]),
-        "{told}"
-    );
+    assert_eq!((&told["position"], &told["partition"]), (&place["position"], &place["partition"]), "{told}");
     assert_eq!(told["owners"].as_array().map(Vec::len), Some(1), "{told}");
 }
 
@@ -286,10 +224,7 @@ fn explain_shows_the_place_and_each_owners_version() {
 fn a_local_read_answers_from_this_node() {
     let node = Node::in_memory();
     node.put("/kv/hello", "world").expect(201);
-    assert_eq!(
-        node.get("/store/key?key=hello&local=1").expect(200).json()["value"],
-        "world"
-    );
+    assert_eq!(node.get("/store/key?key=hello&local=1").expect(200).json()["value"], "world");
     node.get("/store/key?key=missing&local=1").expect(404);
 }
 
@@ -301,16 +236,9 @@ fn the_hash_follows_every_write_and_counts_live_keys() {
     let mut look = |client: &mut Client, keys: u64| {
         let told = client.get("/store/hash").expect(200).json();
         let hash = told["hash"].as_str().expect("a hash").to_owned();
-        assert!(
-            hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            "{told}"
-        );
+        assert!(hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()), "{told}");
         assert_eq!(told["keys"], keys);
-        assert_eq!(
-            client.get("/store/hash").json()["hash"],
-            told["hash"],
-            "quiet without writes"
-        );
+        assert_eq!(client.get("/store/hash").json()["hash"], told["hash"], "quiet without writes");
         assert!(seen.insert(hash), "a write that does not show: {told}");
     };
     look(&mut client, 0);
@@ -329,16 +257,10 @@ fn a_bare_pair_is_kept_by_the_node_it_was_sent_to() {
     let node = Node::in_memory();
     let mut client = node.client();
     for value in ["one", "two"] {
-        let told = client
-            .post("/replicate", &json!({"key": "pushed", "value": value}))
-            .expect(200)
-            .json();
+        let told = client.post("/replicate", &json!({"key": "pushed", "value": value})).expect(200).json();
         assert!(told["message"].is_string(), "{told}");
         assert_eq!((&told["applied"], &told["ignored"]), (&json!(1), &json!(0)), "{told}");
-        assert_eq!(
-            client.get("/store/key?key=pushed&local=1").expect(200).json()["value"],
-            value
-        );
+        assert_eq!(client.get("/store/key?key=pushed&local=1").expect(200).json()["value"], value);
     }
 }
 
@@ -351,25 +273,14 @@ fn a_value_is_put_read_looked_at_and_deleted() {
     client.get("/kv/a").expect(404);
     client.send(&Request::new("HEAD", "/kv/a")).expect(404);
     let created = client.put("/kv/a", "first").expect(201);
-    assert_eq!(
-        replicas(&created),
-        [("wanted", 1), ("acked", 1), ("hinted", 0)]
-            .map(|(k, v)| (k.to_owned(), v))
-            .into()
-    );
+    assert_eq!(replicas(&created), [("wanted", 1), ("acked", 1), ("hinted", 0)].map(|(k, v)| (k.to_owned(), v)).into());
     client.put("/kv/a", "second").expect(204);
     let read = client.get("/kv/a").expect(200);
     assert_eq!(read.text(), "second");
     assert_eq!(siblings(&read), 1);
     let looked = client.send(&Request::new("HEAD", "/kv/a")).expect(200);
     assert!(looked.body.is_empty());
-    for name in [
-        "ETag",
-        "Kringle-Context",
-        "Content-Length",
-        "Content-Type",
-        "Kringle-Siblings",
-    ] {
+    for name in ["ETag", "Kringle-Context", "Content-Length", "Content-Type", "Kringle-Siblings"] {
         assert_eq!(looked.must(name), read.must(name), "{name}");
     }
     client.delete("/kv/a").expect(204);
@@ -385,11 +296,7 @@ fn a_value_comes_back_as_inert_bytes_of_its_own_type() {
     let mut client = node.client();
     let bytes: Vec<u8> = (0..=255).collect();
     for kind in ["image/png", "text/html; charset=utf-8", "application/vnd.some+thing"] {
-        client.send(
-            &Request::new("PUT", "/kv/typed")
-                .header("Content-Type", kind)
-                .body(bytes.clone()),
-        );
+        client.send(&Request::new("PUT", "/kv/typed").header("Content-Type", kind).body(bytes.clone()));
         let read = client.get("/kv/typed").expect(200);
         assert_eq!((read.must("Content-Type"), &read.body), (kind, &bytes));
         assert_eq!(read.must("X-Content-Type-Options"), "nosniff");
@@ -414,10 +321,7 @@ fn the_etag_stands_while_nothing_is_written_and_changes_with_every_write() {
     for value in ["a", "b", "b", "a"] {
         client.put("/kv/tagged", value);
         let tag = client.get("/kv/tagged").expect(200).must("ETag").to_owned();
-        assert!(
-            tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2,
-            "not a strong tag: {tag}"
-        );
+        assert!(tag.starts_with('"') && tag.ends_with('"') && tag.len() > 2, "not a strong tag: {tag}");
         assert_eq!(client.get("/kv/tagged").must("ETag"), tag);
         assert!(seen.insert(tag), "a tag used twice");
     }
@@ -445,16 +349,8 @@ fn a_path_is_decoded_once_and_never_tidied() {
     for (spelling, key) in spellings {
         client.put(spelling, spelling).expect(201);
         assert_eq!(client.get(spelling).expect(200).text(), spelling);
-        assert_eq!(
-            client.get(&kv(key)).expect(200).text(),
-            spelling,
-            "{spelling} is another spelling of {}",
-            kv(key)
-        );
-        let queried = client
-            .get(&format!("/store/key?key={}", encode(key)))
-            .expect(200)
-            .json();
+        assert_eq!(client.get(&kv(key)).expect(200).text(), spelling, "{spelling} is another spelling of {}", kv(key));
+        let queried = client.get(&format!("/store/key?key={}", encode(key))).expect(200).json();
         assert_eq!(queried["value"], spelling, "the same key in a query");
         match std::str::from_utf8(key) {
             Ok(text) => assert_eq!(queried["key"], text),
@@ -471,18 +367,11 @@ fn what_is_not_utf8_is_told_in_base64() {
     let mut client = node.client();
     let (key, value) = (b"\xff\x00k", b"\x80\x81\x00v");
     client.put(&kv(key), value).expect(201);
-    for target in [
-        format!("/store/key?key={}", encode(key)),
-        format!("{}?siblings=1", kv(key)),
-    ] {
+    for target in [format!("/store/key?key={}", encode(key)), format!("{}?siblings=1", kv(key))] {
         let told = client.get(&target).expect(200).json();
         assert_eq!(told["key_base64"], base64(key), "{told}");
         assert!(told["key"].is_null(), "{told}");
-        let holder = if told["siblings"].is_array() {
-            &told["siblings"][0]
-        } else {
-            &told
-        };
+        let holder = if told["siblings"].is_array() { &told["siblings"][0] } else { &told };
         assert_eq!(holder["value_base64"], base64(value), "{told}");
         assert!(holder["value"].is_null(), "{told}");
     }
@@ -531,30 +420,21 @@ fn two_writes_that_read_the_same_stand_side_by_side_until_someone_reads_both() {
     client.send(&put_after(&context, "/kv/a", "right")).expect(204);
 
     let read = client.get("/kv/a").expect(200);
-    assert_eq!(
-        (read.text().as_str(), siblings(&read)),
-        ("right", 2),
-        "the later stamp wins"
-    );
+    assert_eq!((read.text().as_str(), siblings(&read)), ("right", 2), "the later stamp wins");
     assert_eq!(sibling_values(&mut client, "/kv/a"), ["left", "right"]);
     let listed = client.get("/kv/a?siblings=1").expect(200).json();
     assert_eq!(listed["key"], "a");
     assert_eq!(listed["context"], read.must("Kringle-Context"));
     for sibling in listed["siblings"].as_array().expect("siblings") {
         assert!(!sibling["stamp"].is_null() && !sibling["actor"].is_null(), "{listed}");
-        assert!(
-            sibling.get("content_type").is_some() && sibling.get("expires").is_some(),
-            "{listed}"
-        );
+        assert!(sibling.get("content_type").is_some() && sibling.get("expires").is_some(), "{listed}");
     }
     let told = client.get("/store/key?key=a").expect(200).json();
     assert_eq!((&told["value"], &told["sibling_count"]), (&json!("right"), &json!(2)));
     let both = client.get("/store/key?key=a&siblings=1").expect(200).json();
     assert_eq!(both["siblings"].as_array().map(Vec::len), Some(2), "{both}");
 
-    client
-        .send(&put_after(read.must("Kringle-Context"), "/kv/a", "merged"))
-        .expect(204);
+    client.send(&put_after(read.must("Kringle-Context"), "/kv/a", "merged")).expect(204);
     assert_eq!(sibling_values(&mut client, "/kv/a"), ["merged"]);
 }
 
@@ -579,9 +459,7 @@ fn a_delete_takes_only_what_its_client_has_read() {
     client.put("/kv/a", "old").expect(201);
     let context = client.get("/kv/a").must("Kringle-Context").to_owned();
     client.send(&put_after(&context, "/kv/a", "unseen")).expect(204);
-    client
-        .send(&Request::new("DELETE", "/kv/a").header("Kringle-Context", context))
-        .expect(204);
+    client.send(&Request::new("DELETE", "/kv/a").header("Kringle-Context", context)).expect(204);
     assert_eq!(client.get("/kv/a").expect(200).text(), "unseen");
 }
 
@@ -589,17 +467,11 @@ fn a_delete_takes_only_what_its_client_has_read() {
 fn a_deleted_key_still_has_a_context() {
     let node = Node::in_memory();
     let mut client = node.client();
-    assert_eq!(
-        client.get("/kv/a").expect(404).header("Kringle-Context"),
-        None,
-        "never there: nothing to cover"
-    );
+    assert_eq!(client.get("/kv/a").expect(404).header("Kringle-Context"), None, "never there: nothing to cover");
     client.put("/kv/a", "0").expect(201);
     client.delete("/kv/a").expect(204);
     let missing = client.get("/kv/a").expect(404);
-    client
-        .send(&put_after(missing.must("Kringle-Context"), "/kv/a", "1"))
-        .expect(201);
+    client.send(&put_after(missing.must("Kringle-Context"), "/kv/a", "1")).expect(201);
     let read = client.get("/kv/a").expect(200);
     assert_eq!((read.text().as_str(), siblings(&read)), ("1", 1));
 }
@@ -626,15 +498,10 @@ fn a_malformed_context_is_refused_and_changes_nothing() {
     let half = &good[..good.len() / 2];
     for bad in ["!!!", "AAAA", half, &format!("{good}{good}"), &"A".repeat(10_000)] {
         client.send(&put_after(bad, "/kv/a", "1")).refusal(400);
-        client
-            .send(&Request::new("DELETE", "/kv/a").header("Kringle-Context", bad))
-            .refusal(400);
+        client.send(&Request::new("DELETE", "/kv/a").header("Kringle-Context", bad)).refusal(400);
     }
     let read = client.get("/kv/a").expect(200);
-    assert_eq!(
-        (read.text().as_str(), read.must("Kringle-Context")),
-        ("0", good.as_str())
-    );
+    assert_eq!((read.text().as_str(), read.must("Kringle-Context")), ("0", good.as_str()));
 }
 
 #[test]
@@ -644,9 +511,7 @@ fn past_64_siblings_a_write_is_refused_and_told_how_to_resolve() {
     client.put("/kv/a", "0").expect(201);
     let context = client.get("/kv/a").must("Kringle-Context").to_owned();
     for number in 1..=64 {
-        client
-            .send(&put_after(&context, "/kv/a", &number.to_string()))
-            .expect(204);
+        client.send(&put_after(&context, "/kv/a", &number.to_string())).expect(204);
     }
     client.send(&put_after(&context, "/kv/a", "one too many")).refusal(409);
     assert_eq!(siblings(&client.get("/kv/a").expect(200)), 64);
@@ -661,9 +526,7 @@ fn the_aliases_speak_plain_text() {
     let node = Node::in_memory();
     let mut client = node.client();
     for (method, key) in [("GET", "one"), ("POST", "two"), ("PUT", "three")] {
-        let stored = client
-            .send(&Request::new(method, format!("/put?key={key}&value=v%2F%C3%BC")))
-            .expect(200);
+        let stored = client.send(&Request::new(method, format!("/put?key={key}&value=v%2F%C3%BC"))).expect(200);
         assert_eq!(stored.text().trim_end(), "OK (Mode: sloppy)");
         let read = client.get(&format!("/get?key={key}")).expect(200);
         assert_eq!(read.text(), "v/ü\n");
@@ -671,33 +534,16 @@ fn the_aliases_speak_plain_text() {
     }
     client.get("/put?key=empty&value=").expect(200);
     assert_eq!(client.get("/get?key=empty").expect(200).text(), "\n");
-    assert_eq!(
-        client.get("/get?key=missing").expect(404).text().trim_end(),
-        "Not Found"
-    );
-    for target in [
-        "/put",
-        "/put?key=a",
-        "/put?value=a",
-        "/put?key=&value=a",
-        "/get",
-        "/get?key=",
-    ] {
-        assert_eq!(
-            client.get(target).expect(400).text().trim_end(),
-            "missing params",
-            "{target}"
-        );
+    assert_eq!(client.get("/get?key=missing").expect(404).text().trim_end(), "Not Found");
+    for target in ["/put", "/put?key=a", "/put?value=a", "/put?key=&value=a", "/get", "/get?key="] {
+        assert_eq!(client.get(target).expect(400).text().trim_end(), "missing params", "{target}");
     }
 }
 
 #[test]
 fn the_alias_names_the_mode_of_the_node() {
     let node = Plan::new(&["--memory", "--mode", "async"]).start();
-    assert_eq!(
-        node.get("/put?key=a&value=b").expect(200).text().trim_end(),
-        "OK (Mode: async)"
-    );
+    assert_eq!(node.get("/put?key=a&value=b").expect(200).text().trim_end(), "OK (Mode: async)");
     assert_eq!(node.get("/status").json()["mode"], "async");
 }
 
@@ -799,11 +645,8 @@ fn bodies_that_are_no_pair_of_strings_are_refused() {
     ];
     for body in bodies {
         for target in ["/store", "/replicate"] {
-            let answer = client.send(
-                &Request::new("POST", target)
-                    .header("Content-Type", "application/json")
-                    .body(body),
-            );
+            let answer =
+                client.send(&Request::new("POST", target).header("Content-Type", "application/json").body(body));
             assert_eq!(
                 answer.status,
                 400,
@@ -833,15 +676,9 @@ fn a_key_has_1_to_4096_bytes() {
         client.put(&kv(&longest), "v").expect(201);
         assert_eq!(client.get(&kv(&longest)).expect(200).text(), "v");
         client.put(&kv(&longer), "v").refusal(413);
-        client
-            .post("/store", &json!({"key": longest, "value": "w"}))
-            .expect(200);
-        client
-            .post("/store", &json!({"key": longer, "value": "w"}))
-            .refusal(413);
-        client
-            .send(&Request::new("GET", "/store/key").json(&json!({"key": longest})))
-            .expect(200);
+        client.post("/store", &json!({"key": longest, "value": "w"})).expect(200);
+        client.post("/store", &json!({"key": longer, "value": "w"})).refusal(413);
+        client.send(&Request::new("GET", "/store/key").json(&json!({"key": longest}))).expect(200);
     }
     assert_eq!(client.get("/store/hash").json()["keys"], 2);
 }
@@ -861,22 +698,11 @@ fn the_value_limit_is_exact_on_every_road() {
     let mut client = node.client();
     client.put("/kv/a", "v".repeat(1000)).expect(201);
     client.put("/kv/b", "v".repeat(1001)).refusal(413);
-    client
-        .post("/store", &json!({"key": "c", "value": "v".repeat(1000)}))
-        .expect(201);
-    client
-        .post("/store", &json!({"key": "d", "value": "v".repeat(1001)}))
-        .refusal(413);
-    client
-        .post("/replicate", &json!({"key": "d", "value": "v".repeat(1001)}))
-        .refusal(413);
-    client
-        .get(&format!("/put?key=e&value={}", "v".repeat(1000)))
-        .expect(200);
-    assert_eq!(
-        client.get(&format!("/put?key=f&value={}", "v".repeat(1001))).status,
-        413
-    );
+    client.post("/store", &json!({"key": "c", "value": "v".repeat(1000)})).expect(201);
+    client.post("/store", &json!({"key": "d", "value": "v".repeat(1001)})).refusal(413);
+    client.post("/replicate", &json!({"key": "d", "value": "v".repeat(1001)})).refusal(413);
+    client.get(&format!("/put?key=e&value={}", "v".repeat(1000))).expect(200);
+    assert_eq!(client.get(&format!("/put?key=f&value={}", "v".repeat(1001))).status, 413);
     // The limit is on the value: written with escapes, the body is six times as long.
     let escaped = format!(r#"{{"key":"g","value":"{}"}}"#, "\\u0076".repeat(1000));
     client.send(&Request::new("POST", "/store").body(escaped)).expect(201);
@@ -886,9 +712,7 @@ fn the_value_limit_is_exact_on_every_road() {
     // In chunks nothing is announced.
     let chunked = |bytes: usize| {
         let body = format!("{bytes:x}\r\n{}\r\n0\r\n\r\n", "v".repeat(bytes));
-        Request::new("PUT", format!("/kv/chunked{bytes}"))
-            .header("Transfer-Encoding", "chunked")
-            .body(body)
+        Request::new("PUT", format!("/kv/chunked{bytes}")).header("Transfer-Encoding", "chunked").body(body)
     };
     client.send(&chunked(1000)).expect(201);
     client.send(&chunked(1001)).refusal(413);
@@ -902,10 +726,7 @@ fn values_of_10_mb_fit_where_the_operator_says_so() {
     let mut client = node.client();
     let value: Vec<u8> = (0..limit).map(|index| (index / 7) as u8).collect();
     client.put("/kv/large", value.clone()).expect(201);
-    assert!(
-        client.get("/kv/large").expect(200).body == value,
-        "10 MB come back as they went"
-    );
+    assert!(client.get("/kv/large").expect(200).body == value, "10 MB come back as they went");
     client.put("/kv/larger", vec![b'v'; limit + 1]).refusal(413);
     client.get("/kv/larger").expect(404);
 }
@@ -917,12 +738,8 @@ fn values_of_8_mib_fit_by_default_and_no_more() {
     client.put("/kv/large", vec![b'v'; 8 * MIB]).expect(201);
     assert_eq!(client.get("/kv/large").expect(200).body.len(), 8 * MIB);
     client.put("/kv/larger", vec![b'v'; 8 * MIB + 1]).refusal(413);
-    client
-        .post("/store", &json!({"key": "json", "value": "v".repeat(8 * MIB)}))
-        .expect(201);
-    client
-        .post("/store", &json!({"key": "json2", "value": "v".repeat(8 * MIB + 1)}))
-        .refusal(413);
+    client.post("/store", &json!({"key": "json", "value": "v".repeat(8 * MIB)})).expect(201);
+    client.post("/store", &json!({"key": "json2", "value": "v".repeat(8 * MIB + 1)})).refusal(413);
 }
 
 #[test]
@@ -934,9 +751,7 @@ fn counts_of_replicas_that_make_no_sense_are_refused() {
         client.put(&format!("/kv/a?w={bad}"), "1").refusal(400);
         client.get(&format!("/kv/a?r={bad}")).refusal(400);
         client.delete(&format!("/kv/a?w={bad}")).refusal(400);
-        client
-            .post(&format!("/store?w={bad}"), &json!({"key": "a", "value": "1"}))
-            .refusal(400);
+        client.post(&format!("/store?w={bad}"), &json!({"key": "a", "value": "1"})).refusal(400);
         client.get(&format!("/store/key?key=a&r={bad}")).refusal(400);
         client.delete(&format!("/store/key?key=a&w={bad}")).refusal(400);
     }
@@ -949,12 +764,7 @@ fn more_replicas_than_there_are_nodes_cannot_be_had() {
     let node = Node::in_memory();
     let mut client = node.client();
     let refused = client.put("/kv/a?w=2", "1").refusal(503);
-    assert!(
-        refused
-            .header("Retry-After")
-            .is_some_and(|seconds| seconds.parse::<u64>().is_ok()),
-        "{refused}"
-    );
+    assert!(refused.header("Retry-After").is_some_and(|seconds| seconds.parse::<u64>().is_ok()), "{refused}");
     client.get("/kv/a?r=2").refusal(503);
 }
 
@@ -1019,10 +829,7 @@ fn junk_on_the_socket_harms_nobody() {
         let _ = stream.write_all(bytes);
         let (said, _) = read_to_close(&mut stream, Duration::from_millis(200));
         let said = String::from_utf8_lossy(&said);
-        assert!(
-            !said.starts_with("HTTP/1.1 2") && !said.starts_with("HTTP/1.1 5"),
-            "{said}"
-        );
+        assert!(!said.starts_with("HTTP/1.1 2") && !said.starts_with("HTTP/1.1 5"), "{said}");
         assert_alive(&node);
     }
     node.get("/kv/a").expect(404);
@@ -1032,9 +839,7 @@ fn junk_on_the_socket_harms_nobody() {
 fn headers_without_end_are_cut_off() {
     let node = Node::in_memory();
     let large = Request::new("GET", "/ping").header("X-Large", "x".repeat(1 << 20));
-    let many = (0..5000).fold(Request::new("GET", "/ping"), |request, n| {
-        request.header(&format!("X-{n}"), "x")
-    });
+    let many = (0..5000).fold(Request::new("GET", "/ping"), |request, n| request.header(&format!("X-{n}"), "x"));
     for request in [large, many] {
         if let Ok(answer) = node.client().try_send(&request) {
             assert!((400..500).contains(&answer.status), "{answer}");
@@ -1074,11 +879,8 @@ fn clients_that_send_slowly_hold_up_nobody_and_are_not_waited_for_for_ever() {
 fn compressed_bodies_are_never_inflated() {
     let node = Node::in_memory();
     let mut client = node.client();
-    let compressed = |method: &str, target: &str| {
-        Request::new(method, target)
-            .header("Content-Encoding", "gzip")
-            .body(GZIPPED_PAIR)
-    };
+    let compressed =
+        |method: &str, target: &str| Request::new(method, target).header("Content-Encoding", "gzip").body(GZIPPED_PAIR);
     let stored = client.send(&compressed("PUT", "/kv/compressed"));
     match stored.status {
         415 => drop(stored.refusal(415)),
@@ -1104,17 +906,12 @@ fn a_kept_connection_carries_many_requests_and_pipelined_ones_in_order() {
     };
     let all: String = (0..5).map(one).collect();
     stream.write_all(all.as_bytes()).expect("ten requests at once");
-    stream
-        .write_all(b"GET /kv/p HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        .expect("the last one");
+    stream.write_all(b"GET /kv/p HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("the last one");
     let (said, closed) = read_to_close(&mut stream, Duration::from_secs(10));
     let said = String::from_utf8_lossy(&said);
     assert!(closed, "closed as asked: {said}");
-    let values: Vec<&str> = said
-        .split("\r\n\r\n")
-        .filter_map(|part| part.get(..1))
-        .filter(|first| *first < "9")
-        .collect();
+    let values: Vec<&str> =
+        said.split("\r\n\r\n").filter_map(|part| part.get(..1)).filter(|first| *first < "9").collect();
     assert_eq!(values, ["0", "1", "2", "3", "4", "4"], "{said}");
 }
 
@@ -1122,12 +919,7 @@ fn a_kept_connection_carries_many_requests_and_pipelined_ones_in_order() {
 fn json_in_a_value_is_text_like_any_other() {
     let node = Node::in_memory();
     let inner: Value = json!({"key": "not this one", "list": [1, 2]});
-    node.client()
-        .post("/store", &json!({"key": "nested", "value": inner.to_string()}))
-        .expect(201);
+    node.client().post("/store", &json!({"key": "nested", "value": inner.to_string()})).expect(201);
     let read = node.get("/store/key?key=nested").json();
-    assert_eq!(
-        serde_json::from_str::<Value>(read["value"].as_str().unwrap()).unwrap(),
-        inner
-    );
+    assert_eq!(serde_json::from_str::<Value>(read["value"].as_str().unwrap()).unwrap(), inner);
 }

@@ -38,16 +38,8 @@ fn assert_acked(answer: &Answer, wanted: u64, acked: u64) {
 #[track_caller]
 fn assert_unknown(answer: Answer) {
     let refused = answer.refusal(503);
-    assert!(
-        refused
-            .header("Retry-After")
-            .is_some_and(|seconds| seconds.parse::<u64>().is_ok()),
-        "{refused}"
-    );
-    assert!(
-        refused.text().to_lowercase().contains("surface"),
-        "does not say that it may surface: {refused}"
-    );
+    assert!(refused.header("Retry-After").is_some_and(|seconds| seconds.parse::<u64>().is_ok()), "{refused}");
+    assert!(refused.text().to_lowercase().contains("surface"), "does not say that it may surface: {refused}");
 }
 
 fn hash(client: &mut Client) -> Value {
@@ -62,20 +54,13 @@ fn the_walk_through_on_three_nodes() {
     let url = |index: usize| format!("http://127.0.0.1:{}", ports[index]);
     let start = |index: usize| {
         let peers: Vec<String> = others(3, &[index]).into_iter().map(url).collect();
-        Plan::new(&["--pingfreq=10", "--timeout=15"])
-            .port(ports[index])
-            .flag("--peers", peers.join(","))
-            .spawn()
+        Plan::new(&["--pingfreq=10", "--timeout=15"]).port(ports[index]).flag("--peers", peers.join(",")).spawn()
     };
     let mut nodes = [start(0), start(1), start(2)];
     nodes.iter_mut().for_each(|node| node.await_ready());
 
     assert_eq!(nodes[0].get("/ping").expect(200).json()["message"], "pong");
-    let stored = nodes[0]
-        .client()
-        .post("/store", &json!({"key": "hello", "value": "world"}))
-        .expect(201)
-        .json();
+    let stored = nodes[0].client().post("/store", &json!({"key": "hello", "value": "world"})).expect(201).json();
     assert!(stored["replicas"]["acked"].as_u64() >= Some(2), "{stored}");
     let asked = |key: &str| Request::new("GET", "/store/key").json(&json!({"key": key}));
     for node in &nodes {
@@ -83,25 +68,16 @@ fn the_walk_through_on_three_nodes() {
         let missing = node.client().send(&asked("missing")).expect(404).json();
         assert_eq!(missing["error"], "Key not found");
     }
-    nodes[1]
-        .client()
-        .post("/store", &json!({"key": "hello", "value": "updated"}))
-        .expect(200);
+    nodes[1].client().post("/store", &json!({"key": "hello", "value": "updated"})).expect(200);
     for node in &nodes {
-        assert_eq!(
-            node.client().send(&asked("hello")).expect(200).json()["value"],
-            "updated"
-        );
+        assert_eq!(node.client().send(&asked("hello")).expect(200).json()["value"], "updated");
     }
     eventually("three equal hashes", SOON, || {
         let hashes: Vec<Value> = nodes.iter().map(|node| hash(&mut node.client())).collect();
         let equal = hashes.iter().all(|told| *told == hashes[0] && told["keys"] == 1);
         equal.then_some(()).ok_or(format!("{hashes:?}"))
     });
-    nodes[2]
-        .client()
-        .send(&Request::new("DELETE", "/store/key").json(&json!({"key": "hello"})))
-        .expect(200);
+    nodes[2].client().send(&Request::new("DELETE", "/store/key").json(&json!({"key": "hello"}))).expect(200);
     for node in &nodes {
         node.client().send(&asked("hello")).expect(404);
     }
@@ -115,12 +91,7 @@ fn peers_may_be_written_carelessly() {
     let careless = format!(" http://{other}/ , {other},http://{own}/,{own}");
     let first = Plan::new(&["--memory", "--peers", &careless]).port(ports[0]).start();
     let members = first.get("/ring").expect(200).json()["members"].clone();
-    let urls: BTreeSet<&str> = members
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|m| m["url"].as_str().unwrap())
-        .collect();
+    let urls: BTreeSet<&str> = members.as_array().unwrap().iter().map(|m| m["url"].as_str().unwrap()).collect();
     assert_eq!(urls.len(), 2, "{members}");
     assert!(urls.contains(format!("http://{other}").as_str()), "{members}");
 }
@@ -132,19 +103,11 @@ fn any_node_takes_any_key_and_answers_for_it() {
         let key = format!("any{number}");
         cluster.client(number % 5).put(&kv(&key), key.clone()).expect(201);
         for index in 0..5 {
-            assert_eq!(
-                cluster.client(index).get(&kv(&key)).expect(200).text(),
-                key,
-                "node {index}"
-            );
+            assert_eq!(cluster.client(index).get(&kv(&key)).expect(200).text(), key, "node {index}");
         }
         cluster.client((number + 1) % 5).put(&kv(&key), "updated").expect(204);
         for index in 0..5 {
-            assert_eq!(
-                cluster.client(index).get(&kv(&key)).expect(200).text(),
-                "updated",
-                "node {index}"
-            );
+            assert_eq!(cluster.client(index).get(&kv(&key)).expect(200).text(), "updated", "node {index}");
         }
         cluster.client((number + 2) % 5).delete(&kv(&key)).expect(204);
         for index in 0..5 {
@@ -159,66 +122,39 @@ fn with_five_nodes_and_three_replicas_each_key_is_on_exactly_its_owners() {
     let mut load = [0; 5];
     for number in 0..60 {
         let key = format!("placed{number}");
-        let stored = cluster
-            .client(number % 5)
-            .put(&format!("{}?w=3", kv(&key)), "v")
-            .expect(201);
+        let stored = cluster.client(number % 5).put(&format!("{}?w=3", kv(&key)), "v").expect(201);
         assert_acked(&stored, 3, 3);
         let owners = cluster.owners(&key);
-        assert_eq!(
-            owners.iter().collect::<BTreeSet<_>>().len(),
-            3,
-            "three different owners of {key}: {owners:?}"
-        );
+        assert_eq!(owners.iter().collect::<BTreeSet<_>>().len(), 3, "three different owners of {key}: {owners:?}");
         for index in 0..5 {
             let held = cluster.held_by(index, &key).is_some();
-            assert_eq!(
-                held,
-                owners.contains(&index),
-                "{key} on node {index}, owners {owners:?}"
-            );
+            assert_eq!(held, owners.contains(&index), "{key} on node {index}, owners {owners:?}");
         }
         owners.iter().for_each(|owner| load[*owner] += 1);
     }
     assert!(load.iter().all(|keys| *keys > 0), "every node has its share: {load:?}");
-    let counted: Vec<u64> = (0..5)
-        .map(|index| hash(&mut cluster.client(index))["keys"].as_u64().unwrap())
-        .collect();
+    let counted: Vec<u64> = (0..5).map(|index| hash(&mut cluster.client(index))["keys"].as_u64().unwrap()).collect();
     assert_eq!(counted, load, "keys counted where they are owned");
 }
 
 #[test]
 fn all_nodes_agree_on_the_ring() {
     let cluster = Cluster::start(5, &["--memory", "--replicas", "3"]);
-    let rings: Vec<Value> = (0..5)
-        .map(|index| cluster.client(index).get("/ring").expect(200).json())
-        .collect();
+    let rings: Vec<Value> = (0..5).map(|index| cluster.client(index).get("/ring").expect(200).json()).collect();
     let shares = |ring: &Value| -> Vec<f64> {
-        ring["members"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|member| member["share"].as_f64().unwrap())
-            .collect()
+        ring["members"].as_array().unwrap().iter().map(|member| member["share"].as_f64().unwrap()).collect()
     };
     for ring in &rings {
         let shares = shares(ring);
         assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{shares:?}");
-        assert!(
-            shares.iter().all(|share| *share <= 1.10 / 5.0),
-            "none above 1.10 of the mean: {shares:?}"
-        );
+        assert!(shares.iter().all(|share| *share <= 1.10 / 5.0), "none above 1.10 of the mean: {shares:?}");
     }
     for number in 0..50 {
         let key = format!("where{number}");
         let told: BTreeSet<Vec<usize>> = (0..5).map(|teller| cluster.owners_as_told_by(teller, &key)).collect();
         assert_eq!(told.len(), 1, "one opinion about {key}: {told:?}");
         let place = cluster.client(0).get(&format!("/ring?key={key}")).json();
-        assert_eq!(
-            place["stand_ins"].as_array().map(Vec::len),
-            Some(2),
-            "the others, in order: {place}"
-        );
+        assert_eq!(place["stand_ins"].as_array().map(Vec::len), Some(2), "the others, in order: {place}");
     }
 }
 
@@ -227,10 +163,7 @@ fn three_nodes_with_everything_have_one_hash() {
     let cluster = Cluster::start(3, &["--memory"]);
     for number in 0..50 {
         // In another order and through another node for each key.
-        cluster
-            .client(number % 3)
-            .put(&format!("/kv/k{}?w=3", number * 7 % 50), "v")
-            .expect(201);
+        cluster.client(number % 3).put(&format!("/kv/k{}?w=3", number * 7 % 50), "v").expect(201);
     }
     cluster.client(0).delete("/kv/k7?w=3").expect(204);
     let hashes: Vec<Value> = (0..3).map(|index| hash(&mut cluster.client(index))).collect();
@@ -247,23 +180,14 @@ fn a_write_waits_for_as_many_owners_as_it_asks_for() {
     let cluster = Cluster::start(3, &["--memory"]);
     for wanted in 1..=3u64 {
         let key = format!("w{wanted}");
-        let stored = cluster
-            .client(0)
-            .put(&format!("{}?w={wanted}", kv(&key)), "v")
-            .expect(201);
+        let stored = cluster.client(0).put(&format!("{}?w={wanted}", kv(&key)), "v").expect(201);
         assert!(replicas(&stored)["acked"] >= wanted, "{stored}");
         for asked in 1..=3 {
             let read = cluster.client(1).get(&format!("{}?r={asked}", kv(&key)));
             // One owner asked may be the one that has not heard of it yet, unless all had to.
-            assert!(
-                read.status == 200 || wanted + asked <= 3,
-                "w={wanted} r={asked}: {read}"
-            );
+            assert!(read.status == 200 || wanted + asked <= 3, "w={wanted} r={asked}: {read}");
         }
-        cluster
-            .client(2)
-            .delete(&format!("{}?w={wanted}", kv(&key)))
-            .expect(204);
+        cluster.client(2).delete(&format!("{}?w={wanted}", kv(&key))).expect(204);
     }
     cluster.client(0).put("/kv/a?w=4", "v").refusal(400);
     cluster.client(0).get("/kv/a?r=4").refusal(400);
@@ -275,37 +199,21 @@ fn writes_that_read_the_same_on_different_nodes_become_siblings_everywhere() {
     cluster.client(0).put("/kv/a?w=3", "0").expect(201);
     let context = cluster.client(0).get("/kv/a").must("Kringle-Context").to_owned();
     for (index, value) in ["left", "right", "third"].iter().enumerate() {
-        let request = Request::new("PUT", "/kv/a?w=3")
-            .header("Kringle-Context", context.as_str())
-            .body(*value);
+        let request = Request::new("PUT", "/kv/a?w=3").header("Kringle-Context", context.as_str()).body(*value);
         cluster.client(index).send(&request).expect(204);
     }
     for index in 0..3 {
         let listed = cluster.client(index).get("/kv/a?siblings=1&r=3").expect(200).json();
-        let values: BTreeSet<&str> = listed["siblings"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|sibling| sibling["value"].as_str().unwrap())
-            .collect();
-        assert_eq!(
-            values,
-            BTreeSet::from(["left", "right", "third"]),
-            "node {index}: {listed}"
-        );
+        let values: BTreeSet<&str> =
+            listed["siblings"].as_array().unwrap().iter().map(|sibling| sibling["value"].as_str().unwrap()).collect();
+        assert_eq!(values, BTreeSet::from(["left", "right", "third"]), "node {index}: {listed}");
     }
     let context = cluster.client(2).get("/kv/a").must("Kringle-Context").to_owned();
-    let merge = Request::new("PUT", "/kv/a?w=3")
-        .header("Kringle-Context", context)
-        .body("merged");
+    let merge = Request::new("PUT", "/kv/a?w=3").header("Kringle-Context", context).body("merged");
     cluster.client(1).send(&merge).expect(204);
     for index in 0..3 {
         let read = cluster.client(index).get("/kv/a").expect(200);
-        assert_eq!(
-            (read.text().as_str(), read.must("Kringle-Siblings")),
-            ("merged", "1"),
-            "node {index}"
-        );
+        assert_eq!((read.text().as_str(), read.must("Kringle-Siblings")), ("merged", "1"), "node {index}");
     }
 }
 
@@ -316,16 +224,8 @@ fn one_simple_client_reads_its_own_writes_wherever_it_goes() {
     for round in 0..200 {
         clients[round % 3].put("/kv/counter", round.to_string());
         let read = clients[(round + 1) % 3].get("/kv/counter").expect(200);
-        assert_eq!(
-            read.text(),
-            round.to_string(),
-            "a majority wrote it, a majority is asked"
-        );
-        assert_eq!(
-            read.must("Kringle-Siblings"),
-            "1",
-            "a plain write covers what was there: {read}"
-        );
+        assert_eq!(read.text(), round.to_string(), "a majority wrote it, a majority is asked");
+        assert_eq!(read.must("Kringle-Siblings"), "1", "a plain write covers what was there: {read}");
     }
 }
 
@@ -362,23 +262,12 @@ fn with_two_owners_dead_writes_say_that_one_has_them() {
     let mut client = cluster.client(0);
     assert_acked(&client.put("/kv/new", "v").expect(202), 3, 1);
     assert_acked(&client.put("/kv/before", "w").expect(202), 3, 1);
-    let stored = client
-        .post("/store", &json!({"key": "json", "value": "v"}))
-        .expect(202)
-        .json();
-    assert_eq!(
-        (&stored["replicas"]["wanted"], &stored["replicas"]["acked"]),
-        (&json!(3), &json!(1)),
-        "{stored}"
-    );
+    let stored = client.post("/store", &json!({"key": "json", "value": "v"})).expect(202).json();
+    assert_eq!((&stored["replicas"]["wanted"], &stored["replicas"]["acked"]), (&json!(3), &json!(1)), "{stored}");
     client.put("/kv/before?w=1", "x").expect(204);
     assert_unknown(client.put("/kv/before?w=2", "y"));
     assert_unknown(client.delete("/kv/before?w=2"));
-    assert_eq!(
-        client.get("/kv/new").expect(200).text(),
-        "v",
-        "as many owners as can be reached"
-    );
+    assert_eq!(client.get("/kv/new").expect(200).text(), "v", "as many owners as can be reached");
     client.get("/kv/new?r=1").expect(200);
     client.get("/kv/new?r=2").refusal(503);
     client.delete("/kv/new").expect(202);
@@ -400,10 +289,7 @@ fn in_async_mode_one_owner_is_enough() {
 fn a_node_that_died_comes_back_with_what_it_acknowledged() {
     let mut cluster = Cluster::start(3, &["--timeout", "2"]);
     for number in 0..30 {
-        cluster
-            .client(number % 3)
-            .put(&format!("/kv/k{number}?w=3"), number.to_string())
-            .expect(201);
+        cluster.client(number % 3).put(&format!("/kv/k{number}?w=3"), number.to_string()).expect(201);
     }
     for victim in 0..3 {
         cluster.nodes[victim].kill();
@@ -469,11 +355,7 @@ fn with_both_peers_hung_writes_return_within_the_timeout() {
         assert_acked(&stored, 3, 1);
         assert!(stored.took < timeout + SLACK, "write {number} took {:?}", stored.took);
         let read = client.get("/kv/a").expect(200);
-        assert!(
-            read.text() == "v" && read.took < timeout + SLACK,
-            "read {number} took {:?}",
-            read.took
-        );
+        assert!(read.text() == "v" && read.took < timeout + SLACK, "read {number} took {:?}", read.took);
     }
     let refused = client.put("/kv/a?w=2", "w");
     assert!(refused.took < timeout + SLACK, "refused after {:?}", refused.took);
@@ -483,9 +365,7 @@ fn with_both_peers_hung_writes_return_within_the_timeout() {
     cluster.fault(2, Fault::Pass);
     eventually("a majority again", SOON, || {
         let stored = client.put("/kv/healed", "v");
-        matches!(stored.status, 201 | 204)
-            .then_some(())
-            .ok_or(stored.to_string())
+        matches!(stored.status, 201 | 204).then_some(()).ok_or(stored.to_string())
     });
 }
 
@@ -505,9 +385,7 @@ fn frozen_processes_are_no_worse_than_a_hung_network() {
     cluster.nodes[2].resume();
     eventually("a majority again", SOON, || {
         let stored = client.put("/kv/healed", "v");
-        matches!(stored.status, 201 | 204)
-            .then_some(())
-            .ok_or(stored.to_string())
+        matches!(stored.status, 201 | 204).then_some(()).ok_or(stored.to_string())
     });
 }
 
@@ -535,9 +413,7 @@ fn an_answer_that_never_arrives_whole_does_not_count() {
         cluster.fault(2, Fault::Pass);
         eventually("a majority again", SOON, || {
             let stored = client.put("/kv/healed", number.to_string());
-            matches!(stored.status, 201 | 204)
-                .then_some(())
-                .ok_or(format!("after {fault:?}: {stored}"))
+            matches!(stored.status, 201 | 204).then_some(()).ok_or(format!("after {fault:?}: {stored}"))
         });
     }
 }
@@ -546,12 +422,10 @@ fn an_answer_that_never_arrives_whole_does_not_count() {
 fn a_hung_peer_leaves_the_keys_of_others_alone() {
     let cluster = Cluster::behind_proxies(5, &["--memory", "--timeout", "2"]);
     let hung = 4;
-    let elsewhere: Vec<String> = (0..10)
-        .map(|batch| cluster.key_where(&format!("else{batch}-"), |owners| !owners.contains(&hung)))
-        .collect();
-    let touched: Vec<String> = (0..4)
-        .map(|batch| cluster.key_where(&format!("hung{batch}-"), |owners| owners.contains(&hung)))
-        .collect();
+    let elsewhere: Vec<String> =
+        (0..10).map(|batch| cluster.key_where(&format!("else{batch}-"), |owners| !owners.contains(&hung))).collect();
+    let touched: Vec<String> =
+        (0..4).map(|batch| cluster.key_where(&format!("hung{batch}-"), |owners| owners.contains(&hung))).collect();
     let measure = |cluster: &Cluster| -> Vec<Duration> {
         let mut client = cluster.client(0);
         let writes = (0..300).map(|number| &elsewhere[number % elsewhere.len()]);
@@ -583,23 +457,11 @@ fn a_hung_peer_leaves_the_keys_of_others_alone() {
     let mut calm = beside(&|| measure(&cluster));
     cluster.fault(hung, Fault::Hang);
     let mut hard = beside(&|| measure(&cluster));
-    let (calm, hard) = (
-        (quantile(&mut calm, 0.5), quantile(&mut calm, 0.99)),
-        (quantile(&mut hard, 0.5), quantile(&mut hard, 0.99)),
-    );
+    let (calm, hard) =
+        ((quantile(&mut calm, 0.5), quantile(&mut calm, 0.99)), (quantile(&mut hard, 0.5), quantile(&mut hard, 0.99)));
     eprintln!("p50, p99 beside a healthy peer {calm:?}, beside a hung one {hard:?}");
-    assert!(
-        hard.0 < calm.0 * 3 + Duration::from_millis(10),
-        "median {:?}, was {:?}",
-        hard.0,
-        calm.0
-    );
-    assert!(
-        hard.1 < calm.1 * 3 + Duration::from_millis(100),
-        "p99 {:?}, was {:?}",
-        hard.1,
-        calm.1
-    );
+    assert!(hard.0 < calm.0 * 3 + Duration::from_millis(10), "median {:?}, was {:?}", hard.0, calm.0);
+    assert!(hard.1 < calm.1 * 3 + Duration::from_millis(100), "p99 {:?}, was {:?}", hard.1, calm.1);
 }
 
 #[test]
@@ -625,10 +487,7 @@ fn nothing_queues_without_bound_for_a_hung_peer() {
         pushed += 20 * VALUE_BYTES as u64;
     }
     let grown = cluster.nodes[0].resident_bytes().saturating_sub(before);
-    assert!(
-        grown < pushed / 3 + (48 << 20),
-        "{grown} bytes more in memory after {pushed} written past a hung peer"
-    );
+    assert!(grown < pushed / 3 + (48 << 20), "{grown} bytes more in memory after {pushed} written past a hung peer");
 }
 
 #[test]
@@ -664,15 +523,9 @@ fn acknowledged_writes_survive_a_network_that_misbehaves() {
     {
         let victim = number % 3;
         cluster.fault(victim, fault);
-        let addresses: Vec<String> = others(3, &[victim])
-            .into_iter()
-            .map(|index| cluster.nodes[index].address())
-            .collect();
-        let workload = Workload {
-            writers: 2,
-            name: format!("f{number}-"),
-            ..Workload::default()
-        };
+        let addresses: Vec<String> =
+            others(3, &[victim]).into_iter().map(|index| cluster.nodes[index].address()).collect();
+        let workload = Workload { writers: 2, name: format!("f{number}-"), ..Workload::default() };
         let load = Load::start(&addresses, &workload, &mut rng);
         load.await_more(100, Duration::from_secs(30));
         cluster.fault(victim, Fault::Pass);

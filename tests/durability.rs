@@ -36,23 +36,14 @@ fn newest_segment(data: &Path) -> (PathBuf, usize) {
         .expect("the log's folder")
         .map(|entry| entry.expect("an entry").path())
         .filter(|path| path.is_file())
-        .map(|path| {
-            (
-                path.metadata().and_then(|meta| meta.modified()).expect("its time"),
-                path,
-            )
-        })
+        .map(|path| (path.metadata().and_then(|meta| meta.modified()).expect("its time"), path))
         .collect();
     segments.sort();
     let written = |path: PathBuf| {
         let bytes = std::fs::read(&path).expect("the segment");
         Some((path, bytes.iter().rposition(|byte| *byte != 0)? + 1))
     };
-    segments
-        .into_iter()
-        .rev()
-        .find_map(|(_, path)| written(path))
-        .expect("a segment with something in it")
+    segments.into_iter().rev().find_map(|(_, path)| written(path)).expect("a segment with something in it")
 }
 
 /// Writes keys one after another; each is acknowledged before the next is sent.
@@ -83,19 +74,17 @@ fn every_acknowledged_write_survives_ten_kills_under_load() {
     let mut node = Node::on_disk();
     let mut history = History::default();
     for round in 0..if thorough() { 50 } else { 10 } {
-        let workload = Workload {
-            name: format!("r{round}-"),
-            value_bytes: 300,
-            ..Workload::default()
-        };
+        let workload = Workload { name: format!("r{round}-"), value_bytes: 300, ..Workload::default() };
         let load = Load::start(&[node.address()], &workload, &mut rng);
         load.await_more(1, Duration::from_secs(10));
         std::thread::sleep(Duration::from_millis(rng.random_range(0..400)));
         node.kill();
-        history.absorb(load.finish());
+        let written = load.finish();
         node.restart();
-        history.verify(&mut node.client());
+        written.verify(&mut node.client());
+        history.absorb(written);
     }
+    history.verify(&mut node.client());
     assert!(history.count(Outcome::Acknowledged) >= 100, "a load worth the name");
 }
 
@@ -122,16 +111,8 @@ fn a_write_that_was_deleted_or_replaced_stays_so_after_a_kill() {
     client.put("/kv/replaced", "old").expect(201);
     let context = client.get("/kv/replaced").must("Kringle-Context").to_owned();
     client.delete("/kv/deleted").expect(204);
-    client
-        .send(
-            &Request::new("PUT", "/kv/replaced")
-                .header("Content-Type", "image/x-test")
-                .body("new"),
-        )
-        .expect(204);
-    let sibling = Request::new("PUT", "/kv/replaced")
-        .header("Kringle-Context", context)
-        .body("sibling");
+    client.send(&Request::new("PUT", "/kv/replaced").header("Content-Type", "image/x-test").body("new")).expect(204);
+    let sibling = Request::new("PUT", "/kv/replaced").header("Kringle-Context", context).body("sibling");
     client.send(&sibling).expect(204);
     let read = client.get("/kv/replaced").expect(200);
     let hash = client.get("/store/hash").json();
@@ -149,9 +130,7 @@ fn a_write_that_was_deleted_or_replaced_stays_so_after_a_kill() {
         (told == hash).then_some(()).ok_or(format!("{told}, was {hash}"))
     });
     // A context handed out before the kill still covers what it covered.
-    let merge = Request::new("PUT", "/kv/replaced")
-        .header("Kringle-Context", read.must("Kringle-Context"))
-        .body("m");
+    let merge = Request::new("PUT", "/kv/replaced").header("Kringle-Context", read.must("Kringle-Context")).body("m");
     client.send(&merge).expect(204);
     assert_eq!(client.get("/kv/replaced").must("Kringle-Siblings"), "1");
 }
@@ -205,14 +184,8 @@ fn a_request_under_way_is_answered_before_the_node_stops() {
     let mut under_way: Vec<_> = (0..8)
         .map(|number| {
             let mut stream = connect(&node.address(), STOP_LIMIT).expect("a connection");
-            let head = format!(
-                "PUT /kv/u{number} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            stream
-                .write_all(head.as_bytes())
-                .and_then(|()| stream.write_all(&body[..body.len() / 2]))
-                .expect("a half");
+            let head = format!("PUT /kv/u{number} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+            stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body[..body.len() / 2])).expect("a half");
             stream
         })
         .collect();
@@ -227,9 +200,7 @@ fn a_request_under_way_is_answered_before_the_node_stops() {
     for (number, stream) in under_way.iter_mut().enumerate() {
         stream.write_all(&body[body.len() / 2..]).expect("the other half");
         let mut status = [0; 12];
-        stream
-            .read_exact(&mut status)
-            .unwrap_or_else(|error| panic!("request {number} was cut: {error}"));
+        stream.read_exact(&mut status).unwrap_or_else(|error| panic!("request {number} was cut: {error}"));
         assert_eq!(&status, b"HTTP/1.1 201", "request {number}");
     }
     drop(under_way);
@@ -246,19 +217,13 @@ fn a_stop_under_load_cuts_no_answer_and_loses_nothing() {
     let mut rng = support::seeded("a stop under load");
     let mut node = Node::on_disk();
     for round in 0..3 {
-        let workload = Workload {
-            name: format!("r{round}-"),
-            ..Workload::default()
-        };
+        let workload = Workload { name: format!("r{round}-"), ..Workload::default() };
         let load = Load::start(&[node.address()], &workload, &mut rng);
         load.await_more(100, Duration::from_secs(20));
         let status = node.stop(STOP_LIMIT);
         let history = load.finish();
         assert_eq!(status.code(), Some(0));
-        let cut: Vec<_> = history
-            .writes()
-            .filter(|write| write.said.contains("cut short"))
-            .collect();
+        let cut: Vec<_> = history.writes().filter(|write| write.said.contains("cut short")).collect();
         assert!(cut.is_empty(), "answers cut in the middle: {cut:?}");
         node.restart();
         history.verify(&mut node.client());
@@ -291,9 +256,7 @@ fn with_100_000_keys_a_clean_restart_serves_within_a_second() {
             let mut client = node.client();
             scope.spawn(move || {
                 for number in (connection..KEYS).step_by(CONNECTIONS) {
-                    client
-                        .put(&format!("/kv/key{number}"), format!("{number:0100}"))
-                        .expect(201);
+                    client.put(&format!("/kv/key{number}"), format!("{number:0100}")).expect(201);
                 }
             });
         }
@@ -314,10 +277,7 @@ fn with_100_000_keys_a_clean_restart_serves_within_a_second() {
     assert!(took < limit, "served after {took:?}");
     node.await_ready();
     for number in (0..KEYS).step_by(997) {
-        assert_eq!(
-            client.get(&format!("/kv/key{number}")).expect(200).text(),
-            format!("{number:0100}")
-        );
+        assert_eq!(client.get(&format!("/kv/key{number}")).expect(200).text(), format!("{number:0100}"));
     }
     eventually("all keys are counted", Duration::from_secs(30), || {
         let keys = client.get("/store/hash").json()["keys"].as_u64();
@@ -342,11 +302,7 @@ fn by_default_the_folder_is_named_after_the_port() {
     let place = TempDir::new().unwrap();
     // The shell only changes the folder; it becomes the node.
     let script = format!("cd {} && exec \"$0\" --port {port}", place.path().display());
-    let node = Plan::new(&[])
-        .port(port)
-        .data(Path::new("ignored"))
-        .under(["sh", "-c", &script])
-        .start();
+    let node = Plan::new(&[]).port(port).data(Path::new("ignored")).under(["sh", "-c", &script]).start();
     node.put("/kv/a", "v").expect(201);
     assert!(place.path().join(format!("data/{port}")).is_dir());
 }
@@ -379,14 +335,7 @@ fn a_folder_of_another_cluster_is_refused_and_left_alone() {
     let pairs = write_in_order(&node, "k", 10);
     assert_eq!(node.stop(STOP_LIMIT).code(), Some(0));
     let place = TempDir::new().unwrap();
-    let words = [
-        "--port",
-        "0",
-        "--cluster",
-        "other",
-        "--data",
-        node.data().to_str().unwrap(),
-    ];
+    let words = ["--port", "0", "--cluster", "other", "--data", node.data().to_str().unwrap()];
     let line = refused(place.path(), &words, &[]).with_one_line(1);
     assert!(line.to_lowercase().contains("cluster"), "says what is wrong: {line}");
     node.restart();
@@ -399,12 +348,8 @@ fn a_folder_of_another_format_is_refused_and_never_wiped() {
     let pairs = write_in_order(&node, "k", 10);
     assert_eq!(node.stop(STOP_LIMIT).code(), Some(0));
     let small = |entry: &std::fs::DirEntry| entry.metadata().is_ok_and(|meta| meta.is_file() && meta.len() > 0);
-    let names: Vec<_> = std::fs::read_dir(node.data())
-        .unwrap()
-        .flatten()
-        .filter(small)
-        .map(|entry| entry.file_name())
-        .collect();
+    let names: Vec<_> =
+        std::fs::read_dir(node.data()).unwrap().flatten().filter(small).map(|entry| entry.file_name()).collect();
     assert!(!names.is_empty(), "the folder says what it is in a file of its own");
     let mut refusals = 0;
     for name in &names {
@@ -446,12 +391,7 @@ fn an_unusable_folder_or_port_ends_the_start_with_one_line() {
     let line = refused(place.path(), &["--memory", "--port", &port], &[]).with_one_line(1);
     assert!(line.contains(&port), "says which port: {line}");
     // An address of documentation: on no machine.
-    refused(
-        place.path(),
-        &["--memory", "--insecure", "--host", "192.0.2.1", "--port", "0"],
-        &[],
-    )
-    .with_one_line(1);
+    refused(place.path(), &["--memory", "--insecure", "--host", "192.0.2.1", "--port", "0"], &[]).with_one_line(1);
 }
 
 #[test]
@@ -516,11 +456,7 @@ fn bad_settings_end_the_start_with_one_line() {
         let line = result.with_one_line(2);
         assert!(line.len() < 400, "{shown}");
     }
-    for (name, value) in [
-        ("KRINGLE_PORT", "x"),
-        ("KRINGLE_MODE", "best"),
-        ("KRINGLE_TIMEOUT", "0"),
-    ] {
+    for (name, value) in [("KRINGLE_PORT", "x"), ("KRINGLE_MODE", "best"), ("KRINGLE_TIMEOUT", "0")] {
         refused(place.path(), &["--memory"], &[(name, value)]).with_one_line(2);
     }
     let open = refused(place.path(), &["--memory", "--host", "0.0.0.0"], &[]).with_one_line(2);
@@ -533,11 +469,7 @@ fn bad_settings_end_the_start_with_one_line() {
 fn a_stopped_node_no_longer_listens() {
     let mut node = Node::in_memory();
     assert_eq!(node.stop(STOP_LIMIT).code(), Some(0));
-    assert!(
-        Client::new(&node.address())
-            .try_send(&Request::new("GET", "/ping"))
-            .is_err()
-    );
+    assert!(Client::new(&node.address()).try_send(&Request::new("GET", "/ping")).is_err());
     // What was connected while it ran is closed too.
     node.restart();
     let mut kept = connect(&node.address(), STOP_LIMIT).expect("a connection");

@@ -60,9 +60,7 @@ fn a_head_request_has_no_body_whatever_its_headers_say() {
 fn an_answer_cut_short_is_an_error() {
     let proxy = Proxy::before(&scripted(OK));
     proxy.set(Fault::Cut(Way::FromNode, OK.len() as u64 - 1));
-    let error = Client::new(&proxy.address())
-        .try_send(&Request::new("GET", "/"))
-        .unwrap_err();
+    let error = Client::new(&proxy.address()).try_send(&Request::new("GET", "/")).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof, "{error}");
     proxy.set(Fault::Pass);
     Client::new(&proxy.address()).get("/").expect(200);
@@ -74,10 +72,7 @@ fn a_hanging_proxy_answers_nothing_until_it_is_healed() {
     let mut kept = Client::new(&proxy.address()).within(Duration::from_millis(300));
     kept.get("/").expect(200);
     proxy.set(Fault::Hang);
-    for client in [
-        &mut kept,
-        &mut Client::new(&proxy.address()).within(Duration::from_millis(300)),
-    ] {
+    for client in [&mut kept, &mut Client::new(&proxy.address()).within(Duration::from_millis(300))] {
         let error = client.try_send(&Request::new("GET", "/")).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
     }
@@ -92,19 +87,16 @@ fn a_refusing_proxy_cannot_be_connected_to() {
     for _ in 0..3 {
         kept.get("/").expect(200);
         proxy.set(Fault::Refuse);
-        support::eventually(
-            "connecting fails",
-            Duration::from_secs(5),
-            || match std::net::TcpStream::connect(proxy.address()) {
+        support::eventually("connecting fails", Duration::from_secs(5), || {
+            match std::net::TcpStream::connect(proxy.address()) {
                 Ok(_) => Err("still accepted".into()),
                 Err(_) => Ok(()),
-            },
-        );
+            }
+        });
         kept.try_send(&Request::new("GET", "/")).unwrap_err();
         proxy.set(Fault::Pass);
         support::eventually("connecting works", Duration::from_secs(5), || {
-            kept.try_send(&Request::new("GET", "/"))
-                .map_err(|error| error.to_string())
+            kept.try_send(&Request::new("GET", "/")).map_err(|error| error.to_string())
         });
     }
 }
@@ -131,9 +123,7 @@ fn a_request_with_an_early_answer_is_not_sent_to_its_end() {
     let server = std::thread::spawn(move || {
         let mut stream = listener.accept().unwrap().0;
         stream.read_exact(&mut [0; 100]).unwrap();
-        stream
-            .write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n").unwrap();
         // Reading on until the client notices: a server that closes with unread bytes resets the connection.
         std::io::copy(&mut stream, &mut std::io::sink()).unwrap_or(0)
     });
@@ -150,13 +140,7 @@ fn reserved_ports_differ() {
 
 #[test]
 fn base64_is_the_standard_one() {
-    for (bytes, text) in [
-        ("", ""),
-        ("f", "Zg=="),
-        ("fo", "Zm8="),
-        ("foo", "Zm9v"),
-        ("foob", "Zm9vYg=="),
-    ] {
+    for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
         assert_eq!(support::base64(bytes.as_bytes()), text);
     }
     assert_eq!(support::base64(&[0xff, 0xfe, 0x00]), "//4A");
@@ -190,11 +174,7 @@ fn the_checker_accepts_what_the_contract_allows_and_nothing_else() {
         ("", None),
     ];
     for (outcomes, read) in allowed {
-        assert_eq!(
-            judge(&history(outcomes), read, &[Outcome::Acknowledged]),
-            Ok(()),
-            "{outcomes} {read:?}"
-        );
+        assert_eq!(judge(&history(outcomes), read, &[Outcome::Acknowledged]), Ok(()), "{outcomes} {read:?}");
     }
     let forbidden = [
         ("a", None),
@@ -206,19 +186,9 @@ fn the_checker_accepts_what_the_contract_allows_and_nothing_else() {
         ("u", Some("9")),
     ];
     for (outcomes, read) in forbidden {
-        assert!(
-            judge(&history(outcomes), read, &[Outcome::Acknowledged]).is_err(),
-            "{outcomes} {read:?}"
-        );
+        assert!(judge(&history(outcomes), read, &[Outcome::Acknowledged]).is_err(), "{outcomes} {read:?}");
     }
     let all = [Outcome::Acknowledged, Outcome::Thin];
-    assert!(
-        judge(&history("at"), Some("0"), &all).is_err(),
-        "a read of every owner finds a thin write"
-    );
-    assert_eq!(
-        judge(&history("at"), Some("0"), &all[..1]),
-        Ok(()),
-        "a read of some need not"
-    );
+    assert!(judge(&history("at"), Some("0"), &all).is_err(), "a read of every owner finds a thin write");
+    assert_eq!(judge(&history("at"), Some("0"), &all[..1]), Ok(()), "a read of some need not");
 }

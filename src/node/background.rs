@@ -149,8 +149,8 @@ fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = 
 pub(super) struct Keep {
     /// The store.
     pub(super) store: Arc<LogStore>,
-    /// The digests still to build.
-    pub(super) rebuild: Rebuild,
+    /// The digests still to build, if any.
+    pub(super) rebuild: Option<Rebuild>,
     /// Time between two syncs, for `--durability interval`.
     pub(super) sync_every: Option<Duration>,
 }
@@ -158,10 +158,9 @@ pub(super) struct Keep {
 impl Keep {
     /// Runs until the node stops; then carries everything into the base, so that the next start has nothing to replay.
     pub(super) fn run(self, node: &Shared) {
-        let Keep { store, rebuild, sync_every } = self;
+        let Keep { store, mut rebuild, sync_every } = self;
         // Clients come first: this thread only wants what they leave. Without the right to it, it still works.
         let _ = rustix::process::nice(10);
-        let mut rebuild = Some(rebuild);
         let mut steps = 0u64;
         let (mut last_checkpoint, mut last_sync) = (now(), now());
         while !node.is_stopping() {
@@ -210,7 +209,7 @@ fn build_next(node: &Shared, rebuild: &mut Rebuild) -> bool {
 /// A failing checkpoint loses nothing and is tried again; `watch_health` tells people.
 fn note<T>(result: Result<T, CheckpointError>) {
     if let Err(error) = result {
-        log::debug!(target: "store", "{error}");
+        log::debug!(target: "kringle::store", "{error}");
     }
 }
 

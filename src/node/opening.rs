@@ -90,7 +90,11 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
                 Durability::Interval(every) => Some(every),
                 Durability::Sync | Durability::None => None,
             };
-            let keep = Keep { store: opened.store.clone(), rebuild: opened.rebuild, sync_every: every };
+            let rebuild = (!opened.is_new).then_some(opened.rebuild);
+            if rebuild.is_none() {
+                Partition::all().for_each(|partition| forest.mark_built(partition));
+            }
+            let keep = Keep { store: opened.store.clone(), rebuild, sync_every: every };
             kept =
                 Some(Kept { folder, is_new: opened.is_new, replayed: opened.replayed, damaged: opened.hints_damaged });
             (opened.store, opened.hints, Some(keep))

@@ -64,10 +64,7 @@ impl Key {
         match bytes.len() {
             0 => Err(KeyError::Empty),
             n if n > max => Err(KeyError::TooLong { bytes: n, max }),
-            _ => Ok(Key {
-                position: Position::of(&bytes),
-                bytes,
-            }),
+            _ => Ok(Key { position: Position::of(&bytes), bytes }),
         }
     }
 
@@ -123,22 +120,13 @@ mod tests {
         assert_eq!(Key::new(vec![]).unwrap_err(), KeyError::Empty);
         assert!(Key::new(vec![0]).is_ok());
         assert!(Key::new(vec![b'k'; KEY_BYTES_MAX]).is_ok());
-        assert_eq!(
-            Key::new(vec![0; 4097]).unwrap_err(),
-            KeyError::TooLong { bytes: 4097, max: 4096 }
-        );
-        assert_eq!(
-            Key::within(vec![0; 5], 4).unwrap_err(),
-            KeyError::TooLong { bytes: 5, max: 4 }
-        );
+        assert_eq!(Key::new(vec![0; 4097]).unwrap_err(), KeyError::TooLong { bytes: 4097, max: 4096 });
+        assert_eq!(Key::within(vec![0; 5], 4).unwrap_err(), KeyError::TooLong { bytes: 5, max: 4 });
     }
 
     #[test]
     fn the_position_of_a_key_never_changes() {
         // Placement on disk depends on these bytes: a change here moves every key of every cluster.
-        assert_eq!(
-            Position::of(b"hello").to_string(),
-            "ea8f163db38682925e4491c5e58d4bb3"[..16]
-        );
+        assert_eq!(Position::of(b"hello").to_string(), "ea8f163db38682925e4491c5e58d4bb3"[..16]);
     }
 }

@@ -168,7 +168,7 @@ pub fn open(folder: &Path, options: OpenOptions) -> Result<Opened, OpenError> {
     }
     let damaged = |error: StoreOpenError| OpenError::Store { folder: folder.into(), error };
     let files = Arc::new(RealFiles::open(&folder.join("log")).map_err(io_error(&folder.join("log")))?);
-    let base = FjallBase::open(&folder.join("base"), options.base).map_err(|error| damaged(error.into()))?;
+    let base = open_base(folder, options.base).map_err(|error| damaged(error.into()))?;
     let store_options = LogStoreOptions { salt: identity.salt, seed: options.entropy, ..options.store };
     let (mut store, replayed) = LogStore::open(files, Arc::new(base), store_options).map_err(damaged)?;
     store.lock = Some(lock);
@@ -176,6 +176,22 @@ pub fn open(folder: &Path, options: OpenOptions) -> Result<Opened, OpenError> {
     let unreadable = |error: StoreError| damaged(BaseError(error.to_string().into()).into());
     let (hints, hints_damaged) = HintLedger::scan(&store, options.hint_bytes_max).map_err(unreadable)?;
     Ok(Opened { store: Arc::new(store), identity, is_new, replayed, hints, hints_damaged, rebuild })
+}
+
+/// Opens the base. A new one is made beside its place and moved there whole: a process that dies while it is made
+/// leaves nothing behind that a later start would stumble over.
+fn open_base(folder: &Path, options: FjallOptions) -> Result<FjallBase, BaseError> {
+    let (place, making) = (folder.join("base"), folder.join("base.new"));
+    if !place.exists() {
+        let failed = |error: io::Error| BaseError(error.to_string().into());
+        if making.exists() {
+            std::fs::remove_dir_all(&making).map_err(failed)?;
+        }
+        drop(FjallBase::open(&making, options.clone())?);
+        std::fs::rename(&making, &place).map_err(failed)?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    }
+    FjallBase::open(&place, options)
 }
 
 fn lock(folder: &Path) -> Result<File, OpenError> {

@@ -17,6 +17,8 @@ mod change;
 mod committer;
 #[doc(hidden)]
 pub mod contract;
+#[cfg(test)]
+mod crash;
 #[cfg(feature = "disk")]
 mod disk;
 mod feed;

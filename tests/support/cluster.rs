@@ -31,10 +31,7 @@ impl Cluster {
     fn assemble(count: usize, flags: &[&str], proxied: bool) -> Cluster {
         let ports: Vec<u16> = (0..count).map(|_| reserve_port()).collect();
         let proxies: Vec<Proxy> = match proxied {
-            true => ports
-                .iter()
-                .map(|port| Proxy::before(&format!("127.0.0.1:{port}")))
-                .collect(),
+            true => ports.iter().map(|port| Proxy::before(&format!("127.0.0.1:{port}"))).collect(),
             false => vec![],
         };
         let url = |index: usize| match proxied {
@@ -44,11 +41,7 @@ impl Cluster {
         let plan = |index: usize| {
             let others: Vec<String> = (0..count).filter(|other| *other != index).map(url).collect();
             let plan = Plan::new(flags).port(ports[index]).flag("--peers", others.join(","));
-            if proxied {
-                plan.flag("--advertise", url(index))
-            } else {
-                plan
-            }
+            if proxied { plan.flag("--advertise", url(index)) } else { plan }
         };
         let mut nodes: Vec<Node> = (0..count).map(|index| plan(index).spawn()).collect();
         nodes.iter_mut().for_each(Node::await_ready);
@@ -93,18 +86,10 @@ impl Cluster {
     #[track_caller]
     pub fn owners_as_told_by(&self, teller: usize, key: &str) -> Vec<usize> {
         let mut client = self.client(teller);
-        let members = client.get("/ring").expect(200).json()["members"]
-            .as_array()
-            .expect("members")
-            .clone();
+        let members = client.get("/ring").expect(200).json()["members"].as_array().expect("members").clone();
         let place = client.get(&format!("/ring?key={}", encode(key))).expect(200).json();
-        let owners = place["owners"]
-            .as_array()
-            .unwrap_or_else(|| panic!("no owners in {place}"));
-        owners
-            .iter()
-            .map(|owner| self.index_of(&member(&members, owner)))
-            .collect()
+        let owners = place["owners"].as_array().unwrap_or_else(|| panic!("no owners in {place}"));
+        owners.iter().map(|owner| self.index_of(&member(&members, owner))).collect()
     }
 
     /// The first key of the form `{prefix}{n}` whose owners please `wanted`.
@@ -119,9 +104,7 @@ impl Cluster {
     /// `?local=1`: what this node itself holds under `key`, if anything.
     #[track_caller]
     pub fn held_by(&self, index: usize, key: &str) -> Option<Value> {
-        let answer = self
-            .client(index)
-            .get(&format!("/store/key?key={}&local=1", encode(key)));
+        let answer = self.client(index).get(&format!("/store/key?key={}&local=1", encode(key)));
         assert!(answer.status < 500, "a local read fails: {answer}");
         (answer.status == 200).then(|| answer.json()["value"].clone())
     }
@@ -129,10 +112,7 @@ impl Cluster {
     /// A node that runs and is not frozen or cut off, as far as the kit has been told.
     fn living(&self) -> usize {
         let answers = |node: &Node| {
-            node.client()
-                .within(Duration::from_secs(5))
-                .try_send(&super::http::Request::new("GET", "/ping"))
-                .is_ok()
+            node.client().within(Duration::from_secs(5)).try_send(&super::http::Request::new("GET", "/ping")).is_ok()
         };
         self.nodes.iter().position(answers).expect("a living node")
     }
@@ -151,15 +131,9 @@ impl Cluster {
 fn member(members: &[Value], owner: &Value) -> String {
     let names = |value: &Value| ["id", "name", "url"].map(|field| value[field].clone());
     let same = |candidate: &&Value| match owner.is_object() {
-        true => names(candidate)
-            .iter()
-            .zip(&names(owner))
-            .any(|(a, b)| a == b && !a.is_null()),
+        true => names(candidate).iter().zip(&names(owner)).any(|(a, b)| a == b && !a.is_null()),
         false => names(candidate).contains(owner),
     };
-    let found = members
-        .iter()
-        .find(same)
-        .unwrap_or_else(|| panic!("{owner} is none of {members:?}"));
+    let found = members.iter().find(same).unwrap_or_else(|| panic!("{owner} is none of {members:?}"));
     found["url"].as_str().expect("a member's url").to_owned()
 }

@@ -27,12 +27,7 @@ pub struct Request {
 
 impl Request {
     pub fn new(method: &str, target: impl Into<String>) -> Request {
-        Request {
-            method: method.into(),
-            target: target.into(),
-            headers: vec![],
-            body: vec![],
-        }
+        Request { method: method.into(), target: target.into(), headers: vec![], body: vec![] }
     }
 
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Request {
@@ -80,16 +75,12 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// The header's value; panics where there is none.
     pub fn must(&self, name: &str) -> &str {
-        self.header(name)
-            .unwrap_or_else(|| panic!("no {name} header in {self}"))
+        self.header(name).unwrap_or_else(|| panic!("no {name} header in {self}"))
     }
 
     pub fn text(&self) -> String {
@@ -114,10 +105,7 @@ impl Answer {
         let body: Value =
             serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("an error body that is not JSON: {answer}"));
         for field in ["error", "hint"] {
-            assert!(
-                body[field].as_str().is_some_and(|text| !text.trim().is_empty()),
-                "no {field:?} in {answer}"
-            );
+            assert!(body[field].as_str().is_some_and(|text| !text.trim().is_empty()), "no {field:?} in {answer}");
         }
         answer
     }
@@ -126,13 +114,7 @@ impl Answer {
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = &self.body[..self.body.len().min(600)];
-        write!(
-            f,
-            "{} {:?} {:?}",
-            self.status,
-            self.headers,
-            String::from_utf8_lossy(shown)
-        )
+        write!(f, "{} {:?} {:?}", self.status, self.headers, String::from_utf8_lossy(shown))
     }
 }
 
@@ -147,11 +129,7 @@ pub struct Client {
 impl Client {
     /// `address` is `host:port`. No request takes longer than 30 s unless told otherwise.
     pub fn new(address: &str) -> Client {
-        Client {
-            address: address.into(),
-            limit: Duration::from_secs(30),
-            stream: None,
-        }
+        Client { address: address.into(), limit: Duration::from_secs(30), stream: None }
     }
 
     /// Bounds each request from now on, connecting included.
@@ -287,11 +265,7 @@ fn send(stream: &mut TcpStream, parts: &[&[u8]], deadline: Instant) -> io::Resul
 
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        Err(ErrorKind::TimedOut.into())
-    } else {
-        Ok(left)
-    }
+    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 fn read_by(stream: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
@@ -305,33 +279,18 @@ fn read_by(stream: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> io::
 /// Reads one answer. Its body ends by chunks, by length, or where the other side closes. The second value says
 /// whether the connection may carry another request.
 fn receive(stream: &mut TcpStream, deadline: Instant, started: Instant, bodiless: bool) -> io::Result<(Answer, bool)> {
-    let mut input = Input {
-        stream,
-        deadline,
-        bytes: vec![],
-        at: 0,
-    };
+    let mut input = Input { stream, deadline, bytes: vec![], at: 0 };
     let (status, headers) = loop {
         let (status, headers) = head(&mut input)?;
         if !(100..200).contains(&status) || status == 101 {
             break (status, headers);
         }
     };
-    let mut answer = Answer {
-        status,
-        headers,
-        body: vec![],
-        took: Duration::ZERO,
-    };
-    let mut reusable = !answer
-        .header("Connection")
-        .is_some_and(|value| value.eq_ignore_ascii_case("close"));
+    let mut answer = Answer { status, headers, body: vec![], took: Duration::ZERO };
+    let mut reusable = !answer.header("Connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
     if bodiless || matches!(status, 204 | 304) {
         // Its headers may speak of a body; there is none.
-    } else if answer
-        .header("Transfer-Encoding")
-        .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
-    {
+    } else if answer.header("Transfer-Encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
         loop {
             let line = input.line()?;
             let size = usize::from_str_radix(line.split(';').next().unwrap_or("").trim(), 16)
@@ -346,9 +305,7 @@ fn receive(stream: &mut TcpStream, deadline: Instant, started: Instant, bodiless
             }
         }
     } else if let Some(length) = answer.header("Content-Length") {
-        let length = length
-            .parse()
-            .map_err(|_| malformed(format!("Content-Length {length:?}")))?;
+        let length = length.parse().map_err(|_| malformed(format!("Content-Length {length:?}")))?;
         answer.body = input.take(length)?;
     } else {
         while input.fill()? > 0 {}
@@ -373,9 +330,7 @@ fn head(input: &mut Input<'_>) -> io::Result<(u16, Vec<(String, String)>)> {
         if line.is_empty() {
             return Ok((status, headers));
         }
-        let (name, value) = line
-            .split_once(':')
-            .ok_or_else(|| malformed(format!("header {line:?}")))?;
+        let (name, value) = line.split_once(':').ok_or_else(|| malformed(format!("header {line:?}")))?;
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
 }

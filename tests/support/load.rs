@@ -71,12 +71,7 @@ impl History {
             Ok(answer) => (Outcome::of(answer.status), answer.status.to_string()),
             Err(error) => (Outcome::Unknown, error.to_string()),
         };
-        let write = Write {
-            value,
-            outcome,
-            said,
-            took: started.elapsed(),
-        };
+        let write = Write { value, outcome, said, took: started.elapsed() };
         self.0.entry(key.to_owned()).or_default().push(write);
         outcome
     }
@@ -127,12 +122,7 @@ impl History {
             }
         }
         let shown = findings[..findings.len().min(FINDINGS_SHOWN)].join("\n");
-        assert!(
-            findings.is_empty(),
-            "{} of {} keys do not hold:\n{shown}",
-            findings.len(),
-            self.0.len()
-        );
+        assert!(findings.is_empty(), "{} of {} keys do not hold:\n{shown}", findings.len(), self.0.len());
     }
 }
 
@@ -142,15 +132,9 @@ pub fn judge(writes: &[Write], read: Option<&str>, binding: &[Outcome]) -> Resul
     let found = read.map(|value| writes.iter().position(|write| write.value == value));
     let story = |finding: &str| {
         let first = acknowledged.unwrap_or(0).saturating_sub(1);
-        let told: Vec<String> = writes[first..]
-            .iter()
-            .map(|write| format!("{} ({})", brief(&write.value), write.said))
-            .collect();
-        Err(format!(
-            "{finding}; read {:?} after …, {}",
-            read.map(brief),
-            told.join(", ")
-        ))
+        let told: Vec<String> =
+            writes[first..].iter().map(|write| format!("{} ({})", brief(&write.value), write.said)).collect();
+        Err(format!("{finding}; read {:?} after …, {}", read.map(brief), told.join(", ")))
     };
     match (acknowledged, found) {
         (Some(_), None) => story("an acknowledged write is gone"),
@@ -182,13 +166,7 @@ pub struct Workload {
 impl Default for Workload {
     fn default() -> Workload {
         let patience = Duration::from_secs(10);
-        Workload {
-            writers: 4,
-            keys_per_writer: 25,
-            value_bytes: 100,
-            patience,
-            name: "w".into(),
-        }
+        Workload { writers: 4, keys_per_writer: 25, value_bytes: 100, patience, name: "w".into() }
     }
 }
 
@@ -209,10 +187,7 @@ impl Load {
             .map(|number| {
                 let writer = Writer {
                     number,
-                    clients: addresses
-                        .iter()
-                        .map(|address| Client::new(address).within(workload.patience))
-                        .collect(),
+                    clients: addresses.iter().map(|address| Client::new(address).within(workload.patience)).collect(),
                     workload: workload.clone(),
                     rng: ChaCha8Rng::seed_from_u64(rng.random()),
                     stop: stop.clone(),
@@ -221,11 +196,7 @@ impl Load {
                 std::thread::spawn(move || writer.run())
             })
             .collect();
-        Load {
-            stop,
-            acknowledged,
-            writers,
-        }
+        Load { stop, acknowledged, writers }
     }
 
     /// Writes acknowledged so far.
@@ -237,11 +208,9 @@ impl Load {
     #[track_caller]
     pub fn await_more(&self, count: u64, limit: Duration) {
         let goal = self.acknowledged() + count;
-        super::eventually(&format!("{count} more acknowledged writes"), limit, || {
-            match self.acknowledged() {
-                done if done >= goal => Ok(()),
-                done => Err(format!("{} short", goal - done)),
-            }
+        super::eventually(&format!("{count} more acknowledged writes"), limit, || match self.acknowledged() {
+            done if done >= goal => Ok(()),
+            done => Err(format!("{} short", goal - done)),
         });
     }
 
@@ -273,12 +242,7 @@ struct Writer {
 
 impl Writer {
     fn run(mut self) -> History {
-        let Workload {
-            name,
-            keys_per_writer,
-            value_bytes,
-            ..
-        } = self.workload.clone();
+        let Workload { name, keys_per_writer, value_bytes, .. } = self.workload.clone();
         let mut history = History::default();
         let mut target = self.number % self.clients.len();
         for count in 0.. {

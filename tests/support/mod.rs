@@ -10,11 +10,7 @@
 //! | `KRINGLE_SEED` | the seed of every random choice; printed by each test that makes one |
 //! | `KRINGLE_THOROUGH` | set: wider ranges and longer runs than a quick `cargo test` should take |
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "each test program uses its own part of the kit"
-)]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of the kit")]
 
 pub mod cluster;
 pub mod http;
@@ -46,10 +42,7 @@ pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Resu
 pub fn seeded(test: &str) -> ChaCha8Rng {
     let seed = match std::env::var("KRINGLE_SEED") {
         Ok(text) => text.parse().expect("KRINGLE_SEED is a number"),
-        Err(_) => SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .expect("a clock after 1970")
-            .as_nanos() as u64,
+        Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos() as u64,
     };
     eprintln!("{test}: KRINGLE_SEED={seed}");
     ChaCha8Rng::seed_from_u64(seed)
@@ -69,20 +62,12 @@ pub fn quantile(samples: &mut [Duration], q: f64) -> Duration {
 
 /// `Kringle-Replicas: wanted=3, acked=2, hinted=1` as numbers by name.
 pub fn replicas(answer: &http::Answer) -> BTreeMap<String, u64> {
-    let header = answer
-        .header("Kringle-Replicas")
-        .unwrap_or_else(|| panic!("no Kringle-Replicas in {answer}"));
+    let header = answer.header("Kringle-Replicas").unwrap_or_else(|| panic!("no Kringle-Replicas in {answer}"));
     header
         .split(',')
         .map(|part| {
-            let (name, number) = part
-                .trim()
-                .split_once('=')
-                .unwrap_or_else(|| panic!("not name=number: {header}"));
-            (
-                name.to_owned(),
-                number.parse().unwrap_or_else(|_| panic!("not name=number: {header}")),
-            )
+            let (name, number) = part.trim().split_once('=').unwrap_or_else(|| panic!("not name=number: {header}"));
+            (name.to_owned(), number.parse().unwrap_or_else(|_| panic!("not name=number: {header}")))
         })
         .collect()
 }

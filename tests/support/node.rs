@@ -55,10 +55,7 @@ pub struct Plan {
 impl Plan {
     /// A node with these flags, on a folder and a port of its own.
     pub fn new(flags: &[&str]) -> Plan {
-        Plan {
-            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
-            ..Plan::default()
-        }
+        Plan { flags: flags.iter().map(|flag| (*flag).to_owned()).collect(), ..Plan::default() }
     }
 
     pub fn flag(mut self, name: &str, value: impl ToString) -> Plan {
@@ -95,19 +92,9 @@ impl Plan {
         let home = Arc::new(TempDir::new().expect("a folder for the node"));
         let port = self.port.unwrap_or_else(reserve_port);
         let memory = self.flags.iter().any(|flag| flag == "--memory");
-        let data = self
-            .data
-            .clone()
-            .or_else(|| (!memory).then(|| home.path().join("data")));
+        let data = self.data.clone().or_else(|| (!memory).then(|| home.path().join("data")));
         let log = home.path().join("log.txt");
-        let mut node = Node {
-            plan: self,
-            port,
-            data,
-            log,
-            home,
-            child: None,
-        };
+        let mut node = Node { plan: self, port, data, log, home, child: None };
         node.launch();
         node
     }
@@ -146,27 +133,14 @@ impl Node {
             words.extend(["--data".into(), data.into()]);
         }
         words.extend(self.plan.flags.iter().map(OsString::from));
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&self.log)
-            .expect("the node's log file");
+        let log = File::options().create(true).append(true).open(&self.log).expect("the node's log file");
         let mut command = Command::new(&words[0]);
-        command
-            .args(&words[1..])
-            .current_dir(self.home.path())
-            .stdin(Stdio::null());
-        command
-            .stdout(log.try_clone().expect("the node's log file"))
-            .stderr(log);
+        command.args(&words[1..]).current_dir(self.home.path()).stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("the node's log file")).stderr(log);
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KRINGLE_")) {
             command.env_remove(name);
         }
-        self.child = Some(
-            command
-                .spawn()
-                .unwrap_or_else(|error| panic!("cannot start {words:?}: {error}")),
-        );
+        self.child = Some(command.spawn().unwrap_or_else(|error| panic!("cannot start {words:?}: {error}")));
     }
 
     /// Waits until `/readyz` is 200. A node that exits instead fails the test at once.
@@ -194,11 +168,7 @@ impl Node {
             if self.port != 0 && client.try_send(&ready).is_ok_and(|answer| answer.status == 200) {
                 return None;
             }
-            assert!(
-                Instant::now() < deadline,
-                "not ready within {START_LIMIT:?}\n{}",
-                self.log()
-            );
+            assert!(Instant::now() < deadline, "not ready within {START_LIMIT:?}\n{}", self.log());
             std::thread::sleep(POLL_INTERVAL);
         }
     }
@@ -207,9 +177,7 @@ impl Node {
     fn printed_port(&self) -> Option<u16> {
         let log = self.log();
         // A line still being written may end inside the number.
-        let line = log
-            .split_inclusive('\n')
-            .find(|line| line.ends_with('\n') && line.contains("http://"))?;
+        let line = log.split_inclusive('\n').find(|line| line.ends_with('\n') && line.contains("http://"))?;
         let (_, port) = line.split_once("http://")?.1.split_once(':')?;
         let digits: String = port.chars().take_while(char::is_ascii_digit).collect();
         digits.parse().ok()
@@ -325,16 +293,8 @@ impl Node {
     pub fn resident_bytes(&self) -> u64 {
         let id = self.child.as_ref().expect("the node runs").id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the node's memory");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .expect("the node's memory");
-        line.trim()
-            .trim_end_matches(" kB")
-            .trim()
-            .parse::<u64>()
-            .expect("kilobytes")
-            * 1024
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the node's memory");
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("kilobytes") * 1024
     }
 }
 
@@ -365,10 +325,7 @@ impl Refused {
         assert_eq!(self.code, Some(code), "expected exit {code}, got {self:?}");
         assert_eq!(self.stdout.trim(), "", "a refusal belongs on stderr: {self:?}");
         let lines: Vec<&str> = self.stderr.lines().collect();
-        assert!(
-            lines.len() == 1 && !lines[0].trim().is_empty(),
-            "expected one line, got {self:?}"
-        );
+        assert!(lines.len() == 1 && !lines[0].trim().is_empty(), "expected one line, got {self:?}");
         lines[0].to_owned()
     }
 }
@@ -380,10 +337,7 @@ pub fn refused(folder: &Path, words: &[&str], environment: &[(&str, &str)]) -> R
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KRINGLE_")) {
         command.env_remove(name);
     }
-    command
-        .args(words)
-        .envs(environment.iter().copied())
-        .current_dir(folder);
+    command.args(words).envs(environment.iter().copied()).current_dir(folder);
     let (out, err) = (folder.join("stdout.txt"), folder.join("stderr.txt"));
     command.stdin(Stdio::null());
     command.stdout(File::create(&out).expect("a file for stdout"));
@@ -394,11 +348,7 @@ pub fn refused(folder: &Path, words: &[&str], environment: &[(&str, &str)]) -> R
         let status = child.0.try_wait().map_err(|error| error.to_string())?;
         status.ok_or_else(|| format!("still running; {}{}", read(&out), read(&err)))
     });
-    Refused {
-        code: status.code(),
-        stdout: read(&out),
-        stderr: read(&err),
-    }
+    Refused { code: status.code(), stdout: read(&out), stderr: read(&err) }
 }
 
 /// A process that ends with its owner.

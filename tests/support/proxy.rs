@@ -73,12 +73,7 @@ impl Proxy {
     /// A proxy on a port of its own in front of `node` (`host:port`), which need not run yet.
     pub fn before(node: &str) -> Proxy {
         let port = reserve_port();
-        let state = State {
-            fault: Fault::Pass,
-            version: 0,
-            stopped: false,
-            streams: BTreeMap::new(),
-        };
+        let state = State { fault: Fault::Pass, version: 0, stopped: false, streams: BTreeMap::new() };
         let shared = Arc::new(Shared {
             node: node.into(),
             state: Mutex::new(state),
@@ -90,11 +85,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("the proxy's port");
         let accepting = shared.clone();
         let acceptor = std::thread::spawn(move || accept(listener, port, &accepting));
-        Proxy {
-            port,
-            shared,
-            acceptor: Some(acceptor),
-        }
+        Proxy { port, shared, acceptor: Some(acceptor) }
     }
 
     /// `127.0.0.1:port`
@@ -163,10 +154,7 @@ impl Shared {
     /// Waits while `hold` holds. None when the proxy is at its end, else the fault and its version.
     fn fault_unless(&self, hold: impl Fn(Fault) -> bool) -> Option<(Fault, u64)> {
         let waits = |state: &mut State| !state.stopped && hold(state.fault);
-        let state = self
-            .changed
-            .wait_while(self.state(), waits)
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let state = self.changed.wait_while(self.state(), waits).unwrap_or_else(std::sync::PoisonError::into_inner);
         (!state.stopped).then_some((state.fault, state.version))
     }
 }
@@ -261,9 +249,5 @@ fn copy(shared: &Shared, way: Way, mut from: TcpStream, mut to: TcpStream) {
             break;
         }
     }
-    let _ = to.shutdown(if matches!(way, Way::ToNode) {
-        Shutdown::Write
-    } else {
-        Shutdown::Both
-    });
+    let _ = to.shutdown(if matches!(way, Way::ToNode) { Shutdown::Write } else { Shutdown::Both });
 }
