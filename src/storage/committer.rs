@@ -8,8 +8,9 @@
 //! and nowhere else, and nothing is shown to anyone before the append that holds it has returned.
 
 use super::hints::Entry;
-use super::{Address, Change, Feed, Hint, HintLedger, MemberName, Outcome, Refused, RowChange, Store};
+use super::{Address, Change, Feed, Hint, HintLedger, Outcome, Refused, RowChange, Store};
 use crate::merkle::Forest;
+use crate::placement::MemberName;
 use crate::record::{Actor, Clock, Content, Dot, Key, Record, Row, RowError, Seen, Stamp, StampAhead};
 use bytes::Bytes;
 use std::collections::BTreeMap;
