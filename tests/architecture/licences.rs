@@ -2,9 +2,6 @@
 //!
 //! It reads the lists as they are written there, one string after the other, and understands no more of TOML.
 
-use std::path::Path;
-use std::process::Command;
-
 /// A package of the graph.
 pub struct Package {
     pub name: String,
@@ -119,7 +116,10 @@ fn closed(text: &str) -> &str {
 }
 
 /// What is built on this platform, development dependencies included, as cargo has it at hand.
-pub fn packages(repository: &Path) -> Vec<Package> {
+#[cfg(feature = "shell")]
+pub fn packages(repository: &std::path::Path) -> Vec<Package> {
+    use std::process::Command;
+
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let version = Command::new(&cargo).arg("-vV").output().unwrap();
     let version = String::from_utf8(version.stdout).unwrap();
