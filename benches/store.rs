@@ -9,8 +9,8 @@ use kringle::merkle::Forest;
 use kringle::placement::Partition;
 use kringle::record::{Actor, Clock, Content, Key, Seen, Stamp};
 use kringle::storage::{
-    Address, Change, Committer, Feed, Health, HintLedger, Kind, LogStore, OpenOptions, Page, PageSize, Peek,
-    Rebuild, RebuildStep, RowChange, Sequence, Span, Store, StoreError, Usage, open,
+    Address, Change, Committer, Feed, Health, HintLedger, Kind, LogStore, OpenOptions, Page, PageSize, Peek, Rebuild,
+    RebuildStep, RowChange, Sequence, Span, Store, StoreError, Usage, open,
 };
 use std::collections::BinaryHeap;
 use std::path::Path;

@@ -15,10 +15,10 @@ mod base;
 mod cache;
 mod change;
 mod committer;
-#[cfg(test)]
-mod crash;
 #[doc(hidden)]
 pub mod contract;
+#[cfg(test)]
+mod crash;
 #[cfg(feature = "disk")]
 mod disk;
 mod feed;
