@@ -252,8 +252,8 @@ mod tests {
         let key = FrameKey::new(1, 2);
         let row = (Address::fact("layout"), Some(Bytes::from_static(b"KLf1 KLf1")));
         let mut segment = [
-            frame(&key, 4, &std::slice::from_ref(&row)),
-            frame(&key, 5, &std::slice::from_ref(&row)),
+            frame(&key, 4, std::slice::from_ref(&row)),
+            frame(&key, 5, std::slice::from_ref(&row)),
             frame(&key, 6, &[row]),
         ]
         .concat();
