@@ -7,14 +7,15 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion};
 use kringle::merkle::Forest;
 use kringle::placement::Partition;
-use kringle::record::{Actor, Clock, Content, Key, Seen};
+use kringle::record::{Actor, Clock, Content, Key, Seen, Stamp};
 use kringle::storage::{
-    Address, Change, Committer, Feed, HintLedger, Kind, OpenOptions, Opened, PageSize, RebuildStep, Span, Store, open,
+    Address, Change, Committer, Feed, Health, HintLedger, Kind, LogStore, OpenOptions, Page, PageSize, Peek, Rebuild,
+    RebuildStep, RowChange, Sequence, Span, Store, StoreError, Usage, open,
 };
 use std::collections::BinaryHeap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 fn key(number: u64) -> Key {
@@ -27,8 +28,56 @@ fn write(number: u64) -> Change {
     Change::Write { key: key(number), seen: Seen::Everything, content: Some(Content::plain(value)) }
 }
 
+/// A store that remembers its slowest read and append, to tell where a stall came from.
+struct Watched {
+    store: Arc<dyn Store>,
+    slowest_read_us: AtomicU64,
+    slowest_append_us: AtomicU64,
+}
+
+impl Watched {
+    fn timed<T>(slowest_us: &AtomicU64, act: impl FnOnce() -> T) -> T {
+        let before = Instant::now();
+        let result = act();
+        slowest_us.fetch_max(before.elapsed().as_micros() as u64, Ordering::Relaxed);
+        result
+    }
+}
+
+impl Store for Watched {
+    fn peek(&self, address: &Address) -> Peek {
+        Watched::timed(&self.slowest_read_us, || self.store.peek(address))
+    }
+    fn read(&self, address: &Address) -> Result<Option<Bytes>, StoreError> {
+        Watched::timed(&self.slowest_read_us, || self.store.read(address))
+    }
+    fn scan(&self, span: &Span, size: PageSize) -> Result<Page, StoreError> {
+        self.store.scan(span, size)
+    }
+    fn append(&self, rows: Vec<RowChange>, last_stamp: Stamp) -> Result<Sequence, StoreError> {
+        Watched::timed(&self.slowest_append_us, || self.store.append(rows, last_stamp))
+    }
+    fn sync(&self) -> Result<(), StoreError> {
+        self.store.sync()
+    }
+    fn last_sequence(&self) -> Sequence {
+        self.store.last_sequence()
+    }
+    fn last_stamp(&self) -> Stamp {
+        self.store.last_stamp()
+    }
+    fn health(&self) -> Health {
+        self.store.health()
+    }
+    fn usage(&self) -> Usage {
+        self.store.usage()
+    }
+}
+
 struct Node {
-    opened: Opened,
+    watched: Arc<Watched>,
+    store: Arc<LogStore>,
+    rebuild: Option<Rebuild>,
     forest: Arc<Forest>,
     committer: Committer,
 }
@@ -40,33 +89,38 @@ fn node(folder: &Path) -> Node {
     let feed = Arc::new(Feed::new(store.last_sequence(), 10_000));
     let clock = Clock::starting_after(store.last_stamp());
     let hints = Arc::new(HintLedger::new(1 << 20));
-    let committer = Committer::new(store, forest.clone(), feed, hints, Actor(7), clock);
-    Node { opened, forest, committer }
+    let (slowest_read_us, slowest_append_us) = (AtomicU64::new(0), AtomicU64::new(0));
+    let watched = Arc::new(Watched { store: store.clone(), slowest_read_us, slowest_append_us });
+    let committer = Committer::new(watched.clone(), forest.clone(), feed, hints, Actor(7), clock);
+    // The rebuild keeps a snapshot of the base alive: to be used or dropped at once.
+    Node { watched, store, rebuild: Some(opened.rebuild), forest, committer }
 }
 
 /// A folder with so many keys, all in the base.
 fn filled(folder: &Path, keys: u64) {
     let mut node = node(folder);
+    node.rebuild = None;
     for start in (0..keys).step_by(1_000) {
         let outcomes = node.committer.commit(1, (start..keys.min(start + 1_000)).map(write).collect());
         assert!(outcomes.iter().all(Result::is_ok));
-        if node.opened.store.due().checkpoint {
-            node.opened.store.checkpoint(&mut || ()).unwrap();
+        if node.store.due().checkpoint {
+            node.store.checkpoint(&mut || ()).unwrap();
         }
     }
-    node.opened.store.checkpoint(&mut || ()).unwrap();
+    node.store.checkpoint(&mut || ()).unwrap();
 }
 
 fn commits(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     let mut node = node(folder.path());
+    node.rebuild = None;
     let mut next = 0;
     criterion.bench_function("commit 64 x 100 B, synced", |bencher| {
         bencher.iter_batched(
             || {
                 next += 64;
-                if node.opened.store.due().checkpoint {
-                    node.opened.store.checkpoint(&mut || ()).unwrap();
+                if node.store.due().checkpoint {
+                    node.store.checkpoint(&mut || ()).unwrap();
                 }
                 (next - 64..next).map(|number| write(number % 100_000)).collect::<Vec<_>>()
             },
@@ -81,7 +135,7 @@ fn reads(criterion: &mut Criterion) {
     filled(folder.path(), 1_000_000);
     let mut node = node(folder.path());
     node.committer.commit(1, (0..1_000).map(write).collect());
-    let store = node.opened.store.clone();
+    let store = node.store.clone();
     let mut at = 0;
     criterion.bench_function("get, recent", |bencher| {
         bencher.iter(|| {
@@ -145,7 +199,7 @@ fn list(store: &dyn Store, limit: usize, page: usize) -> usize {
 fn listing(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path(), 100_000);
-    let store = node(folder.path()).opened.store;
+    let store = node(folder.path()).store;
     let mut group = criterion.benchmark_group("list in key order, 1,024 partitions, 100,000 keys");
     group.sample_size(10);
     group.bench_function("first 100, pages of 1", |bencher| bencher.iter(|| list(&*store, 100, 1)));
@@ -169,7 +223,8 @@ fn opening(criterion: &mut Criterion) {
         group.bench_function(format!("{keys} keys, 40,000 of them replayed"), |bencher| {
             bencher.iter(|| {
                 let mut node = node(folder.path());
-                while node.opened.rebuild.step(&node.forest).unwrap() != (RebuildStep::Done { damaged: 0 }) {}
+                let mut rebuild = node.rebuild.take().unwrap();
+                while rebuild.step(&node.forest).unwrap() != (RebuildStep::Done { damaged: 0 }) {}
                 node
             });
         });
@@ -217,7 +272,8 @@ fn stalls(seconds: u64, keys: u64) {
         report("bare write of 10 kB and fdatasync", times, start.elapsed(), 0);
     }
     let mut node = node(&folder.path().join("data"));
-    let (store, stop) = (node.opened.store.clone(), Arc::new(AtomicBool::new(false)));
+    node.rebuild = None;
+    let (store, stop) = (node.store.clone(), Arc::new(AtomicBool::new(false)));
     let background = std::thread::spawn({
         let stop = stop.clone();
         move || {
@@ -248,6 +304,8 @@ fn stalls(seconds: u64, keys: u64) {
                 write((next >> 33) % keys)
             })
             .collect();
+        node.watched.slowest_read_us.store(0, Ordering::Relaxed);
+        node.watched.slowest_append_us.store(0, Ordering::Relaxed);
         let (before, cpu_before) = (Instant::now(), thread_cpu());
         let outcomes = node.committer.commit(1, changes);
         let took = before.elapsed();
@@ -260,13 +318,17 @@ fn stalls(seconds: u64, keys: u64) {
             }
         }
         if took > Duration::from_millis(20) && std::env::var_os("KRINGLE_STALL_VERBOSE").is_some() {
-            eprintln!("{took:?} at {:?}", start.elapsed());
+            let read = node.watched.slowest_read_us.load(Ordering::Relaxed);
+            let append = node.watched.slowest_append_us.load(Ordering::Relaxed);
+            eprintln!("{took:?} at {:?}: read {read} µs, append {append} µs", start.elapsed());
         }
     }
+    let core = cpu as f64 / 1e3 / 50.0 / times.len() as f64;
+    eprintln!("{core:.1} µs of the committer's core a change");
     report(&format!("commits of 50 x 100 B over {keys} keys"), times, start.elapsed(), 50);
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let resident = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default().to_owned();
-    eprintln!("{refused} batches refused; {:?}; {resident}", node.opened.store.usage());
+    eprintln!("{refused} batches refused; {:?}; {resident}", node.store.usage());
     stop.store(true, Ordering::Relaxed);
     background.join().unwrap();
 }

@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 use support::cluster::Cluster;
 use support::http::{Answer, Client, Request};
@@ -215,6 +215,47 @@ fn writes_that_read_the_same_on_different_nodes_become_siblings_everywhere() {
         let read = cluster.client(index).get("/kv/a").expect(200);
         assert_eq!((read.text().as_str(), read.must("Kringle-Siblings")), ("merged", "1"), "node {index}");
     }
+}
+
+#[test]
+fn a_plain_write_supersedes_an_older_value_that_only_another_owner_has() {
+    let cluster = Cluster::start(3, &["--memory"]);
+    for round in 0..20 {
+        let key = format!("k{round}");
+        let pair = format!(r#"{{"key": "{key}", "value": "known to one"}}"#);
+        let kept = cluster.client(2).send(&Request::new("POST", "/replicate").body(pair.as_str()));
+        assert_eq!(kept.json()["applied"], 1, "{kept}");
+        // All owners are waited for, so the client is not answered before the older value is covered.
+        cluster.client(0).put(&format!("/kv/{key}?w=3"), "new").expect(201);
+        for index in 0..3 {
+            let read = cluster.client(index).get(&format!("/kv/{key}?r=3")).expect(200);
+            assert_eq!((read.text().as_str(), read.must("Kringle-Siblings")), ("new", "1"), "node {index}: {key}");
+        }
+    }
+}
+
+#[test]
+fn with_every_owner_dead_a_write_is_kept_for_them_and_handed_over_when_they_return() {
+    let mut cluster = Cluster::start(5, &["--timeout", "2", "--pingfreq", "0.2"]);
+    let key = cluster.key_where("k", |owners| !owners.contains(&0));
+    let owners = cluster.owners(&key);
+    owners.iter().for_each(|owner| cluster.nodes[*owner].kill());
+    let path = format!("/kv/{key}");
+    let written = cluster.client(0).put(&path, "kept").expect(202);
+    assert_eq!(
+        replicas(&written),
+        BTreeMap::from([("wanted", 3), ("acked", 0), ("hinted", 3)].map(|(name, count)| (name.to_owned(), count)))
+    );
+    assert_eq!(cluster.client(0).get(&path).expect(200).text(), "kept");
+    cluster.client(0).put(&format!("{path}?w=1"), "refused").expect(503);
+
+    owners.iter().for_each(|owner| cluster.nodes[*owner].restart());
+    eventually("every owner has it and no hint is left", Duration::from_secs(20), || {
+        let held = owners.iter().filter(|owner| cluster.held_by(**owner, &key).is_some()).count();
+        let hints = cluster.client(0).get("/status").json()["hints"]["count"].clone();
+        (held == 3 && hints == 0).then_some(()).ok_or(format!("{held} owners have it, {hints} hints are left"))
+    });
+    assert_eq!(cluster.client(owners[0]).get(&format!("{path}?r=3")).expect(200).text(), "kept");
 }
 
 #[test]

@@ -19,8 +19,10 @@ use tokio::sync::oneshot;
 /// How often the recent rows are carried into the base. Longer lets overwrites meet in memory, shorter makes a
 /// restart faster; the log is replayed from the last one.
 const CHECKPOINT_PERIOD: Duration = Duration::from_secs(4);
+/// How long a checkpoint pauses between two small pieces of its work.
+const CHECKPOINT_PAUSE: Duration = Duration::from_micros(200);
 /// How often the housekeeping thread looks whether there is something to do.
-const HOUSEKEEPING_TICK: Duration = Duration::from_millis(50);
+const HOUSEKEEPING_TICK: Duration = Duration::from_millis(20);
 /// How often a store that takes no writes is tried again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// Hints sent to one peer at a time. Small, so that a peer that has just come back is not swamped.
@@ -161,7 +163,6 @@ impl Keep {
         let Keep { store, mut rebuild, sync_every } = self;
         // Clients come first: this thread only wants what they leave. Without the right to it, it still works.
         let _ = rustix::process::nice(10);
-        let mut steps = 0u64;
         let (mut last_checkpoint, mut last_sync) = (now(), now());
         while !node.is_stopping() {
             match rebuild.take() {
@@ -178,7 +179,7 @@ impl Keep {
                 note(store.prepare());
             }
             if due.checkpoint || last_checkpoint.elapsed() >= CHECKPOINT_PERIOD {
-                note(store.checkpoint(&mut || pace(&mut steps)));
+                note(store.checkpoint(&mut pace));
                 last_checkpoint = now();
             }
         }
@@ -214,13 +215,8 @@ fn note<T>(result: Result<T, CheckpointError>) {
 }
 
 /// Called between small steps of a checkpoint: gives way to the threads that serve clients.
-fn pace(steps: &mut u64) {
-    *steps += 1;
-    if *steps % 4 == 0 {
-        std::thread::sleep(Duration::from_millis(1));
-    } else {
-        std::thread::yield_now();
-    }
+fn pace() {
+    std::thread::sleep(CHECKPOINT_PAUSE);
 }
 
 /// Notices when the store stops taking writes, or takes them again, and says so once.

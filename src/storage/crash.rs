@@ -234,6 +234,24 @@ fn a_failed_sync_fences_the_store_until_a_restart() {
 }
 
 #[test]
+fn a_refused_append_never_stands_in_front_of_its_successor() {
+    for seed in 0..40 {
+        let mut world = World::new(seed);
+        let store = world.open().unwrap();
+        let row = |bytes: usize| vec![(Address::fact("x"), Some(Bytes::from(vec![bytes as u8; bytes])))];
+        store.append(row(2_000), Stamp(1)).unwrap();
+        world.files.fail_writes(Some(ErrorKind::Other));
+        store.append(row(100), Stamp(1)).unwrap_err();
+        world.files.fail_writes(None);
+        // Does not fit behind the first: goes into the next segment, under the number of the one that was refused.
+        store.append(row(1_500), Stamp(1)).unwrap();
+        world.model.acknowledged = with(&Rows::new(), &row(1_500));
+        world.model.last = Sequence(2);
+        world.reopen(None);
+    }
+}
+
+#[test]
 fn a_full_disk_makes_the_store_read_only_until_there_is_room() {
     let world = World::new(2);
     let store = world.open().unwrap();

@@ -9,11 +9,17 @@ use super::base::{Base, BaseError, BaseSnapshot, Mark};
 use super::{Address, Page, PageSize, RowChange, Sequence, Span};
 use crate::record::Stamp;
 use bytes::Bytes;
+use fjall::compaction::Leveled;
 use fjall::{Database, Guard, Iter, Keyspace, KeyspaceCreateOptions, Readable, Snapshot};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Where the mark lies: before every address. Its value: sequence 8, last stamp 8, little-endian.
 const MARK_KEY: [u8; 1] = [0];
+
+/// Bytes of one table file. The engine finishes and syncs the last table of a compaction while readers wait, so this
+/// is what bounds their wait: 64 MiB, its default, made it 20–60 ms at 1,000,000 keys, three times as often.
+const TABLE_BYTES: u64 = 8 << 20;
 
 /// Rows between two calls of `pace`.
 const PACE_ROWS: usize = 256;
@@ -48,7 +54,10 @@ impl FjallBase {
             .max_journaling_size(64 << 20)
             .open()
             .map_err(failed)?;
-        let create = || KeyspaceCreateOptions::default().max_memtable_size(8 << 20);
+        let create = || {
+            let strategy = Leveled::default().with_table_target_size(TABLE_BYTES);
+            KeyspaceCreateOptions::default().max_memtable_size(8 << 20).compaction_strategy(Arc::new(strategy))
+        };
         let rows = database.keyspace("rows", create).map_err(failed)?;
         Ok(FjallBase { database, rows })
     }

@@ -240,8 +240,12 @@ mod tests {
     fn frames_behind_a_damaged_one_are_found() {
         let key = FrameKey::new(1, 2);
         let row = (Address::fact("layout"), Some(Bytes::from_static(b"KLf1 KLf1")));
-        let mut segment =
-            [frame(&key, 4, &[row.clone()]), frame(&key, 5, &[row.clone()]), frame(&key, 6, &[row])].concat();
+        let mut segment = [
+            frame(&key, 4, std::slice::from_ref(&row)),
+            frame(&key, 5, std::slice::from_ref(&row)),
+            frame(&key, 6, &[row]),
+        ]
+        .concat();
         segment[HEADER_BYTES + 1] ^= 1;
         assert_eq!(Frame::at(&segment, 0, &key), None);
         assert_eq!(Frame::attested_behind(&segment, 0, &key, Sequence(4)), Some(Sequence(5)));

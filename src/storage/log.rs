@@ -152,8 +152,9 @@ fn new_name(number: u64) -> String {
 }
 
 fn number_in(name: &str, prefix: &str) -> Option<u64> {
-    let digits = name.strip_prefix(prefix)?;
-    if digits.len() == 16 { u64::from_str_radix(digits, 16).ok() } else { None }
+    let digits = name.strip_prefix(prefix).filter(|digits| digits.len() == 16)?;
+    // No log lives long enough to count beyond: such a name is not ours.
+    u64::from_str_radix(digits, 16).ok().filter(|&number| number < 1 << 63)
 }
 
 impl CommitLog {

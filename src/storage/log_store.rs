@@ -50,7 +50,7 @@ impl Default for LogStoreOptions {
             recent_bytes_max: 16 << 20,
             recent_bytes_due: 8 << 20,
             log_bytes_due: 64 << 20,
-            cache_bytes_max: 32 << 20,
+            cache_bytes_max: 20 << 20,
             salt: 0,
             seed: 0,
         }

@@ -230,7 +230,12 @@ impl Files for SimFiles {
             }
         };
         let done = match fault {
-            Some(Fault::Error(_)) => disk.draw(bytes.len() as u64 + 1) as usize,
+            // Often none or all of it: a whole write that was reported as failed is the nastiest.
+            Some(Fault::Error(_)) => match disk.draw(4) {
+                0 => bytes.len(),
+                1 => 0,
+                _ => disk.draw(bytes.len() as u64 + 1) as usize,
+            },
             _ => bytes.len(),
         };
         if let Some(contents) = disk.files.get_mut(&id) {
