@@ -15,6 +15,8 @@ mod base;
 mod cache;
 mod change;
 mod committer;
+#[cfg(test)]
+mod crash;
 #[doc(hidden)]
 pub mod contract;
 #[cfg(feature = "disk")]
