@@ -96,8 +96,8 @@ struct Owner {
 enum Hint {
     #[default]
     None,
-    /// Asked of the candidate with this number.
-    Asked(usize),
+    /// Asked of one candidate, the next one if that fails.
+    Asked,
     Kept,
     /// Nobody would keep it.
     Lost,
@@ -110,7 +110,7 @@ enum Purpose {
     MakeHint,
     Copy { owner: usize, covering: bool },
     Cover,
-    Hint { owner: usize },
+    Hint { owner: usize, candidate: usize },
 }
 
 /// The machine.
@@ -139,6 +139,8 @@ pub struct Put {
     patience_over: bool,
     /// Why the last owner that refused did so.
     cause: Option<Refusal>,
+    /// An owner that was asked to make the dot has not answered, and may have made it.
+    doubtful: bool,
 }
 
 /// The write once it has a name.
@@ -190,6 +192,7 @@ impl Put {
             made_on_hint: false,
             patience_over: false,
             cause: None,
+            doubtful: false,
             avoid: options.avoid,
         }
     }
@@ -228,8 +231,8 @@ impl Put {
             self.owners[owner].copying = true;
             let request = Request::Merge { key: self.write.key.clone(), record: record.clone() };
             self.call(Purpose::Copy { owner, covering }, self.members[owner], request, commands);
-            if self.avoid.contains(&self.members[owner]) {
-                self.hint(owner, commands);
+            if self.avoid.contains(&self.members[owner]) && self.owners[owner].hint == Hint::None {
+                self.hint(owner, 0, commands);
             }
         }
         if self.outstanding > 0 {
@@ -257,34 +260,32 @@ impl Put {
         }
     }
 
-    /// Whether `more`, found on another owner, holds siblings that this plain write should have superseded.
+    /// Whether `more`, found on another owner, holds siblings that this plain write should have superseded. Not once the
+    /// client has been told: what is found then may have been written later, by a clock that is behind.
     fn should_cover(&self, more: &Record) -> bool {
         let Some(made) = &self.made else { return false };
         let unseen = |dot: Dot| dot < made.dot && !made.record.context().covers(dot);
-        self.covers && !self.covering && more.siblings().iter().any(|sibling| unseen(sibling.dot))
+        self.covers && !self.covering && !self.concluded && more.siblings().iter().any(|sibling| unseen(sibling.dot))
     }
 
-    /// Asks the next candidate to keep the record for `owner`: the stand-ins in ring order, then this node.
-    fn hint(&mut self, owner: usize, commands: &mut Vec<Command>) {
-        let candidate = match self.owners[owner].hint {
-            Hint::None => 0,
-            Hint::Asked(tried) => tried + 1,
-            Hint::Kept | Hint::Lost => return,
-        };
+    /// Asks a candidate to keep the record for `owner`: the stand-ins in ring order, then this node, and those believed
+    /// down last.
+    fn hint(&mut self, owner: usize, candidate: usize, commands: &mut Vec<Command>) {
         let Some(made) = &self.made else { return };
         let record = made.record.clone();
         let mut candidates = self.ring.stand_ins(self.partition);
         if !candidates.contains(&self.me) {
             candidates.push(self.me);
         }
+        candidates.sort_by_key(|candidate| self.avoid.contains(candidate));
         let Some(&on) = candidates.get(candidate) else {
             self.owners[owner].hint = Hint::Lost;
             return;
         };
-        self.owners[owner].hint = Hint::Asked(candidate);
+        self.owners[owner].hint = Hint::Asked;
         let targets = vec![self.name(self.members[owner])];
         let request = Request::Hint { key: self.write.key.clone(), record, targets };
-        self.call(Purpose::Hint { owner }, on, request, commands);
+        self.call(Purpose::Hint { owner, candidate }, on, request, commands);
     }
 
     fn answered(&mut self, purpose: Purpose, answer: Answer, commands: &mut Vec<Command>) {
@@ -314,27 +315,33 @@ impl Put {
                 }
                 self.copy(true, commands);
             }
-            (Purpose::Hint { owner }, Answer::Merged { .. }) => self.owners[owner].hint = Hint::Kept,
+            (Purpose::Hint { owner, .. }, Answer::Merged { .. }) => self.owners[owner].hint = Hint::Kept,
             (purpose, Answer::Refused(refusal)) => self.failed(purpose, Failure::Refused(refusal), commands),
             (purpose, _) => self.failed(purpose, Failure::Unknown, commands),
         }
     }
 
     fn failed(&mut self, purpose: Purpose, failure: Failure, commands: &mut Vec<Command>) {
+        if matches!(failure, Failure::Unknown | Failure::Refused(Refusal::Fenced)) {
+            self.doubtful |= matches!(purpose, Purpose::Make { .. } | Purpose::MakeHint);
+        }
         if let Failure::Refused(refusal) = failure {
             self.cause = Some(refusal);
         }
         match purpose {
-            Purpose::Make { .. } | Purpose::MakeHint if self.made.is_some() => {}
+            // The client has been told, or another made it: nobody else is asked.
+            Purpose::Make { .. } | Purpose::MakeHint if self.made.is_some() || self.concluded => {}
             Purpose::Make { .. } => self.make(commands),
             Purpose::MakeHint => {}
             Purpose::Copy { owner, .. } => {
                 self.owners[owner].copying = false;
-                self.hint(owner, commands);
+                if self.owners[owner].hint == Hint::None {
+                    self.hint(owner, 0, commands);
+                }
             }
             // The first round stands; readers will see both values.
             Purpose::Cover => self.covers = false,
-            Purpose::Hint { owner } => self.hint(owner, commands),
+            Purpose::Hint { owner, candidate } => self.hint(owner, candidate + 1, commands),
         }
     }
 
@@ -359,8 +366,11 @@ impl Put {
             return over.then_some(PutOutcome::Unknown { replicas, cause: self.cause.clone() });
         };
         let covered = self.owners.iter().filter(|owner| owner.covered).count();
-        let waited = |owner: &Owner| owner.copying && (self.hard || !self.patience_over);
-        let settled = |owner: &Owner| owner.acked || !waited(owner) && matches!(owner.hint, Hint::Kept | Hint::Lost);
+        // Where the client named a number, a hint settles nothing: the owner itself may still answer.
+        let given_up = |owner: &Owner| !owner.copying || self.patience_over;
+        let kept = |owner: &Owner| matches!(owner.hint, Hint::Kept | Hint::Lost);
+        let settled =
+            |owner: &Owner| owner.acked || if self.hard { !owner.copying } else { given_up(owner) && kept(owner) };
         let reached = self.quorum.is_reached(replicas.acked);
         let covering = self.covers && self.covering && !self.quorum.is_reached(covered) && self.outstanding > 0;
         if !(must || self.outstanding == 0 || !covering && (reached || self.owners.iter().all(settled))) {
@@ -392,9 +402,17 @@ impl Operation for Put {
                     _ => None,
                 };
                 if let Some(refusal) = final_refusal {
-                    let first = !self.concluded;
-                    self.concluded = true;
-                    return first.then_some(PutOutcome::Refused(refusal));
+                    if std::mem::replace(&mut self.concluded, true) {
+                        return None;
+                    }
+                    // "Nothing was stored" is not for us to say while another owner may have taken it.
+                    let making =
+                        |call: &Option<Purpose>| matches!(call, Some(Purpose::Make { .. } | Purpose::MakeHint));
+                    return Some(if self.doubtful || self.calls.iter().any(making) {
+                        PutOutcome::Unknown { replicas: self.replicas(), cause: Some(refusal) }
+                    } else {
+                        PutOutcome::Refused(refusal)
+                    });
                 }
                 self.answered(purpose, answer, commands);
             }
@@ -408,7 +426,7 @@ impl Operation for Put {
                 for owner in 0..self.owners.len() {
                     if self.owners[owner].copying && !self.owners[owner].acked && self.owners[owner].hint == Hint::None
                     {
-                        self.hint(owner, commands);
+                        self.hint(owner, 0, commands);
                     }
                 }
             }

@@ -23,6 +23,10 @@ pub struct Committer {
     feed: Arc<Feed>,
     hints: Arc<HintLedger>,
     actor: Actor,
+    /// The name under which hints are written, until one is let go of: an actor's later dots count as having seen its
+    /// earlier ones on the key, and the next hint of that key begins with nothing. Under the same name it would make
+    /// an owner drop what was handed over before.
+    hint_actor: Actor,
     clock: Clock,
 }
 
@@ -61,7 +65,8 @@ impl Committer {
         actor: Actor,
         clock: Clock,
     ) -> Committer {
-        Committer { store, forest, feed, hints, actor, clock }
+        let hint_actor = after(actor, clock.last());
+        Committer { store, forest, feed, hints, actor, hint_actor, clock }
     }
 
     /// The name under which this store writes.
@@ -97,7 +102,7 @@ impl Committer {
             Change::Write { key, seen, content } => {
                 self.observe_seen(&seen, wall_ms)?;
                 let draft = self.data(batch, &key)?;
-                let (record, created) = self.write(&draft.row.record, &seen, content, wall_ms)?;
+                let (record, created) = self.write(self.actor, &draft.row.record, &seen, content, wall_ms)?;
                 draft.set(record.clone());
                 Ok(Outcome::Written { created, record })
             }
@@ -124,7 +129,7 @@ impl Committer {
             Change::HintWrite { key, seen, content, targets } => {
                 self.observe_seen(&seen, wall_ms)?;
                 let mut hint = self.hint(batch, &key)?;
-                let (record, created) = self.write(&hint.record, &seen, content, wall_ms)?;
+                let (record, created) = self.write(self.hint_actor, &hint.record, &seen, content, wall_ms)?;
                 hint.record = record.clone();
                 self.keep_hint(batch, key, hint, &targets)?;
                 Ok(Outcome::Written { created, record })
@@ -150,6 +155,9 @@ impl Committer {
                     && record.includes(&hint.record)
                 {
                     hint.targets.remove(at);
+                    if hint.targets.is_empty() {
+                        self.hint_actor = after(self.hint_actor, self.clock.last());
+                    }
                     batch.set_hint(key, (!hint.targets.is_empty()).then_some(hint));
                 }
                 Ok(Outcome::Done)
@@ -170,6 +178,7 @@ impl Committer {
     /// A new write on `held`, under a new dot: the record since, and whether nothing live was there before.
     fn write(
         &mut self,
+        actor: Actor,
         held: &Record,
         seen: &Seen,
         content: Option<Content>,
@@ -179,7 +188,7 @@ impl Committer {
         if let Some(latest) = held.context().latest() {
             self.clock.observe(latest, wall_ms)?;
         }
-        let dot = Dot { stamp: self.clock.next(wall_ms), actor: self.actor };
+        let dot = Dot { stamp: self.clock.next(wall_ms), actor };
         let lives = |expires_ms: Option<u64>| expires_ms.is_none_or(|expires_ms| expires_ms > dot.stamp.ms());
         let created = !held.siblings().iter().any(|sibling| lives(sibling.content.expires_ms));
         Ok((held.write(seen, dot, content)?, created))
@@ -288,6 +297,17 @@ impl Committer {
         self.feed.publish(sequence, committed);
         Ok(())
     }
+}
+
+/// A new name, as random as `actor`, which made no dot after `last`.
+fn after(actor: Actor, last: Stamp) -> Actor {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"kringle next actor 01");
+    hasher.update(&actor.0.to_le_bytes());
+    hasher.update(&last.0.to_le_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    Actor(u64::from_le_bytes(first))
 }
 
 impl DataDraft {
