@@ -458,7 +458,7 @@ impl World {
     pub(crate) fn looked(&mut self, node: usize, address: &Address, done: Done) {
         let answer = match self.up(node).store.read(address) {
             Ok(row) => replica::found(address, row.as_ref()),
-            Err(_) => Answer::Refused(Refusal::ReadOnly),
+            Err(_) => Answer::Refused(Refusal::Unreadable),
         };
         self.answered(node, done, answer);
     }
