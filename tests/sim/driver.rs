@@ -64,6 +64,8 @@ pub(crate) struct Up {
     handing_over: BTreeMap<(usize, Key), ()>,
 }
 
+/// A handful live at once, so their size does not matter.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Machine {
     Put(Put),
     Get(Get),
