@@ -2,8 +2,8 @@
 //!
 //! Asks as many owners as the request wants, this node first if it is one; another for each that fails or is
 //! silent for a while. What they hold is merged, so a stale copy cannot hide a newer one that was read. If no
-//! owner can be reached, the stand-ins are asked, this node included; where they know nothing either the answer is
-//! "unknown", never "absent". After DeCandia et al., "Dynamo" (2007), §4.5.
+//! owner can be reached, or all of them stay silent, the stand-ins are asked, this node included; where they know nothing
+//! either the answer is "unknown", never "absent". After DeCandia et al., "Dynamo" (2007), §4.5.
 
 use super::Quorum;
 use super::put::asking_order;
@@ -59,11 +59,22 @@ pub struct Get {
     options: GetOptions,
     /// Owners not asked yet, next one last.
     unasked: Vec<MemberIndex>,
-    calls: Vec<Option<MemberIndex>>,
-    outstanding: usize,
+    calls: Vec<Option<Asked>>,
+    /// Owners asked and not heard.
+    owners_awaited: usize,
+    stand_ins_awaited: usize,
     answers: Vec<(MemberIndex, Option<Record>)>,
+    /// What stand-ins keep for the owners.
+    kept: Vec<(MemberIndex, Option<Record>)>,
     standing_in: bool,
     concluded: bool,
+}
+
+/// Whom a call went to, and as what.
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Owner(MemberIndex),
+    StandIn(MemberIndex),
 }
 
 impl Get {
@@ -80,28 +91,36 @@ impl Get {
             options,
             unasked,
             calls: Vec::with_capacity(2),
-            outstanding: 0,
+            owners_awaited: 0,
+            stand_ins_awaited: 0,
             answers: Vec::with_capacity(2),
+            kept: Vec::new(),
             standing_in: false,
             concluded: false,
         }
     }
 
-    fn ask(&mut self, member: MemberIndex, commands: &mut Vec<Command>) {
+    fn ask(&mut self, asked: Asked, commands: &mut Vec<Command>) {
         let call = CallId(self.calls.len() as u32);
-        self.calls.push(Some(member));
-        self.outstanding += 1;
+        self.calls.push(Some(asked));
         let key = self.key.clone();
-        let request = if self.standing_in { Request::ReadHint { key } } else { Request::Read { key } };
-        commands.push(Command::Call { call, to: member, request });
+        let (to, request) = match asked {
+            Asked::Owner(member) => {
+                self.owners_awaited += 1;
+                (member, Request::Read { key })
+            }
+            Asked::StandIn(member) => {
+                self.stand_ins_awaited += 1;
+                (member, Request::ReadHint { key })
+            }
+        };
+        commands.push(Command::Call { call, to, request });
     }
 
     fn ask_next(&mut self, commands: &mut Vec<Command>) {
         if let Some(member) = self.unasked.pop() {
-            self.ask(member, commands);
-            if !self.unasked.is_empty() {
-                commands.push(Command::Wake { after_ms: self.options.patience_ms });
-            }
+            self.ask(Asked::Owner(member), commands);
+            commands.push(Command::Wake { after_ms: self.options.patience_ms });
         }
     }
 
@@ -109,7 +128,11 @@ impl Get {
         if self.options.all { self.ring.owners(self.partition).len() } else { self.options.quorum.needed() }
     }
 
+    /// Asks the stand-ins, once, if no owner has answered.
     fn ask_stand_ins(&mut self, commands: &mut Vec<Command>) {
+        if self.standing_in || self.options.hard || self.concluded || !self.answers.is_empty() {
+            return;
+        }
         self.standing_in = true;
         let mut stand_ins = self.ring.stand_ins(self.partition);
         stand_ins.truncate(STAND_INS_ASKED_MAX);
@@ -117,24 +140,40 @@ impl Get {
             stand_ins.push(self.me);
         }
         for member in stand_ins {
-            self.ask(member, commands);
+            self.ask(Asked::StandIn(member), commands);
         }
     }
 
+    /// A call came back; who was asked.
+    fn take(&mut self, call: CallId) -> Option<Asked> {
+        let asked = self.calls.get_mut(call.0 as usize)?.take()?;
+        match asked {
+            Asked::Owner(_) => self.owners_awaited -= 1,
+            Asked::StandIn(_) => self.stand_ins_awaited -= 1,
+        }
+        Some(asked)
+    }
+
     fn conclude(&mut self, must: bool) -> Option<GetOutcome> {
-        let enough = !self.standing_in && self.answers.len() >= self.wanted();
-        if self.concluded || !(enough || must || self.outstanding == 0) {
+        let known = self.kept.iter().any(|(_, record)| record.is_some());
+        // Owners that are only slow are waited for to the end: what is kept for them is not all they hold.
+        let down = |call: &Option<Asked>| match call {
+            Some(Asked::Owner(member)) => self.options.avoid.contains(member),
+            _ => true,
+        };
+        let stood_in = self.standing_in && self.stand_ins_awaited == 0 && known && self.calls.iter().all(down);
+        let over = self.owners_awaited + self.stand_ins_awaited == 0;
+        if self.concluded || !(self.answers.len() >= self.wanted() || must || over || stood_in) {
             return None;
         }
         self.concluded = true;
-        let needed = self.options.quorum.needed();
-        let owners = if self.standing_in { 0 } else { self.answers.len() };
-        let known = self.answers.iter().any(|(_, record)| record.is_some());
-        let usable = if self.standing_in { known } else { owners > 0 };
-        if !usable || self.options.hard && !self.options.quorum.is_reached(owners) {
-            return Some(GetOutcome::Unavailable { answered: owners, needed });
+        let (answered, needed) = (self.answers.len(), self.options.quorum.needed());
+        if answered == 0 && !known || self.options.hard && !self.options.quorum.is_reached(answered) {
+            return Some(GetOutcome::Unavailable { answered, needed });
         }
-        let answers = std::mem::take(&mut self.answers);
+        // Where an owner was heard after all, what is kept for it counts too: nobody knows whether it has arrived.
+        let mut answers = std::mem::take(&mut self.answers);
+        answers.extend(std::mem::take(&mut self.kept).into_iter().filter(|(_, record)| record.is_some()));
         let mut held = answers.iter().filter_map(|(_, record)| record.as_ref());
         let first = held.next().cloned().unwrap_or_default();
         let record = held.fold(first, |merged, record| if merged == *record { merged } else { merged.merge(record) });
@@ -149,24 +188,22 @@ impl Operation for Get {
         let must = matches!(event, Event::Deadline);
         match event {
             Event::Start => (0..self.wanted()).for_each(|_| self.ask_next(commands)),
+            Event::Woken if self.unasked.is_empty() => self.ask_stand_ins(commands),
             Event::Woken => self.ask_next(commands),
-            Event::Answered { call, answer } => {
-                let member = self.calls.get_mut(call.0 as usize)?.take()?;
-                self.outstanding -= 1;
-                match answer {
-                    Answer::Found { record } => self.answers.push((member, record)),
-                    _ => self.ask_next(commands),
-                }
-            }
+            Event::Answered { call, answer } => match (self.take(call)?, answer) {
+                (Asked::Owner(member), Answer::Found { record }) => self.answers.push((member, record)),
+                (Asked::StandIn(member), Answer::Found { record }) => self.kept.push((member, record)),
+                (Asked::Owner(_), _) => self.ask_next(commands),
+                (Asked::StandIn(_), _) => {}
+            },
             Event::Failed { call, .. } => {
-                self.calls.get_mut(call.0 as usize)?.take()?;
-                self.outstanding -= 1;
-                self.ask_next(commands);
+                if let Asked::Owner(_) = self.take(call)? {
+                    self.ask_next(commands);
+                }
             }
             Event::Deadline => {}
         }
-        let nobody = self.outstanding == 0 && self.answers.is_empty();
-        if nobody && !self.standing_in && !self.options.hard && !must && !self.concluded {
+        if self.owners_awaited == 0 && !must {
             self.ask_stand_ins(commands);
         }
         self.conclude(must)

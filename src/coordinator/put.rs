@@ -132,6 +132,8 @@ pub struct Put {
     outstanding: usize,
     made: Option<Made>,
     covering: bool,
+    /// What the second round is to cover.
+    found: Option<Record>,
     concluded: bool,
     /// The dot was asked of this node itself, on a hint.
     made_on_hint: bool,
@@ -188,6 +190,7 @@ impl Put {
             outstanding: 0,
             made: None,
             covering: false,
+            found: None,
             concluded: false,
             made_on_hint: false,
             patience_over: false,
@@ -268,6 +271,16 @@ impl Put {
         self.covers && !self.covering && !self.concluded && more.siblings().iter().any(|sibling| unseen(sibling.dot))
     }
 
+    /// The maker has gone or declines: the others are told what it would have told them. A delete would otherwise be
+    /// acknowledged and the older value still be shown. Covering makes no dot, so anyone may do it.
+    fn cover_without_maker(&mut self, commands: &mut Vec<Command>) {
+        if let (Some(made), Some(other), false) = (&mut self.made, self.found.take(), self.concluded) {
+            made.record = made.record.cover(&other, made.dot);
+            made.maker = None;
+            self.copy(true, commands);
+        }
+    }
+
     /// Asks a candidate to keep the record for `owner`: the stand-ins in ring order, then this node, and those believed
     /// down last.
     fn hint(&mut self, owner: usize, candidate: usize, commands: &mut Vec<Command>) {
@@ -302,6 +315,7 @@ impl Put {
                     && let Some(Made { maker: Some(maker), dot, .. }) = self.made
                 {
                     self.covering = true;
+                    self.found = Some(other.clone());
                     let request = Request::Cover { key: self.write.key.clone(), other, dot };
                     self.call(Purpose::Cover, self.members[maker], request, commands);
                 }
@@ -339,8 +353,7 @@ impl Put {
                     self.hint(owner, 0, commands);
                 }
             }
-            // The first round stands; readers will see both values.
-            Purpose::Cover => self.covers = false,
+            Purpose::Cover => self.cover_without_maker(commands),
             Purpose::Hint { owner, candidate } => self.hint(owner, candidate + 1, commands),
         }
     }
