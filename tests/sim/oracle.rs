@@ -26,6 +26,8 @@ pub(crate) struct Write {
     /// The values its client had been shown; `None` for a plain write, which supersedes whatever it meets.
     pub(crate) saw: Option<BTreeSet<Bytes>>,
     pub(crate) begun: u64,
+    /// When its client had an answer.
+    pub(crate) told: u64,
     /// When nothing was done for it any more: its client had an answer, and no node made a dot for it later.
     pub(crate) ended: u64,
     pub(crate) verdict: Verdict,
@@ -62,6 +64,7 @@ impl Oracle {
         let write = &mut self.writes[write];
         assert_eq!(write.verdict, Verdict::Open, "answered twice: {write:?}");
         write.verdict = verdict;
+        write.told = moment;
         write.ended = write.ended.max(moment);
     }
 

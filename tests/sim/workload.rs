@@ -125,7 +125,7 @@ impl World {
             (saw, seen) = (Some(values), Seen::Only(context));
         }
         let (begun, verdict) = (self.moment, Verdict::Open);
-        let write = Write { key, value, saw, begun, ended: begun, verdict, dots: Vec::new() };
+        let write = Write { key, value, saw, begun, told: begun, ended: begun, verdict, dots: Vec::new() };
         (self.oracle.begin(write), seen)
     }
 

@@ -16,7 +16,7 @@ pub(crate) fn acknowledged_is_held(world: &mut World, write: usize, wanted: Want
     if stored && replicas.acked < needed {
         world.oracle.violation(format!("write {write} is stored with {replicas:?}, and {needed} were wanted"));
     }
-    if replicas.hinted > 0 && holders < owners.len() && !world.oracle.is_kept(write) {
+    if replicas.acked + replicas.hinted > holders && !world.oracle.is_kept(write) {
         world.oracle.violation(format!("write {write} counts {replicas:?}, and nobody keeps it for others"));
     }
     if replicas.acked + replicas.hinted > replicas.wanted || replicas.wanted != owners.len() {
