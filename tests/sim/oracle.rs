@@ -26,6 +26,8 @@ pub(crate) struct Write {
     /// The values its client had been shown; `None` for a plain write, which supersedes whatever it meets.
     pub(crate) saw: Option<BTreeSet<Bytes>>,
     pub(crate) begun: u64,
+    /// When its client had an answer.
+    pub(crate) told: u64,
     /// When nothing was done for it any more: its client had an answer, and no node made a dot for it later.
     pub(crate) ended: u64,
     pub(crate) verdict: Verdict,
@@ -43,6 +45,8 @@ pub(crate) struct Oracle {
     held: BTreeMap<(usize, usize), Context>,
     /// The same for what it keeps for others.
     kept: BTreeMap<(usize, usize), Context>,
+    /// Looks only at what clients are told and at what is there in the end, never inside a node on the way.
+    pub(crate) outside_only: bool,
     /// What broke a promise, first things first.
     pub(crate) violations: Vec<String>,
 }
@@ -62,6 +66,7 @@ impl Oracle {
         let write = &mut self.writes[write];
         assert_eq!(write.verdict, Verdict::Open, "answered twice: {write:?}");
         write.verdict = verdict;
+        write.told = moment;
         write.ended = write.ended.max(moment);
     }
 
@@ -69,15 +74,25 @@ impl Oracle {
         self.violations.push(what);
     }
 
+    /// The same, seen inside a node.
+    pub(crate) fn violation_inside(&mut self, what: String) {
+        if !self.outside_only {
+            self.violations.push(what);
+        }
+    }
+
     /// Node `node` durably made `dot` for a write.
     pub(crate) fn dot_made(&mut self, node: usize, dot: Dot, write: usize, moment: u64) {
         if let Some(before) = self.makers.insert(dot, (node, write)) {
-            self.violation(format!("the dot {dot:?} was made twice: for {before:?} and for {:?}", (node, write)));
+            self.violation_inside(format!(
+                "the dot {dot:?} was made twice: for {before:?} and for {:?}",
+                (node, write)
+            ));
         }
         let latest = self.latest.entry(node).or_default();
         if dot.stamp <= *latest {
             let what = format!("the stamps of node {node} do not rise: {} after {latest}", dot.stamp);
-            self.violation(what);
+            self.violation_inside(what);
         } else {
             *latest = dot.stamp;
         }
@@ -91,7 +106,7 @@ impl Oracle {
         if let Some(before) = self.held.insert((node, key), context.clone())
             && !context.dominates(&before)
         {
-            self.violation(format!("node {node} forgot a write of key {key}: {before:?} became {context:?}"));
+            self.violation_inside(format!("node {node} forgot a write of key {key}: {before:?} became {context:?}"));
         }
     }
 

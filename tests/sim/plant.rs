@@ -27,10 +27,12 @@ pub(crate) enum Plant {
     AnswersSwapped,
     /// A read takes a value from a neighbouring key.
     OtherKeyRead,
+    /// A client is handed the context of the whole record after its write, values it was never shown included.
+    ContextOfUnseenValues,
 }
 
 impl Plant {
-    pub(crate) const ALL: [Plant; 12] = [
+    pub(crate) const ALL: [Plant; 13] = [
         Plant::AcknowledgedBeforeSync,
         Plant::QuorumOneShort,
         Plant::HintCountedAsOwner,
@@ -43,5 +45,17 @@ impl Plant {
         Plant::ContextIgnored,
         Plant::AnswersSwapped,
         Plant::OtherKeyRead,
+        Plant::ContextOfUnseenValues,
+    ];
+
+    /// Those by which something acknowledged goes missing, or a dropped value comes back.
+    pub(crate) const LOSING: [Plant; 7] = [
+        Plant::AcknowledgedBeforeSync,
+        Plant::LogForgotten,
+        Plant::MergeOverwrites,
+        Plant::HintDroppedUnheard,
+        Plant::TombstoneDropped,
+        Plant::ContextIgnored,
+        Plant::ContextOfUnseenValues,
     ];
 }

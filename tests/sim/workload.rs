@@ -125,7 +125,7 @@ impl World {
             (saw, seen) = (Some(values), Seen::Only(context));
         }
         let (begun, verdict) = (self.moment, Verdict::Open);
-        let write = Write { key, value, saw, begun, ended: begun, verdict, dots: Vec::new() };
+        let write = Write { key, value, saw, begun, told: begun, ended: begun, verdict, dots: Vec::new() };
         (self.oracle.begin(write), seen)
     }
 
@@ -175,8 +175,24 @@ impl World {
         if counter == "stored" && self.oracle.writes[write].value.is_none() {
             self.counters.hit("delete stored");
         }
+        if let PutOutcome::Stored { record, .. } | PutOutcome::Short { record, .. } = &outcome {
+            self.chain(client, write, record);
+        }
         self.oracle.end(write, verdict, self.moment);
         self.next_turn(client);
+    }
+
+    /// A client may go on from its own write: it has seen what it had seen before, and its value. The context of the
+    /// record says so only where nothing else is live in it; elsewhere it covers values the client was never shown.
+    fn chain(&mut self, client: usize, write: usize, record: &Record) {
+        let Write { key, value, saw, .. } = &self.oracle.writes[write];
+        let own = |content: &Content| Some(&content.value) == value.as_ref();
+        let whole = self.plant == Some(Plant::ContextOfUnseenValues);
+        if whole || record.siblings().iter().all(|sibling| own(&sibling.content)) {
+            let mut values = saw.clone().unwrap_or_default();
+            values.extend(value.clone());
+            self.clients[client].shown.insert(*key, (record.context().clone(), values));
+        }
     }
 
     pub(crate) fn get_concluded(&mut self, purpose: Purpose, outcome: GetOutcome) {

@@ -11,15 +11,15 @@ pub(crate) fn acknowledged_is_held(world: &mut World, write: usize, wanted: Want
     let holders = world.oracle.holders(write).into_iter().filter(|node| owners.contains(node)).count();
     let needed = wanted.needed(owners.len());
     if replicas.acked > holders {
-        world.oracle.violation(format!("write {write} counts {replicas:?}, and {holders} owners hold it"));
+        world.oracle.violation_inside(format!("write {write} counts {replicas:?}, and {holders} owners hold it"));
     }
     if stored && replicas.acked < needed {
-        world.oracle.violation(format!("write {write} is stored with {replicas:?}, and {needed} were wanted"));
+        world.oracle.violation_inside(format!("write {write} is stored with {replicas:?}, and {needed} were wanted"));
     }
-    if replicas.hinted > 0 && holders < owners.len() && !world.oracle.is_kept(write) {
-        world.oracle.violation(format!("write {write} counts {replicas:?}, and nobody keeps it for others"));
+    if replicas.acked + replicas.hinted > holders && !world.oracle.is_kept(write) {
+        world.oracle.violation_inside(format!("write {write} counts {replicas:?}, and nobody keeps it for others"));
     }
     if replicas.acked + replicas.hinted > replicas.wanted || replicas.wanted != owners.len() {
-        world.oracle.violation(format!("write {write} has {replicas:?} of {} owners", owners.len()));
+        world.oracle.violation_inside(format!("write {write} has {replicas:?} of {} owners", owners.len()));
     }
 }
