@@ -65,8 +65,8 @@ pub(crate) struct Up {
 }
 
 pub(crate) enum Machine {
-    Put(Put),
-    Get(Get),
+    Put(Box<Put>),
+    Get(Box<Get>),
 }
 
 impl Machine {
