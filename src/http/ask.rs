@@ -6,7 +6,7 @@ use crate::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, Pu
 use crate::node::Worker;
 use crate::placement::{MemberIndex, Mode, Partition, Ring};
 use crate::protocol::Answer;
-use crate::record::{Content, Key, Record, Seen, Sibling, context_from_token, context_to_token};
+use crate::record::{Content, Context, Key, Record, Seen, Sibling, context_from_token, context_to_token};
 use crate::storage::Address;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use base64::Engine;
@@ -35,6 +35,8 @@ const READ_PATIENCE_MAX: Duration = Duration::from_millis(100);
 /// A write that was stored.
 pub(super) struct Stored {
     pub(super) kind: StoredKind,
+    /// What its client may say it has seen.
+    pub(super) context: Context,
     pub(super) record: Record,
     pub(super) replicas: Replicas,
 }
@@ -113,18 +115,33 @@ pub(super) async fn write(
         deadline_ms: deadline.as_millis() as u64,
         avoid: node.avoid(&ring),
     };
+    let (before, own) = (seen.clone(), content.clone());
+    let context = |record: &Record| writers_context(record, before, own.as_ref());
     let put = Put::new(Write { key, seen, content }, ring.clone(), node.me(&ring), options);
     match worker.run(put, ring, deadline).await {
         Some(PutOutcome::Stored { created, record, replicas }) => {
             let kind = if created { StoredKind::Created } else { StoredKind::Replaced };
-            Ok(Stored { kind, record, replicas })
+            Ok(Stored { kind, context: context(&record), record, replicas })
         }
-        Some(PutOutcome::Short { record, replicas }) => Ok(Stored { kind: StoredKind::Short, record, replicas }),
+        Some(PutOutcome::Short { record, replicas }) => {
+            Ok(Stored { kind: StoredKind::Short, context: context(&record), record, replicas })
+        }
         Some(PutOutcome::Unknown { replicas, cause }) => {
             Err(ApiError::NotReplicated { replicas, needed: quorum.needed(), cause })
         }
         Some(PutOutcome::Refused(refusal)) => Err(ApiError::Refused(refusal)),
         None => Err(ApiError::Bug("a write ended without a word")),
+    }
+}
+
+/// What a client may say it has seen after its write of `own`. Where another value is live beside its own, the record's
+/// context covers that too, and a next write with it would supersede a value the client was never shown: there it is left
+/// with what it had seen before.
+fn writers_context(record: &Record, before: Seen, own: Option<&Content>) -> Context {
+    match before {
+        _ if record.siblings().iter().all(|sibling| Some(&sibling.content) == own) => record.context().clone(),
+        Seen::Only(context) => context,
+        Seen::Everything => Context::new(),
     }
 }
 
@@ -284,8 +301,8 @@ fn put_hex(out: &mut [u8], number: u64) {
 }
 
 /// The context word of a record as a header.
-pub(super) fn context(key: &Key, record: &Record) -> HeaderValue {
-    ascii(context_to_token(key, record.context()))
+pub(super) fn context(key: &Key, context: &Context) -> HeaderValue {
+    ascii(context_to_token(key, context))
 }
 
 /// How far a write got, as a header.

@@ -38,7 +38,7 @@ async fn get(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<Htt
     let count = ask::sibling_count(&read.record);
     let mut response = HttpResponse::Ok();
     response.insert_header((ETAG, ask::etag(&key, &read.record)));
-    response.insert_header((CONTEXT, ask::context(&key, &read.record)));
+    response.insert_header((CONTEXT, ask::context(&key, read.record.context())));
     response.insert_header((SIBLINGS, if count == 1 { HeaderValue::from_static("1") } else { count.into() }));
     response.insert_header((REPLICAS, read.replicas_line()));
     if query.switch("siblings")? || query.switch("explain")? {
@@ -96,7 +96,7 @@ fn answer(key: &Key, stored: &ask::Stored) -> HttpResponse {
     if !stored.record.is_tombstone() {
         response.insert_header((ETAG, ask::etag(key, &stored.record)));
     }
-    response.insert_header((CONTEXT, ask::context(key, &stored.record)));
+    response.insert_header((CONTEXT, ask::context(key, &stored.context)));
     response.insert_header((REPLICAS, ask::replicas_line(&stored.replicas)));
     response.finish()
 }

@@ -131,7 +131,7 @@ pub(super) async fn key(
 
 fn answer(status: StatusCode, key: &Key, stored: &Stored) -> HttpResponse {
     let mut body = json!({
-        "context": context_to_token(key, stored.record.context()),
+        "context": context_to_token(key, &stored.context),
         "replicas": ask::replicas_json(&stored.replicas),
     });
     ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());

@@ -106,7 +106,11 @@ fn batch(life: u64, commit: u64) -> Vec<Change> {
     let targets = vec!["http://gone:1".into()];
     vec![
         Change::Write { key: key(commit % 3), seen: Seen::Everything, content: value("a") },
-        Change::Write { key: key(3 + commit % 2), seen, content: (commit % 5 > 0).then(|| value("b")).flatten() },
+        Change::Write {
+            key: key(3 + commit % 2),
+            seen,
+            content: if commit.is_multiple_of(5) { None } else { value("b") },
+        },
         Change::HintWrite { key: key(commit % 4), seen: Seen::Everything, content: value("hint"), targets },
     ]
 }

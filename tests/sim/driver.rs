@@ -67,8 +67,8 @@ pub(crate) struct Up {
 /// A handful live at once, so their size does not matter.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Machine {
-    Put(Put),
-    Get(Get),
+    Put(Box<Put>),
+    Get(Box<Get>),
 }
 
 impl Machine {

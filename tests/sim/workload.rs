@@ -82,7 +82,7 @@ impl World {
         if self.rng.random_range(0..100) < self.options.reads_percent {
             let patience_ms = (deadline_ms / 4).clamp(1, 100);
             let options = GetOptions { quorum, hard, all: false, patience_ms, avoid };
-            let machine = Machine::Get(Get::new(self.keys[key].clone(), ring, me, options));
+            let machine = Machine::Get(Box::new(Get::new(self.keys[key].clone(), ring, me, options)));
             return self.start_operation(node, machine, Purpose::Read { client, key }, None);
         }
         let (write, seen) = self.begin_write(client, key);
@@ -100,7 +100,7 @@ impl World {
             avoid,
         };
         let put = Put::new(Wish { key: self.keys[key].clone(), seen, content }, ring, me, options);
-        self.start_operation(node, Machine::Put(put), Purpose::Write { client, write, wanted }, Some(write));
+        self.start_operation(node, Machine::Put(Box::new(put)), Purpose::Write { client, write, wanted }, Some(write));
     }
 
     fn wanted(&mut self, owners: usize) -> Wanted {

@@ -240,7 +240,7 @@ impl World {
             let avoid = self.avoid(node);
             let options = GetOptions { quorum: Quorum::one(), hard: false, all: true, patience_ms: 100, avoid };
             let get = Get::new(self.keys[key].clone(), ring, me, options);
-            self.start_operation(node, Machine::Get(get), Purpose::LastLook { key }, None);
+            self.start_operation(node, Machine::Get(Box::new(get)), Purpose::LastLook { key }, None);
         }
         let settled = self.now + 2_000 * self.options.timeout_ms;
         self.advance(|world| world.now >= settled);
