@@ -198,9 +198,10 @@ impl Read {
         })
     }
 
-    /// The `Kringle-Replicas` of a read.
-    pub(super) fn replicas_line(&self) -> HeaderValue {
-        let answered = self.answers.len();
+    /// The `Kringle-Replicas` of a read: how many owners were wanted, and how many answered.
+    pub(super) fn replicas_line(&self, key: &Key) -> HeaderValue {
+        let partition = Partition::of(key.position());
+        let answered = self.answers.iter().filter(|(who, _)| self.ring.is_owner(*who, partition)).count();
         if (self.needed, answered) == (1, 1) {
             return HeaderValue::from_static("wanted=1, answered=1");
         }

@@ -125,7 +125,7 @@ pub(super) async fn key(
         body.extend(explained);
     }
     let mut response = HttpResponse::Ok();
-    response.insert_header((ask::REPLICAS, read.replicas_line()));
+    response.insert_header((ask::REPLICAS, read.replicas_line(&key)));
     Ok(response.json(body))
 }
 

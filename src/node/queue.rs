@@ -4,7 +4,7 @@
 //! worker, not one per change.
 
 use super::outside::wall_ms;
-use crate::record::Stamp;
+use crate::record::{Clock, Stamp};
 use crate::storage::{Change, Committer, Outcome, Refused};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,9 +82,12 @@ impl CommitQueue {
         turned_away
     }
 
-    /// Takes note of a stamp a peer mentioned; the clock takes it over with the next commit, if it is credible.
+    /// Takes note of a stamp a peer mentioned; the clock takes it over with the next commit. One that lies too far
+    /// ahead is not believed, and must not hide the credible ones that come after it.
     pub fn heard(&self, stamp: Stamp) {
-        self.heard.fetch_max(stamp.0, Ordering::Relaxed);
+        if Clock::starting_after(self.last_stamp()).check(stamp, wall_ms()).is_ok() {
+            self.heard.fetch_max(stamp.0, Ordering::Relaxed);
+        }
     }
 
     /// The latest stamp this node has made or seen.

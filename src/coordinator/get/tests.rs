@@ -1,0 +1,245 @@
+//! Stories of a read, told event by event.
+
+use super::super::Count;
+use super::*;
+use crate::operation::Failure;
+use crate::placement::{ClusterId, Layout, Member, Mode};
+use crate::protocol::Refusal;
+use crate::record::{Actor, Content, Dot, Seen, Stamp};
+use proptest::prelude::*;
+
+struct Story {
+    get: Get,
+    ring: Arc<Ring>,
+    calls: Vec<(MemberIndex, Request)>,
+    outcomes: Vec<GetOutcome>,
+}
+
+fn key() -> Key {
+    Key::new("k").unwrap()
+}
+
+fn ring() -> Arc<Ring> {
+    let members = (0..5).map(|node| Member::new(format!("http://n{node}:1"))).collect();
+    Arc::new(Ring::new(Layout::provisional(ClusterId(1), 3, Mode::Sloppy, members).unwrap()))
+}
+
+fn record(stamp: u64) -> Record {
+    let dot = Dot { stamp: Stamp(stamp), actor: Actor(stamp) };
+    Record::default().write(&Seen::Everything, dot, Some(Content::plain(stamp.to_string()))).unwrap()
+}
+
+impl Story {
+    /// A read of a majority by the first owner; `change` makes it another.
+    fn new(change: impl FnOnce(&Ring, Partition, &mut MemberIndex, &mut GetOptions)) -> Story {
+        let (ring, partition) = (ring(), Partition::of(key().position()));
+        let mut me = ring.owners(partition)[0];
+        let quorum = Quorum::of(Count::Majority, 3).unwrap();
+        let mut options = GetOptions { quorum, hard: false, all: false, patience_ms: 100, avoid: Vec::new() };
+        change(&ring, partition, &mut me, &mut options);
+        let get = Get::new(key(), ring.clone(), me, options);
+        let mut story = Story { get, ring, calls: Vec::new(), outcomes: Vec::new() };
+        story.tell(Event::Start);
+        story
+    }
+
+    fn tell(&mut self, event: Event) {
+        let mut commands = Vec::new();
+        self.outcomes.extend(self.get.on(event, &mut commands));
+        for command in commands {
+            if let Command::Call { call, to, request } = command {
+                assert_eq!(call.0 as usize, self.calls.len());
+                self.calls.push((to, request));
+            }
+        }
+    }
+
+    fn found(&mut self, call: u32, record: Option<Record>) -> &mut Story {
+        self.tell(Event::Answered { call: CallId(call), answer: Answer::Found { record } });
+        self
+    }
+
+    fn fail(&mut self, call: u32) -> &mut Story {
+        self.tell(Event::Failed { call: CallId(call), failure: Failure::Unreachable });
+        self
+    }
+
+    fn asked(&self) -> Vec<String> {
+        let partition = Partition::of(key().position());
+        let (owners, stand_ins) = (self.ring.owners(partition), self.ring.stand_ins(partition));
+        let word = |(to, request): &(MemberIndex, Request)| {
+            let name = match owners.iter().position(|owner| owner == to) {
+                Some(owner) => format!("o{owner}"),
+                None => format!("s{}", stand_ins.iter().position(|stand_in| stand_in == to).unwrap()),
+            };
+            let hint = matches!(request, Request::ReadHint { .. });
+            if hint { format!("hint of {name}") } else { name }
+        };
+        self.calls.iter().map(word).collect()
+    }
+
+    /// The value shown and how many were heard; or `None` where the read was refused.
+    fn value(&self) -> Option<(Option<String>, usize)> {
+        assert_eq!(self.outcomes.len(), 1, "{:?}", self.outcomes);
+        match &self.outcomes[0] {
+            GetOutcome::Found { record, answers } => {
+                let value = record.winner().map(|winner| String::from_utf8(winner.content.value.to_vec()).unwrap());
+                Some((value, answers.len()))
+            }
+            GetOutcome::Unavailable { .. } => None,
+        }
+    }
+}
+
+#[test]
+fn a_stale_copy_does_not_hide_a_newer_one() {
+    let mut story = Story::new(|_, _, _, _| {});
+    story.found(0, Some(record(3))).found(1, Some(record(8)));
+    assert_eq!(story.value(), Some((Some("8".into()), 2)));
+    assert!(story.get.is_done());
+    assert_eq!(story.asked(), ["o0", "o1"]);
+}
+
+#[test]
+fn another_owner_is_asked_for_one_that_fails_refuses_or_is_silent() {
+    let mut story = Story::new(|_, _, _, _| {});
+    story.fail(0);
+    assert_eq!(story.asked(), ["o0", "o1", "o2"]);
+    let mut story = Story::new(|_, _, _, _| {});
+    story.tell(Event::Answered { call: CallId(1), answer: Answer::Refused(Refusal::Damaged) });
+    assert_eq!(story.asked(), ["o0", "o1", "o2"]);
+    let mut story = Story::new(|_, _, _, _| {});
+    story.tell(Event::Woken);
+    assert_eq!(story.asked(), ["o0", "o1", "o2"]);
+    story.found(2, None).found(0, None);
+    assert_eq!(story.value(), Some((None, 2)), "two owners say there is nothing");
+}
+
+#[test]
+fn owners_believed_down_are_asked_last() {
+    let story = Story::new(|ring, partition, _, options| options.avoid = vec![ring.owners(partition)[1]]);
+    assert_eq!(story.asked(), ["o0", "o2"]);
+}
+
+#[test]
+fn fewer_owners_are_enough_unless_the_client_named_a_number() {
+    for hard in [false, true] {
+        let mut story = Story::new(|_, _, _, options| options.hard = hard);
+        story.found(0, Some(record(3))).fail(1).fail(2);
+        assert_eq!(story.value(), (!hard).then(|| (Some("3".into()), 1)));
+    }
+}
+
+#[test]
+fn stand_ins_are_asked_only_when_no_owner_can_be_had() {
+    let mut story = Story::new(|ring, partition, me, _| *me = ring.stand_ins(partition)[1]);
+    story.fail(0).fail(1).fail(2);
+    assert_eq!(story.asked()[3..], ["hint of s0", "hint of s1"]);
+    story.found(3, None).found(4, Some(record(5)));
+    assert_eq!(story.value(), Some((Some("5".into()), 1)));
+}
+
+#[test]
+fn without_an_owners_word_nothing_is_called_absent() {
+    let mut story = Story::new(|_, _, _, _| {});
+    story.fail(0).fail(1).fail(2);
+    assert_eq!(story.asked()[3..], ["hint of s0", "hint of s1", "hint of o0"]);
+    story.found(3, None).found(4, None).found(5, None);
+    assert_eq!(story.value(), None);
+    assert!(story.get.is_done());
+}
+
+#[test]
+fn stand_ins_of_silent_owners_are_used_at_the_deadline_or_at_once_when_the_owners_are_down() {
+    let mut story = Story::new(|ring, partition, me, _| *me = ring.stand_ins(partition)[0]);
+    story.tell(Event::Woken);
+    story.tell(Event::Woken);
+    assert_eq!(story.asked()[3..], ["hint of s0", "hint of s1"]);
+    story.found(3, Some(record(5))).found(4, None);
+    assert!(story.outcomes.is_empty(), "an owner may only be slow");
+    story.tell(Event::Deadline);
+    assert_eq!(story.value(), Some((Some("5".into()), 1)));
+
+    let mut story = Story::new(|ring, partition, me, options| {
+        (*me, options.avoid) = (ring.stand_ins(partition)[0], ring.owners(partition).to_vec());
+    });
+    story.tell(Event::Woken);
+    story.tell(Event::Woken);
+    story.found(3, Some(record(5))).found(4, None);
+    assert_eq!(story.value(), Some((Some("5".into()), 1)));
+}
+
+#[test]
+fn an_owner_heard_after_its_stand_ins_counts_first() {
+    let mut story = Story::new(|ring, partition, me, _| *me = ring.stand_ins(partition)[0]);
+    story.tell(Event::Woken);
+    story.tell(Event::Woken);
+    story.found(3, Some(record(5))).found(0, Some(record(2))).found(1, Some(record(3)));
+    assert_eq!(story.value(), Some((Some("5".into()), 3)));
+}
+
+#[test]
+fn a_look_at_all_owners_waits_for_each() {
+    let mut story = Story::new(|_, _, _, options| options.all = true);
+    assert_eq!(story.asked(), ["o0", "o1", "o2"]);
+    story.found(0, None).found(1, None);
+    assert!(story.outcomes.is_empty());
+    story.found(2, Some(record(4)));
+    assert_eq!(story.value(), Some((Some("4".into()), 3)));
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_a_read_concludes_once_and_shows_all_that_owners_said(
+        events in prop::collection::vec((any::<u8>(), any::<u8>(), any::<u8>()), 0..30),
+        (hard, all, stranger) in any::<(bool, bool, bool)>(),
+        needed in 1u8..=3,
+    ) {
+        let mut story = Story::new(|ring, partition, me, options| {
+            options.quorum = Quorum::of(Count::Exactly(needed), 3).unwrap();
+            (options.hard, options.all) = (hard, all);
+            if stranger {
+                *me = ring.stand_ins(partition)[0];
+            }
+        });
+        let (mut open, mut known, mut stamp): (Vec<u32>, usize, u64) = (Vec::new(), 0, 0);
+        let (mut said, mut heard) = (Record::default(), 0usize);
+        let last = [(2, 0, 0); 40];
+        for (kind, which, how) in events.into_iter().chain(last) {
+            open.extend(known as u32..story.calls.len() as u32);
+            known = story.calls.len();
+            let over = !story.outcomes.is_empty();
+            match kind % 8 {
+                0 => story.tell(Event::Woken),
+                1 if how < 60 => story.tell(Event::Deadline),
+                _ if open.is_empty() => {}
+                _ => {
+                    let call = open.swap_remove(usize::from(which) % open.len());
+                    if how % 3 == 0 {
+                        story.fail(call);
+                    } else {
+                        stamp += 1;
+                        let record = (how % 3 == 1).then(|| record(stamp));
+                        if !over && matches!(story.calls[call as usize].1, Request::Read { .. }) {
+                            said = said.merge(&record.clone().unwrap_or_default());
+                            heard += 1;
+                        }
+                        story.found(call, record);
+                    }
+                }
+            }
+            if !over && let Some(outcome) = story.outcomes.first() {
+                match outcome {
+                    GetOutcome::Found { record, .. } => {
+                        prop_assert!(record.includes(&said));
+                        prop_assert!(heard > 0 || !record.is_unknown(), "absent without an owner's word");
+                        prop_assert!(!hard || heard >= usize::from(needed));
+                    }
+                    GetOutcome::Unavailable { answered, .. } => prop_assert_eq!(*answered, heard),
+                }
+            }
+        }
+        prop_assert_eq!(story.outcomes.len(), 1);
+        prop_assert!(story.get.is_done());
+    }
+}
