@@ -42,8 +42,10 @@ fn fail(code: u8, line: &str) -> ExitCode {
 
 fn start_log(settings: &Settings) {
     let mut log = env_logger::Builder::new();
-    // What the server library says about its own threads is no change of this node's state.
-    log.filter_module("actix_server", log::LevelFilter::Warn);
+    // What the libraries say about their own insides is no change of this node's state.
+    for library in ["actix_server", "fjall", "lsm_tree"] {
+        log.filter_module(library, log::LevelFilter::Warn);
+    }
     log.parse_filters(&settings.log);
     if settings.log_format == LogFormat::Json {
         log.format(|out, record| {

@@ -3,9 +3,10 @@
 //! Nothing here starts a process: arguments, environment and files are handed to `Settings::load` as values.
 
 use kringle::config::{
-    ConfigError, DataFolder, Durability, Fallback, Heading, Health, Load, LogFormat, Mode, Origin, PeerUrl, SETTINGS,
+    ConfigError, DataFolder, Durability, Fallback, Heading, Health, Load, LogFormat, Origin, PeerUrl, SETTINGS,
     Settings, VALUE_BYTES_MAX, Wanted,
 };
+use kringle::placement::Mode;
 use proptest::prelude::*;
 use std::io;
 use std::path::{Path, PathBuf};

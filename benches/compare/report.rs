@@ -3,10 +3,13 @@
 use crate::wrk::Load;
 use crate::{Options, Outcome};
 
+/// One turn.
+type Measure<'a> = Box<dyn FnMut(&Options) -> Outcome<Load> + 'a>;
+
 /// One side of a comparison.
 pub struct Side<'a> {
     name: String,
-    measure: Box<dyn FnMut(&Options) -> Outcome<Load> + 'a>,
+    measure: Measure<'a>,
     loads: Vec<Load>,
 }
 

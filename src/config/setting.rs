@@ -159,7 +159,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "MODE",
         fallback: Fallback::Value("sloppy"),
         heading: Heading::Cluster,
-        help: "sloppy: a write waits for --w owners, stand-ins help out; async: a write waits for this node only",
+        help: "sloppy: a write waits for --w owners, stand-ins help out; async: a write waits for one owner only",
     },
     Setting {
         name: "w",

@@ -74,6 +74,9 @@ pub enum PutOutcome {
     Refused(Refusal),
 }
 
+/// How long owners that are all believed down may still surprise us, in milliseconds.
+const DOWN_PATIENCE_MS: u64 = 50;
+
 /// What is known of one owner.
 #[derive(Clone, Copy, Debug, Default)]
 struct Owner {
@@ -132,6 +135,8 @@ pub struct Put {
     concluded: bool,
     /// The dot was asked of this node itself, on a hint.
     made_on_hint: bool,
+    /// Owners have had their time: those still silent get a hint, and the client is not kept waiting for them.
+    patience_over: bool,
     /// Why the last owner that refused did so.
     cause: Option<Refusal>,
 }
@@ -183,6 +188,7 @@ impl Put {
             covering: false,
             concluded: false,
             made_on_hint: false,
+            patience_over: false,
             cause: None,
             avoid: options.avoid,
         }
@@ -227,7 +233,10 @@ impl Put {
             }
         }
         if self.outstanding > 0 {
-            commands.push(Command::Wake { after_ms: self.hint_patience_ms });
+            let all_down =
+                (0..self.owners.len()).all(|owner| Some(owner) == maker || self.avoid.contains(&self.members[owner]));
+            let after_ms = if all_down { self.hint_patience_ms.min(DOWN_PATIENCE_MS) } else { self.hint_patience_ms };
+            commands.push(Command::Wake { after_ms });
         }
     }
 
@@ -350,7 +359,8 @@ impl Put {
             return over.then_some(PutOutcome::Unknown { replicas, cause: self.cause.clone() });
         };
         let covered = self.owners.iter().filter(|owner| owner.covered).count();
-        let settled = |owner: &Owner| owner.acked || matches!(owner.hint, Hint::Kept | Hint::Lost);
+        let waited = |owner: &Owner| owner.copying && (self.hard || !self.patience_over);
+        let settled = |owner: &Owner| owner.acked || !waited(owner) && matches!(owner.hint, Hint::Kept | Hint::Lost);
         let reached = self.quorum.is_reached(replicas.acked);
         let covering = self.covers && self.covering && !self.quorum.is_reached(covered) && self.outstanding > 0;
         if !(must || self.outstanding == 0 || !covering && (reached || self.owners.iter().all(settled))) {
@@ -394,6 +404,7 @@ impl Operation for Put {
             }
             Event::Woken if self.made.is_none() && !self.concluded => self.make(commands),
             Event::Woken => {
+                self.patience_over = true;
                 for owner in 0..self.owners.len() {
                     if self.owners[owner].copying && !self.owners[owner].acked && self.owners[owner].hint == Hint::None
                     {

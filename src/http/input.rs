@@ -13,8 +13,10 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// How long a body may take to arrive. A value of the largest size needs about 2 Mbit/s.
-const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long a body may take to arrive. A value of the largest size, 64 MiB, needs about 5 Mbit/s.
+const BODY_TIME_MAX: Duration = Duration::from_secs(120);
+/// How long a body may pause. A client that has nothing more to say for so long has gone.
+const BODY_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Most bytes of bodies taken in at once, over all connections. Past it requests are turned away, early.
 const BODIES_BYTES_MAX: u64 = 256 << 20;
 
@@ -137,7 +139,7 @@ pub(super) async fn body(
     }
     let mut held = Held(&node.body_bytes, 0);
     match tokio::time::timeout(BODY_TIME_MAX, gather(payload, max, &mut held)).await {
-        Err(_) => Err(ApiError::SlowBody),
+        Err(_) | Ok(Err(Unfit::TooSlow)) => Err(ApiError::SlowBody),
         Ok(Err(Unfit::TooLarge)) => Err(too_large()),
         Ok(Err(Unfit::NoRoom)) => Err(ApiError::Busy("too many bytes are being sent to this node at once")),
         Ok(Err(Unfit::Broken(error))) => {
@@ -149,6 +151,7 @@ pub(super) async fn body(
 
 enum Unfit {
     TooLarge,
+    TooSlow,
     NoRoom,
     Broken(PayloadError),
 }
@@ -157,7 +160,9 @@ enum Unfit {
 async fn gather(mut payload: web::Payload, max: usize, held: &mut Held<'_>) -> Result<Bytes, Unfit> {
     let mut gathered = BytesMut::new();
     let mut first: Option<Bytes> = None;
-    while let Some(chunk) = poll_fn(|context| Pin::new(&mut payload).poll_next(context)).await {
+    loop {
+        let next = poll_fn(|context| Pin::new(&mut payload).poll_next(context));
+        let Some(chunk) = tokio::time::timeout(BODY_PAUSE_MAX, next).await.map_err(|_| Unfit::TooSlow)? else { break };
         let chunk = chunk.map_err(Unfit::Broken)?;
         if held.1 + chunk.len() as u64 > max as u64 {
             return Err(Unfit::TooLarge);

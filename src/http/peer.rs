@@ -28,7 +28,7 @@ pub(super) async fn serve(
             "send application/vnd.kringle, or use another method",
         ));
     }
-    let body = input::body(&worker.node, request, payload, MESSAGE_BYTES_MAX, "message", "nothing: send less").await?;
+    let body = input::body(&worker.node, request, payload, MESSAGE_BYTES_MAX, "message", "").await?;
     let batch = Batch::decode(&body)
         .map_err(|error| ApiError::bad(error.to_string(), "peers speak application/vnd.kringle, protocol version 1"))?;
     let reply = worker.serve(batch).await;

@@ -26,7 +26,7 @@ pub(super) enum ApiError {
         /// What the deleted key's record has seen, for a later write.
         context: Option<String>,
     },
-    /// The body, or a part of it, is over a limit.
+    /// The body, or a part of it, is over a limit, which `setting` raises, if any does.
     TooLarge { what: &'static str, max: usize, setting: &'static str },
     /// The body is compressed.
     Encoded,
@@ -74,7 +74,11 @@ impl ApiError {
             ApiError::TooLarge { what, max, setting } => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("the {what} is longer than {max} bytes"),
-                format!("keep it within the limit, or raise {setting}"),
+                if setting.is_empty() {
+                    "send less".into()
+                } else {
+                    format!("keep it within the limit, or raise {setting}")
+                },
             ),
             ApiError::Encoded => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,

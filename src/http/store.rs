@@ -15,7 +15,7 @@ use std::rc::Rc;
 /// How much longer than its value a JSON body may be: every byte of a text may be escaped to six.
 const JSON_GROWTH: usize = 6;
 /// Longest body that only names a key.
-const KEY_BODY_BYTES_MAX: usize = 64 << 10;
+const KEY_BODY_BYTES_MAX: usize = 1 << 20;
 
 /// A pair, as people write it.
 #[derive(Deserialize)]
@@ -88,9 +88,7 @@ pub(super) async fn key(
     let (key, context) = match query.bytes("key") {
         Some(key) => (Key::within(key.to_vec(), settings.key_bytes_max)?, None),
         None => {
-            let body =
-                input::body(&worker.node, request, payload, KEY_BODY_BYTES_MAX, "body", "nothing: name the key only")
-                    .await?;
+            let body = input::body(&worker.node, request, payload, KEY_BODY_BYTES_MAX, "body", "").await?;
             let named: Named = serde_json::from_slice(&body).map_err(|error| {
                 ApiError::bad(format!("no key is named: {error}"), "use ?key=…, or the body {\"key\":\"…\"}")
             })?;
@@ -162,11 +160,11 @@ pub(super) async fn plain_put(
         }
         false => bytes::Bytes::new(),
     };
-    let text = std::str::from_utf8(&body).map_err(|_| missing_params())?;
+    let Ok(text) = std::str::from_utf8(&body) else { return Ok(missing_params()) };
     let form = Query::parse(text, known)?;
     let parameter = |name| query.bytes(name).or(form.bytes(name));
     let (Some(key), Some(value)) = (parameter("key").filter(|key| !key.is_empty()), parameter("value")) else {
-        return Err(missing_params());
+        return Ok(missing_params());
     };
     if value.len() > settings.value_bytes_max {
         return Err(ApiError::TooLarge { what: "value", max: settings.value_bytes_max, setting: "--value-max" });
@@ -184,7 +182,7 @@ pub(super) async fn plain_put(
 /// `/get?key=`.
 pub(super) async fn plain_get(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
     let query = Query::of(request, &["key", "mode", "r", "local"])?;
-    let Some(key) = query.bytes("key").filter(|key| !key.is_empty()) else { return Err(missing_params()) };
+    let Some(key) = query.bytes("key").filter(|key| !key.is_empty()) else { return Ok(missing_params()) };
     let key = Key::within(key.to_vec(), worker.node.settings.key_bytes_max)?;
     let read = ask::read(worker, &query, &key).await?;
     match read.winner(&key) {
@@ -204,8 +202,8 @@ fn plain(status: StatusCode, body: impl Into<Vec<u8>>) -> HttpResponse {
         .body(body.into())
 }
 
-fn missing_params() -> ApiError {
-    ApiError::bad("missing params", "name key and, for /put, value: /put?key=a&value=1")
+fn missing_params() -> HttpResponse {
+    plain(StatusCode::BAD_REQUEST, "missing params\n")
 }
 
 /// Whether a browser says that another site's page made it ask.

@@ -10,18 +10,21 @@ use crate::membership::State;
 use crate::operation::Failure;
 use crate::protocol::{Answer, Request};
 use crate::record::Key;
-use crate::storage::{Address, Change, Hint, LogStore, Rebuild, Store, StoreError};
+use crate::storage::{Address, Change, CheckpointError, Health, Hint, LogStore, Rebuild, RebuildStep, Store};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// How often the recent rows are carried into the base. Longer lets overwrites meet in memory, shorter makes a
 /// restart faster; the log is replayed from the last one.
 const CHECKPOINT_PERIOD: Duration = Duration::from_secs(4);
+/// How long a checkpoint pauses between two small pieces of its work.
+const CHECKPOINT_PAUSE: Duration = Duration::from_micros(200);
 /// How often the housekeeping thread looks whether there is something to do.
-const HOUSEKEEPING_TICK: Duration = Duration::from_millis(50);
+const HOUSEKEEPING_TICK: Duration = Duration::from_millis(20);
+/// How often a store that takes no writes is tried again.
+const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// Hints sent to one peer at a time. Small, so that a peer that has just come back is not swamped.
 const HINTS_AT_A_TIME: usize = 64;
 
@@ -143,84 +146,85 @@ fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = 
     }
 }
 
-/// The housekeeping thread of a store on disk: checkpoints, timed syncs, and the rebuilding of digests after a start.
-pub struct Housekeeping {
-    /// The node.
-    pub node: Arc<Shared>,
-    /// Its store.
-    pub store: Arc<LogStore>,
-    /// Milliseconds between two syncs, for `--durability interval`.
-    pub sync_every: Option<Duration>,
+/// What the housekeeping thread of a store on disk keeps: checkpoints, log segments, timed syncs, and the rebuilding
+/// of digests after a start.
+pub(super) struct Keep {
+    /// The store.
+    pub(super) store: Arc<LogStore>,
+    /// The digests still to build, if any.
+    pub(super) rebuild: Option<Rebuild>,
+    /// Time between two syncs, for `--durability interval`.
+    pub(super) sync_every: Option<Duration>,
 }
 
-impl Housekeeping {
+impl Keep {
     /// Runs until the node stops; then carries everything into the base, so that the next start has nothing to replay.
-    pub fn run(self, mut rebuild: Rebuild) {
+    pub(super) fn run(self, node: &Shared) {
+        let Keep { store, mut rebuild, sync_every } = self;
         // Clients come first: this thread only wants what they leave. Without the right to it, it still works.
         let _ = rustix::process::nice(10);
-        let paced = AtomicU64::new(0);
         let (mut last_checkpoint, mut last_sync) = (now(), now());
-        let mut rebuilding = true;
-        while !self.node.is_stopping() {
-            if rebuilding {
-                rebuilding = self.rebuild(&mut rebuild);
-            } else {
-                std::thread::sleep(HOUSEKEEPING_TICK);
+        while !node.is_stopping() {
+            match rebuild.take() {
+                Some(mut rebuilding) => rebuild = build_next(node, &mut rebuilding).then_some(rebuilding),
+                None => std::thread::sleep(HOUSEKEEPING_TICK),
             }
-            if let Some(every) = self.sync_every
-                && last_sync.elapsed() >= every
-            {
-                self.report(self.store.sync());
+            if sync_every.is_some_and(|every| last_sync.elapsed() >= every) {
+                // A failure fences the store, which `watch_health` reports.
+                let _ = store.sync();
                 last_sync = now();
             }
-            if last_checkpoint.elapsed() >= CHECKPOINT_PERIOD || self.store.wants_checkpoint() {
-                self.report(self.store.checkpoint(&mut || pace(&paced)));
+            let due = store.due();
+            if due.segment {
+                note(store.prepare());
+            }
+            if due.checkpoint || last_checkpoint.elapsed() >= CHECKPOINT_PERIOD {
+                note(store.checkpoint(&mut pace));
                 last_checkpoint = now();
             }
         }
-        self.report(self.store.sync());
-        self.report(self.store.checkpoint(&mut || {}));
+        let _ = store.sync();
+        note(store.checkpoint(&mut || {}));
     }
+}
 
-    fn rebuild(&self, rebuild: &mut Rebuild) -> bool {
-        match rebuild.step(&self.node.forest) {
-            Ok(true) => true,
-            Ok(false) => {
-                let took_ms = self.node.started.elapsed().as_millis();
-                self.node
-                    .events
-                    .info("digests", format!("the digests of all rows are built, {took_ms} ms after the start"));
-                false
+/// Builds the digests of one more partition; `false` when there is nothing more to do.
+fn build_next(node: &Shared, rebuild: &mut Rebuild) -> bool {
+    match rebuild.step(&node.forest) {
+        Ok(RebuildStep::Built(_)) => true,
+        Ok(RebuildStep::Done { damaged }) => {
+            let took_ms = node.started.elapsed().as_millis();
+            node.events.info("digests", format!("the digests of all rows are built, {took_ms} ms after the start"));
+            if damaged > 0 {
+                node.events.error("digests", format!("{damaged} rows cannot be read, and are in no digest"));
             }
-            Err(error) => {
-                self.node.events.error("digests", format!("the digests cannot be built: {error}"));
-                false
-            }
+            false
+        }
+        Err(error) => {
+            node.events.error("digests", format!("the digests cannot be built: {error}"));
+            false
         }
     }
+}
 
-    fn report(&self, result: Result<(), StoreError>) {
-        if let Err(error) = result {
-            log::debug!(target: "store", "housekeeping: {error} at {}", wall_ms());
-        }
+/// A failing checkpoint loses nothing and is tried again; `watch_health` tells people.
+fn note<T>(result: Result<T, CheckpointError>) {
+    if let Err(error) = result {
+        log::debug!(target: "kringle::store", "{error}");
     }
 }
 
 /// Called between small steps of a checkpoint: gives way to the threads that serve clients.
-fn pace(count: &AtomicU64) {
-    if count.fetch_add(1, Ordering::Relaxed) % 4 == 3 {
-        std::thread::sleep(Duration::from_millis(1));
-    } else {
-        std::thread::yield_now();
-    }
+fn pace() {
+    std::thread::sleep(CHECKPOINT_PAUSE);
 }
 
 /// Notices when the store stops taking writes, or takes them again, and says so once.
 pub fn watch_health(worker: &Rc<Worker>) {
-    use crate::storage::Health;
-    let node = worker.node.clone();
+    let (worker, node) = (worker.clone(), worker.node.clone());
     actix_web::rt::spawn(async move {
         let mut last = Health::Ok;
+        let mut last_try = now();
         while !node.is_stopping() {
             let health = node.store.health();
             if health != last {
@@ -232,6 +236,12 @@ pub fn watch_health(worker: &Rc<Worker>) {
                     }
                 }
                 last = health;
+            }
+            if matches!(last, Health::ReadOnly(_)) && last_try.elapsed() >= RETRY_PERIOD {
+                // Clients are sent elsewhere by now, so somebody must try whether the disk works again.
+                let change = Change::Fact { name: "last-try", bytes: wall_ms().to_be_bytes().to_vec().into() };
+                worker.commit([(change, Box::new(|_| ()) as _)]);
+                last_try = now();
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }

@@ -54,7 +54,7 @@ impl Events {
     }
 
     fn push(&self, level: log::Level, kind: &'static str, text: String) {
-        log::log!(target: kind, level, "{text}");
+        log::log!(target: &format!("kringle::{kind}"), level, "{text}");
         let mut ring = self.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         ring.0 += 1;
         let level = match level {

@@ -39,15 +39,15 @@ pub struct Node {
 impl Node {
     /// Opens the store, works out the layout, starts the threads. `port` is the one that is bound.
     pub fn start(settings: Settings, port: u16) -> Result<Node, StartError> {
-        let opening::Opened { shared, committer, housekeeping } = opening::open(settings, port)?;
+        let opening::Opened { shared, committer, keep } = opening::open(settings, port)?;
         let shared = Arc::new(shared);
         let queue = shared.queue.clone();
         let committer = spawn("committer", move || queue.run(committer))?;
-        let housekeeping = match housekeeping {
+        let housekeeping = match keep {
             None => None,
-            Some((store, rebuild, sync_every)) => {
-                let keeper = background::Housekeeping { node: shared.clone(), store, sync_every };
-                Some(spawn("housekeeping", move || keeper.run(rebuild))?)
+            Some(keep) => {
+                let shared = shared.clone();
+                Some(spawn("housekeeping", move || keep.run(&shared))?)
             }
         };
         Ok(Node { shared, committer, housekeeping })
@@ -67,14 +67,29 @@ impl Node {
         self.shared.stopping.store(true, Ordering::Relaxed);
         self.shared.queue.close();
         for thread in [Some(self.committer), self.housekeeping].into_iter().flatten() {
-            if thread.join().is_err() {
-                self.shared.events.error("stop", "a thread of this node had panicked");
-            }
+            // A thread that panicked has ended the process.
+            let _ = thread.join();
         }
         self.shared.events.info("stop", "stopped");
     }
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
-    std::thread::Builder::new().name(name.into()).spawn(body).map_err(StartError::Thread)
+    let guarded = move || {
+        let fuse = Fuse;
+        body();
+        std::mem::forget(fuse);
+    };
+    std::thread::Builder::new().name(name.into()).spawn(guarded).map_err(StartError::Thread)
+}
+
+/// Ends the process when dropped, which only a panic does: a node that lost its committer would take requests and
+/// answer none. What was acknowledged is on disk, and the next start finds it.
+struct Fuse;
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        log::error!(target: "kringle::stop", "a thread of this node panicked: ending at once");
+        std::process::abort();
+    }
 }

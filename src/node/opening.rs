@@ -1,5 +1,6 @@
 //! From settings to an open node: store, identity, layout.
 
+use super::background::Keep;
 use super::outside::random;
 use super::shared::Shared;
 use crate::config::{Durability, Settings};
@@ -7,11 +8,11 @@ use crate::merkle::Forest;
 use crate::placement::{ClusterId, Layout, LayoutError, Member, NodeId, Partition, Ring};
 use crate::record::{Actor, Clock};
 use crate::storage::{
-    self, Address, Change, Committer, Feed, HINT_BYTES_MAX, HintLedger, LogStore, MemoryStore, OpenError, Rebuild,
-    Refused, Store, StoreError,
+    self, Address, Change, Committer, Feed, HINT_BYTES_MAX, HintLedger, MemoryStore, OpenError, Refused, Replayed,
+    Store, StoreError,
 };
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Changes the feed remembers: a watcher that falls behind by more is told of a gap. About 1 MB of short keys.
 const FEED_EVENTS_MAX: usize = 8_192;
@@ -42,32 +43,64 @@ pub enum StartError {
 pub(super) struct Opened {
     pub(super) shared: Shared,
     pub(super) committer: Committer,
-    pub(super) housekeeping: Option<(Arc<LogStore>, Rebuild, Option<Duration>)>,
+    pub(super) keep: Option<Keep>,
+}
+
+/// What was found in a data folder.
+struct Kept {
+    folder: PathBuf,
+    is_new: bool,
+    replayed: Replayed,
+    damaged: u64,
+}
+
+impl Kept {
+    fn announce(&self, shared: &Shared) {
+        let folder = self.folder.display();
+        if self.is_new {
+            shared.events.info("store", format!("made the data folder {folder}"));
+        } else {
+            let Replayed { appends, rows, .. } = self.replayed;
+            shared
+                .events
+                .info("store", format!("opened {folder}: {appends} commits of {rows} rows replayed from the log"));
+        }
+        if self.damaged > 0 {
+            shared.events.error("store", format!("{} hints in {folder} cannot be read", self.damaged));
+        }
+    }
 }
 
 pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> {
     let own = settings.own_url(port);
     let forest = Arc::new(Forest::new());
     let mut id = NodeId(random());
-    let (store, housekeeping): (Arc<dyn Store>, _) = match settings.data.path(port) {
+    let mut kept = None;
+    let (store, hints, keep): (Arc<dyn Store>, _, _) = match settings.data.path(port) {
         None => {
             Partition::all().for_each(|partition| forest.mark_built(partition));
-            (Arc::new(MemoryStore::new()), None)
+            (Arc::new(MemoryStore::new()), HintLedger::new(HINT_BYTES_MAX), None)
         }
         Some(folder) => {
-            let options =
-                storage::Options { durability: durability(settings.durability), ..storage::Options::default() };
-            let opened = storage::open(&folder, &settings.cluster, id, options)?;
-            id = opened.node;
+            let mut options = storage::OpenOptions::new(&settings.cluster, id.0, random());
+            options.store.durability = durability(settings.durability);
+            let opened = storage::open(&folder, options)?;
+            id = NodeId(opened.identity.node);
             let every = match settings.durability {
                 Durability::Interval(every) => Some(every),
                 Durability::Sync | Durability::None => None,
             };
-            (opened.store.clone(), Some((opened.store, opened.rebuild, every)))
+            let rebuild = (!opened.is_new).then_some(opened.rebuild);
+            if rebuild.is_none() {
+                Partition::all().for_each(|partition| forest.mark_built(partition));
+            }
+            let keep = Keep { store: opened.store.clone(), rebuild, sync_every: every };
+            kept =
+                Some(Kept { folder, is_new: opened.is_new, replayed: opened.replayed, damaged: opened.hints_damaged });
+            (opened.store, opened.hints, Some(keep))
         }
     };
     let layout = layout(&settings, port, own.name(), id)?;
-    let (hints, _) = HintLedger::scan(&*store, HINT_BYTES_MAX)?;
     let (hints, feed) = (Arc::new(hints), Arc::new(Feed::new(store.last_sequence(), FEED_EVENTS_MAX)));
     let clock = Clock::starting_after(store.last_stamp());
     let actor = Actor(random());
@@ -75,7 +108,10 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
     keep_layout(&*store, &mut committer, &layout)?;
     let shared = Shared::new(settings, id, own.name().to_string(), store, forest, feed, hints, Ring::new(layout));
     shared.announce_start(&own);
-    Ok(Opened { shared, committer, housekeeping })
+    if let Some(kept) = kept {
+        kept.announce(&shared);
+    }
+    Ok(Opened { shared, committer, keep })
 }
 
 fn durability(durability: Durability) -> storage::Durability {

@@ -228,7 +228,7 @@ impl Worker {
                     actix_web::rt::spawn(async move {
                         let answer = match worker.read(&address).await {
                             Ok(row) => replica::found(&address, row.as_ref()),
-                            Err(_) => Answer::Refused(Refusal::ReadOnly),
+                            Err(_) => Answer::Refused(Refusal::Unreadable),
                         };
                         told(answer);
                     });

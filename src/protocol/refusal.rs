@@ -25,8 +25,11 @@ pub enum Refusal {
     #[error("the node cannot read its store")]
     Unreadable,
     /// The node's disk is full or failing; another owner may take it.
-    #[error("the node is read-only")]
-    ReadOnly,
+    #[error("the node is read-only: {why}")]
+    ReadOnly {
+        /// What its disk says, for people.
+        why: String,
+    },
     /// The node could not sync: this write may be durable there. It needs a restart.
     #[error("the node is fenced until a restart")]
     Fenced,

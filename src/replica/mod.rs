@@ -65,7 +65,7 @@ pub fn refusal(refused: &Refused) -> Refusal {
         Refused::StampAhead(why) => Refusal::StampAhead(*why),
         Refused::HintsFull { .. } => Refusal::HintsFull,
         Refused::Damaged(_) => Refusal::Damaged,
-        Refused::ReadOnly(_) => Refusal::ReadOnly,
+        Refused::ReadOnly(why) => Refusal::ReadOnly { why: why.to_string() },
         Refused::Fenced(_) => Refusal::Fenced,
         Refused::Overloaded => Refusal::Overloaded,
         Refused::NoTargets => Refusal::NoTargets,

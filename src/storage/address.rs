@@ -72,11 +72,6 @@ impl Address {
         fits.then_some(Address { bytes })
     }
 
-    /// A copy that shares no memory with a larger buffer.
-    pub(super) fn detached(&self) -> Address {
-        Address { bytes: Bytes::copy_from_slice(&self.bytes) }
-    }
-
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes

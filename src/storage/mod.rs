@@ -8,32 +8,57 @@
 //! ```
 //!
 //! [`Store`] is the law, [`MemoryStore`] its dumb twin, [`LogStore`] the durable one. There is no thread and no clock
-//! here: the shell calls [`LogStore::checkpoint`], [`LogStore::prepare`] and [`Store::sync`] when it sees fit.
+//! here: the shell calls [`LogStore::checkpoint`], [`LogStore::prepare`] and [`Store::sync`] when they are due.
 
 mod address;
+mod base;
+mod cache;
 mod change;
 mod committer;
+#[doc(hidden)]
+pub mod contract;
+#[cfg(test)]
+mod crash;
+#[cfg(feature = "disk")]
+mod disk;
 mod feed;
+mod files;
+#[cfg(feature = "disk")]
+mod folder;
+mod frame;
 mod hint;
 mod hints;
+mod log;
+mod log_store;
 mod memory;
+mod rebuild;
+mod recent;
+#[doc(hidden)]
+pub mod sim_files;
 mod store;
 
 pub use address::{Address, Kind, Span};
+pub use base::{Base, BaseError, BaseSnapshot, Mark, MemoryBase};
 pub use change::{Change, MemberName, Outcome, Refused};
 pub use committer::Committer;
+#[cfg(feature = "disk")]
+pub use disk::{FjallBase, FjallOptions};
 pub use feed::{Committed, Feed, Gap};
+pub use files::{Files, RealFiles};
+#[cfg(feature = "disk")]
+pub use folder::{Identity, OpenError, OpenOptions, Opened, open};
 pub use hint::{Hint, MEMBER_NAME_BYTES_MAX};
 pub use hints::{HINT_BYTES_MAX, HintLedger, HintStatus};
+pub use log::{LogOpenError, Replayed};
+pub use log_store::{CheckpointError, Checkpointed, Due, LogStore, LogStoreOptions, StoreOpenError};
 pub use memory::MemoryStore;
+pub use rebuild::{Rebuild, RebuildStep};
 pub use store::{Durability, Health, Page, PageSize, Peek, RowChange, Sequence, Store, StoreError, Usage};
 
 use crate::merkle::{Entry, VersionDigest};
 use crate::record::{Record, Version};
 
-/// What the digests know of a record.
-fn digest_entry(record: &Record, version: Version) -> Entry {
-    Entry { digest: VersionDigest(version.0), live: !record.is_tombstone() }
+/// What the digests know of a record; nothing, of one that holds nothing.
+fn digest_entry(record: &Record, version: Version) -> Option<Entry> {
+    (!record.is_unknown()).then(|| Entry { digest: VersionDigest(version.0), live: !record.is_tombstone() })
 }
-mod shim;
-pub use shim::*;

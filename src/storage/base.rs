@@ -1,0 +1,175 @@
+//! Where rows end up: what the commit log is emptied into, and what reads fall back to.
+
+use super::{Address, Page, PageSize, RowChange, Sequence, Span};
+use crate::record::Stamp;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How far the base has got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mark {
+    /// Every append up to this one is in it.
+    pub sequence: Sequence,
+    /// The highest stamp of those.
+    pub last_stamp: Stamp,
+}
+
+/// Why the base did not do what it was asked: what the engine said. Whether to try again is the caller's to judge.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BaseError(pub Arc<str>);
+
+/// A sorted map of rows on disk. Written by one checkpoint at a time, read by anyone.
+pub trait Base: Send + Sync {
+    /// The row at `address`.
+    fn get(&self, address: &Address) -> Result<Option<Bytes>, BaseError>;
+
+    /// One page of the rows of `span`, in order.
+    fn scan(&self, span: &Span, size: PageSize) -> Result<Page, BaseError>;
+
+    /// The base as it is now, whatever is written to it later. Not to be held for long: it keeps old rows alive.
+    fn snapshot(&self) -> Box<dyn BaseSnapshot>;
+
+    /// Takes rows, sorted by address and each address once, and with them the new mark. When it returns they are
+    /// durable and visible. After an error, or a crash on the way, any part of the rows may be there; the mark only if
+    /// all are. `pace` is called every so often, so that whoever drives this can let others run.
+    fn load(
+        &self,
+        rows: &mut dyn Iterator<Item = RowChange>,
+        mark: Mark,
+        pace: &mut dyn FnMut(),
+    ) -> Result<(), BaseError>;
+
+    /// How far it has got, durably.
+    fn mark(&self) -> Result<Mark, BaseError>;
+
+    /// Bytes it takes up.
+    fn bytes(&self) -> u64;
+}
+
+/// A base at one moment.
+pub trait BaseSnapshot: Send {
+    /// One page of the rows of `span`, in order.
+    fn scan(&self, span: &Span, size: PageSize) -> Result<Page, BaseError>;
+}
+
+/// A base in memory that forgets at a crash what [`Base::load`] had not finished. For simulation; clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryBase {
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    rows: Arc<BTreeMap<Address, Bytes>>,
+    mark: Mark,
+    load_error: Option<Arc<str>>,
+    read_error: Option<Arc<str>>,
+}
+
+impl MemoryBase {
+    /// An empty one.
+    pub fn new() -> MemoryBase {
+        MemoryBase::default()
+    }
+
+    /// Lets every load fail so from now on, half-way; `None` lifts it.
+    pub fn fail_loads(&self, reason: Option<&str>) {
+        self.lock().load_error = reason.map(Into::into);
+    }
+
+    /// Lets every read fail so from now on; `None` lifts it.
+    pub fn fail_reads(&self, reason: Option<&str>) {
+        self.lock().read_error = reason.map(Into::into);
+    }
+
+    /// Puts a row there behind everyone's back: rot.
+    pub fn damage(&self, address: &Address, row: Bytes) {
+        Arc::make_mut(&mut self.lock().rows).insert(address.clone(), row);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn readable(&self) -> Result<MutexGuard<'_, Kept>, BaseError> {
+        let kept = self.lock();
+        match &kept.read_error {
+            Some(reason) => Err(BaseError(reason.clone())),
+            None => Ok(kept),
+        }
+    }
+}
+
+fn page(rows: &BTreeMap<Address, Bytes>, span: &Span, size: PageSize) -> Page {
+    match span.is_empty() {
+        true => Page::default(),
+        false => {
+            Page::take(rows.range(&span.from..&span.to).map(|(address, row)| (address.clone(), row.clone())), size)
+        }
+    }
+}
+
+impl Base for MemoryBase {
+    fn get(&self, address: &Address) -> Result<Option<Bytes>, BaseError> {
+        Ok(self.readable()?.rows.get(address).cloned())
+    }
+
+    fn scan(&self, span: &Span, size: PageSize) -> Result<Page, BaseError> {
+        Ok(page(&self.readable()?.rows, span, size))
+    }
+
+    fn snapshot(&self) -> Box<dyn BaseSnapshot> {
+        Box::new(MemorySnapshot(self.lock().rows.clone()))
+    }
+
+    fn load(
+        &self,
+        rows: &mut dyn Iterator<Item = RowChange>,
+        mark: Mark,
+        pace: &mut dyn FnMut(),
+    ) -> Result<(), BaseError> {
+        let mut count = 0usize;
+        for (address, row) in rows {
+            let mut kept = self.lock();
+            if let Some(reason) = kept.load_error.clone()
+                && count >= 1
+            {
+                return Err(BaseError(reason));
+            }
+            let map = Arc::make_mut(&mut kept.rows);
+            match row {
+                Some(row) => map.insert(address, row),
+                None => map.remove(&address),
+            };
+            drop(kept);
+            count += 1;
+            if count.is_multiple_of(64) {
+                pace();
+            }
+        }
+        let mut kept = self.lock();
+        if let Some(reason) = kept.load_error.clone() {
+            return Err(BaseError(reason));
+        }
+        kept.mark = mark;
+        Ok(())
+    }
+
+    fn mark(&self) -> Result<Mark, BaseError> {
+        Ok(self.readable()?.mark)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.lock().rows.iter().map(|(address, row)| (address.as_bytes().len() + row.len()) as u64).sum()
+    }
+}
+
+struct MemorySnapshot(Arc<BTreeMap<Address, Bytes>>);
+
+impl BaseSnapshot for MemorySnapshot {
+    fn scan(&self, span: &Span, size: PageSize) -> Result<Page, BaseError> {
+        Ok(page(&self.0, span, size))
+    }
+}
