@@ -96,8 +96,8 @@ pub fn ratio(what: &str, a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64, ta
 /// The target, and whether it is met.
 pub fn judged(value: f64, target: Target) -> String {
     let (met, words) = match target {
-        Target::AtLeast(bound) => (value >= bound, format!("at least {bound}")),
-        Target::AtMost(bound) => (value <= bound, format!("at most {bound}")),
+        Target::AtLeast(bound) => (value >= bound, format!("at least {bound:.2}")),
+        Target::AtMost(bound) => (value <= bound, format!("at most {bound:.2}")),
     };
     format!("wanted {words}: {}", if met { "met" } else { "MISSED" })
 }

@@ -60,7 +60,7 @@ fn folder() -> Outcome<TempDir> {
     TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| format!("no folder for data: {error}"))
 }
 
-/// A command for one of our nodes. What it says is left to `RUST_LOG`'s own variable; it is quiet by default.
+/// A command for one of our nodes.
 fn node(options: &Options, data: &Path, pin: Pin) -> Command {
     let cores = (!options.free).then(|| pin.servers()).flatten();
     let mut command = command_on(cores.as_deref(), env!("CARGO_BIN_EXE_kringle"));
