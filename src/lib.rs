@@ -9,7 +9,7 @@
 //! | nouns | [`record`], [`placement`], [`merkle`] | nothing outside |
 //! | seams | [`membership`], [`protocol`], [`operation`], [`storage`] | nouns |
 //! | verbs | [`replica`], [`coordinator`] | nouns and seams, never each other |
-//! | shell | `node`, `http`, `config` | everything below, and the outside world |
+//! | shell | `config`, `node`, `http` | everything below, and the outside world |
 //!
 //! Invariants that hold everywhere:
 //!

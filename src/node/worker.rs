@@ -27,13 +27,16 @@ const TICK: Duration = Duration::from_millis(5);
 /// Most bytes of values in one reply to a peer; requests past it are told to ask again.
 const REPLY_BYTES_MAX: usize = 32 << 20;
 
+/// Who is told what became of a change.
+pub type Committed = Box<dyn FnOnce(Result<Outcome, Refused>)>;
+
 /// A thread's half of the node.
 pub struct Worker {
     /// What it shares with the others.
     pub node: Arc<Shared>,
     number: usize,
     links: RefCell<HashMap<String, Rc<Link>>>,
-    commits: RefCell<HashMap<u64, Box<dyn FnOnce(Result<Outcome, Refused>)>>>,
+    commits: RefCell<HashMap<u64, Committed>>,
     commits_made: Cell<u64>,
     operations: RefCell<BTreeMap<u64, Running>>,
     operations_made: Cell<u64>,
@@ -108,9 +111,9 @@ impl Worker {
             output = machine.on(event, &mut commands).or(output);
             for command in commands.drain(..) {
                 match command {
-                    Command::Call { call, to, request } if to == me => match self.at_hand(request) {
-                        Ok(answer) => events.push_back(Event::Answered { call, answer }),
-                        Err(request) => abroad.push(Command::Call { call, to, request }),
+                    Command::Call { call, to, request } if to == me => match self.at_hand(&request) {
+                        Some(answer) => events.push_back(Event::Answered { call, answer }),
+                        None => abroad.push(Command::Call { call, to, request }),
                     },
                     command => abroad.push(command),
                 }
@@ -138,16 +141,16 @@ impl Worker {
         }
     }
 
-    /// Answers a request from what is in memory, or gives it back.
-    fn at_hand(&self, request: Request) -> Result<Answer, Request> {
-        let address = match &request {
+    /// The answer to a request, if it is one that memory can answer.
+    fn at_hand(&self, request: &Request) -> Option<Answer> {
+        let address = match request {
             Request::Read { key } => Address::data(key),
             Request::ReadHint { key } => Address::hint(key),
-            _ => return Err(request),
+            _ => return None,
         };
         match self.node.store.peek(&address) {
-            Peek::Known(row) => Ok(replica::found(&address, row.as_ref())),
-            Peek::Ask => Err(request),
+            Peek::Known(row) => Some(replica::found(&address, row.as_ref())),
+            Peek::Ask => None,
         }
     }
 
@@ -252,7 +255,7 @@ impl Worker {
     /// Hands changes to the committer; each is told what became of it.
     pub fn commit<T>(&self, changes: T)
     where
-        T: IntoIterator<Item = (Change, Box<dyn FnOnce(Result<Outcome, Refused>)>)>,
+        T: IntoIterator<Item = (Change, Committed)>,
     {
         let mut submissions = Vec::new();
         {
@@ -342,18 +345,18 @@ impl Worker {
             left: Cell::new(count),
             done: Cell::new(Some(done)),
         });
-        let mut changes: Vec<(Change, Box<dyn FnOnce(Result<Outcome, Refused>)>)> = Vec::new();
+        let mut changes: Vec<(Change, Committed)> = Vec::new();
         let mut bytes = 0;
         for (at, request) in requests.into_iter().enumerate() {
             let gathering = gathering.clone();
             if let Request::Read { .. } | Request::ReadHint { .. } = request {
-                match self.at_hand(request) {
-                    Ok(answer) => {
+                match self.at_hand(&request) {
+                    Some(answer) => {
                         bytes += reply_bytes(&answer);
                         let fits = bytes <= REPLY_BYTES_MAX || at == 0;
                         gathering.put(at, if fits { answer } else { Answer::Refused(Refusal::Overloaded) });
                     }
-                    Err(request) => self.answer(request, Box::new(move |answer| gathering.put(at, answer))),
+                    None => self.answer(request, Box::new(move |answer| gathering.put(at, answer))),
                 }
             } else if let Step::Commit(change) = replica::step(request) {
                 changes.push((change, Box::new(move |result| gathering.put(at, replica::committed(result)))));

@@ -12,6 +12,9 @@ pub const ZONE_BYTES_MAX: usize = 64;
 /// Heaviest a member may be. Weight is relative, and 1 : 64 spans a Raspberry Pi to a rack server.
 pub const WEIGHT_MAX: u16 = 64;
 
+/// The name of a member, where it stands alone: in a hint, in what peers ask.
+pub type MemberName = Box<str>;
+
 /// One node of the cluster, as all nodes agreed on it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Member {

@@ -30,7 +30,7 @@ mod laws;
 pub use encoding::LAYOUT_BYTES_MAX;
 pub use identity::{ClusterId, NodeId, NotAnId};
 pub use layout::{Layout, LayoutError, MEMBERS_MAX, REPLICAS_MAX, WEIGHTS_MAX};
-pub use member::{Member, MemberError, MemberIndex, NAME_BYTES_MAX, WEIGHT_MAX, ZONE_BYTES_MAX};
+pub use member::{Member, MemberError, MemberIndex, MemberName, NAME_BYTES_MAX, WEIGHT_MAX, ZONE_BYTES_MAX};
 pub use mode::{Mode, NoSuchMode};
 pub use partition::{LEAVES, NoSuchPartition, PARTITIONS, Partition, leaf};
 pub use ring::Ring;

@@ -1,9 +1,8 @@
 //! What peers ask and answer.
 
 use super::Refusal;
-use crate::placement::{ClusterId, NodeId};
+use crate::placement::{ClusterId, MemberName, NodeId};
 use crate::record::{Content, Dot, Key, Record, Seen, Stamp};
-use crate::storage::MemberName;
 use serde::{Deserialize, Serialize};
 
 /// Most requests in one batch. Bounds what a node holds for one peer call, and keeps a slow batch short.

@@ -166,13 +166,13 @@ impl Record {
         Ok(Record { context, siblings })
     }
 
-    /// Merges `other` in and lets the write `dot`, held here, supersede everything older that `other` showed:
-    /// the second round of a plain write whose coordinator had not seen all there was. Makes no dot: whoever holds
+    /// Merges `other` in and lets the write `dot`, held here, supersede everything older that `other` showed, and nothing
+    /// else: the second round of a plain write whose coordinator had not seen all there was. Makes no dot: whoever holds
     /// the superseded sibling drops it because the joined context covers it.
     pub fn cover(&self, other: &Record, dot: Dot) -> Record {
         let mut merged = self.merge(other);
         if merged.context.covers(dot) {
-            merged.siblings.retain(|sibling| sibling.dot >= dot);
+            merged.siblings.retain(|sibling| sibling.dot >= dot || !other.context.covers(sibling.dot));
         }
         merged
     }

@@ -88,6 +88,7 @@ impl Address {
 
     /// The partition it belongs to.
     pub fn partition(&self) -> Partition {
+        // An address is made of a partition, or by `from_bytes`, which checks it.
         Partition::try_from_index(self.slot()).expect("only the end of a span lies behind the last partition")
     }
 

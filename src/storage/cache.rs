@@ -54,6 +54,7 @@ impl RowCache {
             .estimated_items_capacity((bytes_max / 512) as usize)
             .shards(8)
             .build()
+            // Fails only where one of them is missing.
             .expect("both capacities are given");
         RowCache {
             rows: Cache::with_options(options, Weigh, Seeded(seed), DefaultLifecycle::default()),

@@ -1,11 +1,9 @@
 //! What the committer is asked, and what it answers. Every change of a stored value is one of these.
 
 use super::StoreError;
+use crate::placement::MemberName;
 use crate::record::{Content, Dot, Key, Record, Seen, StampAhead, TooManySiblings};
 use bytes::Bytes;
-
-/// The name of a member, as the layout spells it.
-pub type MemberName = Box<str>;
 
 /// One change, atomic and durable as a whole or not at all.
 #[derive(Clone, PartialEq, Debug)]

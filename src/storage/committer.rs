@@ -8,8 +8,9 @@
 //! and nowhere else, and nothing is shown to anyone before the append that holds it has returned.
 
 use super::hints::Entry;
-use super::{Address, Change, Feed, Hint, HintLedger, MemberName, Outcome, Refused, RowChange, Store};
+use super::{Address, Change, Feed, Hint, HintLedger, Outcome, Refused, RowChange, Store};
 use crate::merkle::Forest;
+use crate::placement::MemberName;
 use crate::record::{Actor, Clock, Content, Dot, Key, Record, Row, RowError, Seen, Stamp, StampAhead};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -22,6 +23,10 @@ pub struct Committer {
     feed: Arc<Feed>,
     hints: Arc<HintLedger>,
     actor: Actor,
+    /// The name under which hints are written, until one is let go of: an actor's later dots count as having seen its
+    /// earlier ones on the key, and the next hint of that key begins with nothing. Under the same name it would make
+    /// an owner drop what was handed over before.
+    hint_actor: Actor,
     clock: Clock,
 }
 
@@ -60,7 +65,8 @@ impl Committer {
         actor: Actor,
         clock: Clock,
     ) -> Committer {
-        Committer { store, forest, feed, hints, actor, clock }
+        let hint_actor = after(actor, clock.last());
+        Committer { store, forest, feed, hints, actor, hint_actor, clock }
     }
 
     /// The name under which this store writes.
@@ -96,7 +102,7 @@ impl Committer {
             Change::Write { key, seen, content } => {
                 self.observe_seen(&seen, wall_ms)?;
                 let draft = self.data(batch, &key)?;
-                let (record, created) = self.write(&draft.row.record, &seen, content, wall_ms)?;
+                let (record, created) = self.write(self.actor, &draft.row.record, &seen, content, wall_ms)?;
                 draft.set(record.clone());
                 Ok(Outcome::Written { created, record })
             }
@@ -123,7 +129,7 @@ impl Committer {
             Change::HintWrite { key, seen, content, targets } => {
                 self.observe_seen(&seen, wall_ms)?;
                 let mut hint = self.hint(batch, &key)?;
-                let (record, created) = self.write(&hint.record, &seen, content, wall_ms)?;
+                let (record, created) = self.write(self.hint_actor, &hint.record, &seen, content, wall_ms)?;
                 hint.record = record.clone();
                 self.keep_hint(batch, key, hint, &targets)?;
                 Ok(Outcome::Written { created, record })
@@ -149,6 +155,9 @@ impl Committer {
                     && record.includes(&hint.record)
                 {
                     hint.targets.remove(at);
+                    if hint.targets.is_empty() {
+                        self.hint_actor = after(self.hint_actor, self.clock.last());
+                    }
                     batch.set_hint(key, (!hint.targets.is_empty()).then_some(hint));
                 }
                 Ok(Outcome::Done)
@@ -169,6 +178,7 @@ impl Committer {
     /// A new write on `held`, under a new dot: the record since, and whether nothing live was there before.
     fn write(
         &mut self,
+        actor: Actor,
         held: &Record,
         seen: &Seen,
         content: Option<Content>,
@@ -178,7 +188,7 @@ impl Committer {
         if let Some(latest) = held.context().latest() {
             self.clock.observe(latest, wall_ms)?;
         }
-        let dot = Dot { stamp: self.clock.next(wall_ms), actor: self.actor };
+        let dot = Dot { stamp: self.clock.next(wall_ms), actor };
         let lives = |expires_ms: Option<u64>| expires_ms.is_none_or(|expires_ms| expires_ms > dot.stamp.ms());
         let created = !held.siblings().iter().any(|sibling| lives(sibling.content.expires_ms));
         Ok((held.write(seen, dot, content)?, created))
@@ -214,6 +224,7 @@ impl Committer {
             };
             batch.data.insert(key.clone(), draft);
         }
+        // `entry` would copy the key even where it is there.
         Ok(batch.data.get_mut(key).expect("just put there"))
     }
 
@@ -288,6 +299,17 @@ impl Committer {
     }
 }
 
+/// A new name, as random as `actor`, which made no dot after `last`.
+fn after(actor: Actor, last: Stamp) -> Actor {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"kringle next actor 01");
+    hasher.update(&actor.0.to_le_bytes());
+    hasher.update(&last.0.to_le_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    Actor(u64::from_le_bytes(first))
+}
+
 impl DataDraft {
     fn set(&mut self, record: Record) {
         self.row.record = record;
@@ -316,355 +338,4 @@ impl Batch {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::placement::Partition;
-    use crate::storage::sim_files::SimFiles;
-    use crate::storage::{Kind, LogStore, LogStoreOptions, MemoryBase, MemoryStore, PageSize, Sequence, Span};
-    use proptest::prelude::*;
-    use std::io::ErrorKind;
-
-    struct Desk {
-        committer: Committer,
-        store: Arc<dyn Store>,
-        forest: Arc<Forest>,
-        feed: Arc<Feed>,
-        hints: Arc<HintLedger>,
-    }
-
-    fn desk_over(store: Arc<dyn Store>, hint_bytes_max: u64) -> Desk {
-        let (forest, hints) = (Arc::new(Forest::new()), Arc::new(HintLedger::new(hint_bytes_max)));
-        let feed = Arc::new(Feed::new(store.last_sequence(), 1_000));
-        let clock = Clock::starting_after(store.last_stamp());
-        let (forest2, feed2, hints2) = (forest.clone(), feed.clone(), hints.clone());
-        let committer = Committer::new(store.clone(), forest2, feed2, hints2, Actor(7), clock);
-        Desk { committer, store, forest, feed, hints }
-    }
-
-    fn desk() -> Desk {
-        desk_over(Arc::new(MemoryStore::new()), 10_000)
-    }
-
-    fn key(name: &str) -> Key {
-        Key::new(name.as_bytes().to_vec()).unwrap()
-    }
-
-    fn content(value: &str) -> Option<Content> {
-        Some(Content::plain(value.as_bytes().to_vec()))
-    }
-
-    fn write(name: &str, seen: Seen, value: &str) -> Change {
-        Change::Write { key: key(name), seen, content: content(value) }
-    }
-
-    /// A record as some other node wrote it.
-    fn foreign(actor: u64, stamp: u64, value: &str) -> Record {
-        let dot = Dot { stamp: Stamp(stamp), actor: Actor(actor) };
-        Record::default().write(&Seen::Everything, dot, content(value)).unwrap()
-    }
-
-    fn values(record: &Record) -> Vec<&[u8]> {
-        record.siblings().iter().map(|sibling| &*sibling.content.value).collect()
-    }
-
-    fn written(outcome: &Result<Outcome, Refused>) -> (bool, &Record) {
-        match outcome {
-            Ok(Outcome::Written { created, record }) => (*created, record),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    impl Desk {
-        fn one(&mut self, change: Change) -> Result<Outcome, Refused> {
-            self.committer.commit(1_000, vec![change]).remove(0)
-        }
-
-        fn row(&self, name: &str) -> Option<Row> {
-            self.store.read(&Address::data(&key(name))).unwrap().map(|bytes| Row::decode(&bytes).unwrap())
-        }
-
-        /// Whether the digests are those of what is stored.
-        fn check_forest(&self) {
-            let twin = Forest::new();
-            let page = self.store.scan(&Span::kind(Kind::Data), PageSize::rows(10_000)).unwrap();
-            for (address, row) in page.rows {
-                let (key, record) = (address.key().unwrap(), Row::decode(&row).unwrap().record);
-                let entry = crate::storage::digest_entry(&record, record.version(&key)).unwrap();
-                twin.add_scanned(key.position(), entry);
-            }
-            assert_eq!(self.forest.root(Partition::all()), twin.root(Partition::all()));
-            for partition in Partition::all() {
-                assert_eq!(self.forest.live(partition), twin.live(partition));
-                assert_eq!(self.forest.tombstones(partition), twin.tombstones(partition));
-            }
-        }
-    }
-
-    #[test]
-    fn changes_of_one_key_in_one_batch_see_one_another_and_share_one_append() {
-        let mut desk = desk();
-        let blind = Seen::Only(Default::default());
-        let outcomes = desk.committer.commit(
-            1_000,
-            vec![
-                write("k", Seen::Everything, "first"),
-                write("k", blind.clone(), "beside"),
-                Change::Merge { key: key("k"), record: foreign(1, 5, "elsewhere") },
-                write("other", Seen::Everything, "x"),
-            ],
-        );
-        assert_eq!((written(&outcomes[0]).0, written(&outcomes[1]).0, written(&outcomes[3]).0), (true, false, true));
-        assert_eq!(values(written(&outcomes[1]).1), [&b"first"[..], b"beside"]);
-        assert_eq!(values(&desk.row("k").unwrap().record), [&b"elsewhere"[..], b"first", b"beside"]);
-        assert_eq!(desk.store.last_sequence(), Sequence(1));
-        let events = desk.feed.since(Sequence(0), 9).unwrap();
-        assert_eq!(events.iter().map(|event| event.sequence.0).collect::<Vec<_>>(), [1, 1]);
-        desk.check_forest();
-    }
-
-    #[test]
-    fn a_merge_that_changes_nothing_appends_nothing_and_says_what_more_is_held() {
-        let mut desk = desk();
-        let (old, new) = (foreign(1, 5, "old"), foreign(2, 6, "new"));
-        let merge = |record: &Record| Change::Merge { key: key("k"), record: record.clone() };
-        assert_eq!(desk.one(merge(&old)), Ok(Outcome::Merged { applied: true, more: None }));
-        let both = old.merge(&new);
-        assert_eq!(desk.one(merge(&new)), Ok(Outcome::Merged { applied: true, more: Some(both.clone()) }));
-        assert_eq!(desk.one(merge(&old)), Ok(Outcome::Merged { applied: false, more: Some(both.clone()) }));
-        assert_eq!(desk.one(merge(&both)), Ok(Outcome::Merged { applied: false, more: None }));
-        assert_eq!(desk.store.last_sequence(), Sequence(2));
-    }
-
-    #[test]
-    fn stamps_rise_above_everything_seen_and_survive_in_the_store() {
-        let mut desk = desk();
-        let seen = Stamp::from_ms(50_000);
-        desk.one(Change::Merge { key: key("a"), record: foreign(1, seen.0, "a") }).unwrap();
-        let outcome = desk.one(write("b", Seen::Everything, "b"));
-        let dot = written(&outcome).1.winner().unwrap().dot;
-        assert!(dot.stamp > seen && dot.actor == Actor(7));
-        assert_eq!(desk.store.last_stamp(), dot.stamp);
-        desk.committer.note_stamp(Stamp::from_ms(60_000), 1_000).unwrap();
-        let outcome = desk.one(write("b", Seen::Everything, "b"));
-        assert!(written(&outcome).1.winner().unwrap().dot.stamp > Stamp::from_ms(60_000));
-    }
-
-    #[test]
-    fn a_poisoned_stamp_is_refused_wherever_it_hides_and_spoils_nothing_else() {
-        let mut desk = desk();
-        let poison = foreign(1, u64::MAX - 5, "x");
-        let context = poison.context().clone();
-        let targets = vec!["http://a".into()];
-        let dot = Dot { stamp: Stamp(u64::MAX), actor: Actor(7) };
-        let outcomes = desk.committer.commit(
-            1_000,
-            vec![
-                Change::Merge { key: key("k"), record: poison.clone() },
-                write("k", Seen::Only(context.clone()), "v"),
-                Change::Hint { key: key("k"), record: poison.clone(), targets: targets.clone() },
-                Change::HintWrite { key: key("k"), seen: Seen::Only(context), content: content("v"), targets },
-                Change::Cover { key: key("k"), other: poison, dot: Dot { stamp: Stamp(1), actor: Actor(1) } },
-                Change::Cover { key: key("k"), other: Record::default(), dot },
-                write("k", Seen::Everything, "good"),
-            ],
-        );
-        for outcome in &outcomes[..6] {
-            assert!(matches!(outcome, Err(Refused::StampAhead(_))), "{outcome:?}");
-        }
-        assert!(written(&outcomes[6]).0);
-        assert_eq!(values(&desk.row("k").unwrap().record), [b"good"]);
-        assert!(desk.committer.last_stamp() < Stamp::from_ms(70_000));
-    }
-
-    #[test]
-    fn a_second_round_covers_what_another_owner_showed() {
-        let mut desk = desk();
-        let outcome = desk.one(write("k", Seen::Everything, "mine"));
-        let dot = written(&outcome).1.winner().unwrap().dot;
-        let other = foreign(1, 5, "older, elsewhere");
-        let cover = Change::Cover { key: key("k"), other: other.clone(), dot };
-        let outcome = desk.one(cover.clone());
-        assert_eq!(values(written(&outcome).1), [b"mine"]);
-        assert!(desk.row("k").unwrap().record.includes(&other));
-        let before = desk.store.last_sequence();
-        desk.one(cover).unwrap();
-        assert_eq!(desk.store.last_sequence(), before, "covering twice changes nothing");
-    }
-
-    #[test]
-    fn a_promise_stays_with_its_row_and_a_damaged_row_stays_as_it_is() {
-        let mut desk = desk();
-        let promised = Some(crate::record::Ballot { stamp: Stamp(3), actor: Actor(4) });
-        let row = Row { promised, record: Record::default() };
-        let rows = vec![
-            (Address::data(&key("promised")), Some(row.encode())),
-            (Address::data(&key("damaged")), Some(Bytes::from_static(b"rot"))),
-            (Address::hint(&key("damaged")), Some(Bytes::from_static(b"rot"))),
-        ];
-        desk.store.append(rows, Stamp(0)).unwrap();
-        let desk_feed = Feed::new(desk.store.last_sequence(), 10);
-        desk.committer.feed = Arc::new(desk_feed);
-        assert!(written(&desk.one(write("promised", Seen::Everything, "v"))).0, "a promise is no value");
-        assert_eq!(desk.row("promised").unwrap().promised, promised);
-        let damaged = |outcome| assert!(matches!(outcome, Err(Refused::Damaged(_))), "{outcome:?}");
-        damaged(desk.one(write("damaged", Seen::Everything, "v")));
-        damaged(desk.one(Change::Merge { key: key("damaged"), record: foreign(1, 5, "v") }));
-        let targets = vec!["http://a".into()];
-        damaged(desk.one(Change::Hint { key: key("damaged"), record: foreign(1, 5, "v"), targets }));
-        assert_eq!(desk.store.read(&Address::data(&key("damaged"))), Ok(Some(Bytes::from_static(b"rot"))));
-    }
-
-    #[test]
-    fn an_expired_value_counts_as_none_for_created() {
-        let mut desk = desk();
-        let brief = Content { expires_ms: Some(1_500), ..Content::plain("brief") };
-        let put = |content: &Content| {
-            vec![Change::Write { key: key("k"), seen: Seen::Everything, content: Some(content.clone()) }]
-        };
-        assert!(written(&desk.committer.commit(1_000, put(&brief))[0]).0);
-        assert!(!written(&desk.committer.commit(1_400, put(&brief))[0]).0);
-        assert!(written(&desk.committer.commit(1_500, put(&brief))[0]).0);
-    }
-
-    #[test]
-    fn hints_live_until_each_target_has_what_they_hold() {
-        let mut desk = desk();
-        let targets: Vec<MemberName> = vec!["http://b".into(), "http://a".into()];
-        let hint_write = |value| Change::HintWrite {
-            key: key("k"),
-            seen: Seen::Everything,
-            content: content(value),
-            targets: targets.clone(),
-        };
-        let first = desk.one(hint_write("one"));
-        let (created, first) = written(&first);
-        assert!(created && desk.row("k").is_none(), "a hint is no copy of one's own");
-        let delivered = |record: &Record, target: &str| Change::HintDelivered {
-            key: key("k"),
-            record: record.clone(),
-            target: target.into(),
-        };
-        // It grew meanwhile, so what was delivered is not all of it.
-        let second = desk.one(hint_write("two"));
-        let second = written(&second).1.clone();
-        desk.one(delivered(first, "http://a")).unwrap();
-        assert_eq!(desk.hints.status().len(), 2);
-        desk.one(delivered(&second, "http://a")).unwrap();
-        desk.one(delivered(&second, "http://nobody")).unwrap();
-        assert_eq!((desk.hints.oldest("http://a", 9), desk.hints.oldest("http://b", 9)), (vec![], vec![key("k")]));
-        let rescanned = HintLedger::scan(&*desk.store, 10_000).unwrap().0;
-        assert_eq!(rescanned.status(), desk.hints.status());
-        desk.one(delivered(&second, "http://b")).unwrap();
-        assert_eq!(desk.store.read(&Address::hint(&key("k"))), Ok(None));
-        assert_eq!(desk.hints.status(), []);
-        let before = desk.store.last_sequence();
-        desk.one(delivered(&second, "http://b")).unwrap();
-        assert_eq!(desk.store.last_sequence(), before);
-    }
-
-    #[test]
-    fn hints_are_bounded_for_each_target_also_within_a_batch() {
-        let mut desk = desk_over(Arc::new(MemoryStore::new()), 1_000);
-        let hint = |name: &str, target: &str| Change::Hint {
-            key: key(name),
-            record: foreign(1, 5, &"x".repeat(300)),
-            targets: vec![target.into()],
-        };
-        let batch = vec![hint("1", "a"), hint("2", "a"), hint("3", "a"), hint("3", "b"), hint("1", "a")];
-        let outcomes = desk.committer.commit(1_000, batch);
-        assert_eq!(outcomes[2], Err(Refused::HintsFull { target: "a".into() }));
-        assert!(outcomes.iter().enumerate().all(|(at, outcome)| outcome.is_ok() == (at != 2)), "{outcomes:?}");
-        assert_eq!(desk.one(hint("4", "a")), Err(Refused::HintsFull { target: "a".into() }));
-        assert_eq!(desk.store.read(&Address::hint(&key("4"))), Ok(None));
-        let nobody = Change::Hint { key: key("k"), record: foreign(1, 5, "v"), targets: vec![] };
-        assert_eq!(desk.one(nobody), Err(Refused::NoTargets));
-    }
-
-    #[test]
-    fn a_fact_is_replaced_as_a_whole() {
-        let mut desk = desk();
-        let fact = |text: &'static str| Change::Fact { name: "layout", bytes: Bytes::from_static(text.as_bytes()) };
-        let outcomes = desk.committer.commit(1, vec![fact("1"), fact("2")]);
-        assert_eq!(outcomes, [Ok(Outcome::Done), Ok(Outcome::Done)]);
-        assert_eq!(desk.store.read(&Address::fact("layout")), Ok(Some(Bytes::from_static(b"2"))));
-        desk.one(fact("2")).unwrap();
-        assert_eq!(desk.store.last_sequence(), Sequence(1));
-    }
-
-    #[test]
-    fn a_failed_append_refuses_the_whole_batch_and_shows_nothing_of_it() {
-        let files = SimFiles::new(1);
-        let opened = LogStore::open(Arc::new(files.clone()), Arc::new(MemoryBase::new()), LogStoreOptions::default());
-        let mut desk = desk_over(Arc::new(opened.unwrap().0), 10_000);
-        desk.one(write("k", Seen::Everything, "before")).unwrap();
-        let (digest, stamp) = (desk.forest.root(Partition::all()), desk.committer.last_stamp());
-        files.fail_writes(Some(ErrorKind::StorageFull));
-        let held = desk.row("k").unwrap().record;
-        let no_op = Change::Merge { key: key("k"), record: held };
-        let hint = Change::Hint { key: key("k"), record: foreign(1, 5, "v"), targets: vec!["a".into()] };
-        let batch = vec![no_op.clone(), write("k", Seen::Everything, "during"), hint.clone()];
-        for outcome in desk.committer.commit(1_000, batch.clone()) {
-            assert!(matches!(outcome, Err(Refused::ReadOnly(_))), "{outcome:?}");
-        }
-        assert_eq!(desk.one(no_op), Ok(Outcome::Merged { applied: false, more: None }));
-        assert_eq!((desk.forest.root(Partition::all()), desk.hints.status()), (digest, vec![]));
-        assert_eq!(desk.feed.latest(), Sequence(1));
-        assert_eq!(values(&desk.row("k").unwrap().record), [b"before"]);
-        files.fail_writes(None);
-        // The stamp that was spent is not made again: its write may yet surface.
-        let outcome = desk.one(write("k", Seen::Everything, "after"));
-        assert!(written(&outcome).1.winner().unwrap().dot.stamp > Stamp(stamp.0 + 1));
-        files.fail_syncs(Some(ErrorKind::Other));
-        for outcome in desk.committer.commit(1_000, batch) {
-            assert!(matches!(outcome, Err(Refused::Fenced(_))), "{outcome:?}");
-        }
-        desk.check_forest();
-    }
-
-    #[derive(Clone, Debug)]
-    struct Step {
-        name: u8,
-        what: u8,
-        actor: u64,
-        stamp: u64,
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Vec<Step>>> {
-        let step = (0..4u8, 0..7u8, 1..4u64, 1..40u64).prop_map(|(name, what, actor, stamp)| Step {
-            name,
-            what,
-            actor,
-            stamp,
-        });
-        prop::collection::vec(prop::collection::vec(step, 1..6), 1..12)
-    }
-
-    proptest! {
-        #[test]
-        fn digests_hints_and_feed_follow_whatever_is_committed(batches in steps()) {
-            let mut desk = desk();
-            for (wall, batch) in batches.into_iter().enumerate() {
-                let changes = batch.iter().map(|step| {
-                    let name = step.name.to_string();
-                    let record = foreign(step.actor, step.stamp, "v");
-                    let targets: Vec<MemberName> = vec![step.actor.to_string().into()];
-                    let blind = Seen::Only(Default::default());
-                    match step.what {
-                        0 => write(&name, Seen::Everything, "v"),
-                        1 => write(&name, blind, "v"),
-                        2 => Change::Write { key: key(&name), seen: Seen::Everything, content: None },
-                        3 => Change::Merge { key: key(&name), record },
-                        4 => Change::Hint { key: key(&name), record, targets },
-                        5 => Change::HintDelivered { key: key(&name), record, target: step.actor.to_string().into() },
-                        _ => Change::HintWrite { key: key(&name), seen: blind, content: None, targets },
-                    }
-                });
-                let outcomes = desk.committer.commit(wall as u64, changes.collect());
-                prop_assert!(outcomes.iter().all(Result::is_ok));
-                prop_assert!(desk.feed.latest() <= desk.store.last_sequence());
-            }
-            desk.check_forest();
-            prop_assert_eq!(HintLedger::scan(&*desk.store, 1).unwrap().0.status(), desk.hints.status());
-        }
-    }
-}
+mod tests;

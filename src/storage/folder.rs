@@ -187,7 +187,7 @@ fn open_base(folder: &Path, options: FjallOptions) -> Result<FjallBase, BaseErro
         if making.exists() {
             std::fs::remove_dir_all(&making).map_err(failed)?;
         }
-        drop(FjallBase::open(&making, options.clone())?);
+        drop(FjallBase::open(&making, options)?);
         std::fs::rename(&making, &place).map_err(failed)?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
     }

@@ -9,7 +9,7 @@
 //!  (the row carries its own)
 //! ```
 
-use super::MemberName;
+use crate::placement::MemberName;
 use crate::record::{Record, Row, RowError};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 

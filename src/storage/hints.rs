@@ -1,7 +1,8 @@
 //! Which hints are kept for whom: an index in memory over the hint rows, so that replay finds the oldest first and
 //! a bound per target can be kept without a scan.
 
-use super::{Address, Hint, Kind, MemberName, PageSize, Span, Store, StoreError};
+use super::{Address, Hint, Kind, PageSize, Span, Store, StoreError};
+use crate::placement::MemberName;
 use crate::record::{Key, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -39,7 +39,7 @@ mod store;
 
 pub use address::{Address, Kind, Span};
 pub use base::{Base, BaseError, BaseSnapshot, Mark, MemoryBase};
-pub use change::{Change, MemberName, Outcome, Refused};
+pub use change::{Change, Outcome, Refused};
 pub use committer::Committer;
 #[cfg(feature = "disk")]
 pub use disk::{FjallBase, FjallOptions};

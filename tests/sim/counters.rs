@@ -1,0 +1,70 @@
+//! What a run has come across: a state that no run ever reaches is a state that no run tests.
+
+use std::collections::BTreeMap;
+
+/// States worth reaching. None may be left at zero over the default run.
+pub(crate) const SOMETIMES: &[&str] = &[
+    "stored",
+    "short write",
+    "unknown write",
+    "refused write",
+    "delete stored",
+    "write with a context",
+    "several siblings read",
+    "hint kept",
+    "hint handed over",
+    "write made on a hint",
+    "second round",
+    "silent maker passed over",
+    "late maker",
+    "stand-in read",
+    "unavailable read",
+    "crash",
+    "crash during a commit",
+    "restart during a write",
+    "torn commit gone",
+    "unacknowledged commit found after a crash",
+    "crash of all nodes",
+    "connection refused",
+    "request lost",
+    "reply lost",
+    "request repeated",
+    "connection reset",
+    "messages jammed",
+    "batch of several",
+    "group commit",
+    "one-way cut",
+    "partition",
+    "pause",
+    "full disk",
+    "refused by a full disk",
+    "sync failed",
+    "refused by a fence",
+    "clock stepped",
+    "checkpoint",
+    "peer down",
+];
+
+/// States that should not be there at all, and are, for reasons told where they are counted.
+const KNOWN_GAPS: &[&str] = &["overtaken by a late maker"];
+
+/// How often each was.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Counters(BTreeMap<&'static str, u64>);
+
+impl Counters {
+    pub(crate) fn hit(&mut self, name: &'static str) {
+        assert!(SOMETIMES.contains(&name) || KNOWN_GAPS.contains(&name), "{name} is not in the list");
+        *self.0.entry(name).or_default() += 1;
+    }
+
+    pub(crate) fn add(&mut self, other: &Counters) {
+        for (name, count) in &other.0 {
+            *self.0.entry(name).or_default() += count;
+        }
+    }
+
+    pub(crate) fn never(&self) -> Vec<&'static str> {
+        SOMETIMES.iter().copied().filter(|name| !self.0.contains_key(name)).collect()
+    }
+}

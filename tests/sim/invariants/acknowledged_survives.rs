@@ -1,0 +1,53 @@
+//! Acknowledged survives: after everything, each acknowledged value is live, or was superseded by a write that could
+//! have seen it: one whose client was shown it, or a plain one that was not over before it began. And no dot that was
+//! ever durable on a node is forgotten.
+//!
+//! A known gap: an owner that was passed over may make its dot long after the client was told, and a plain write
+//! supersedes whatever it then meets, later writes included. Such losses are counted, and are violations only with
+//! `KRINGLE_SIM_STRICT` in the environment.
+
+use crate::oracle::{Verdict, Write};
+use crate::world::World;
+use kringle::record::Record;
+
+pub(crate) fn check(world: &mut World, key: usize, merged: &Record) {
+    let (mut broken, mut overtaken) = (Vec::new(), 0);
+    let here = |write: &&Write| write.key == key;
+    for write in world.oracle.writes.iter().filter(here) {
+        for dot in write.dots.iter().filter(|&&dot| !merged.context().covers(dot)) {
+            broken.push(format!("the owners of key {key} never heard of {dot:?}, durable once: {write:?}"));
+        }
+        if write.verdict != Verdict::Ok {
+            continue;
+        }
+        if write.dots.is_empty() {
+            broken.push(format!("acknowledged, and no node ever made a dot for it: {write:?}"));
+        }
+        let Some(value) = &write.value else { continue };
+        if merged.siblings().iter().any(|sibling| sibling.content.value == value) {
+            continue;
+        }
+        let supersedes = |other: &Write, over: u64| match &other.saw {
+            Some(saw) => saw.contains(value),
+            None => other.verdict != Verdict::Ok || over > write.begun,
+        };
+        let others = || {
+            let here = world.oracle.writes.iter().filter(here);
+            here.filter(|other| other.verdict != Verdict::Fail && !std::ptr::eq(*other, write))
+        };
+        if others().any(|other| supersedes(other, other.told)) {
+            continue;
+        }
+        if others().any(|other| supersedes(other, other.ended)) {
+            overtaken += 1;
+            if std::env::var_os("KRINGLE_SIM_STRICT").is_none() {
+                continue;
+            }
+        }
+        let dots: Vec<_> = merged.siblings().iter().map(|sibling| sibling.dot).collect();
+        broken.push(format!("lost: {write:?}; key {key} holds {dots:?} under {:?}", merged.context()));
+        broken.extend(world.oracle.writes.iter().filter(here).map(|write| format!("  {write:?}")));
+    }
+    (0..overtaken).for_each(|_| world.counters.hit("overtaken by a late maker"));
+    broken.into_iter().for_each(|what| world.oracle.violation(what));
+}

@@ -1,0 +1,34 @@
+//! What must hold, one promise a file. Some are checked on the way, all at the end, when faults have stopped, hints are
+//! handed over, and every node has been restarted once more.
+
+mod acknowledged_is_held;
+mod acknowledged_survives;
+mod bounded_queues;
+mod copies_merge_to_one;
+mod no_phantom_value;
+mod read_sees_the_owners;
+mod same_layout_same_owners;
+
+pub(crate) use acknowledged_is_held::acknowledged_is_held;
+pub(crate) use bounded_queues::{at_rest_nothing_is_left, queues_are_bounded};
+pub(crate) use read_sees_the_owners::read_sees_the_owners;
+
+use super::world::World;
+use kringle::record::Record;
+
+/// What the nodes' disks hold of one key.
+pub(crate) struct Copies {
+    pub(crate) key: usize,
+    /// The rows of its owners.
+    pub(crate) owners: Vec<Record>,
+}
+
+/// The promises about what is there in the end.
+pub(crate) fn check_the_end(world: &mut World, copies: &[Copies]) {
+    same_layout_same_owners::check(world);
+    for copies in copies {
+        let merged = copies_merge_to_one::check(world, copies);
+        no_phantom_value::check(world, copies.key, &merged);
+        acknowledged_survives::check(world, copies.key, &merged);
+    }
+}

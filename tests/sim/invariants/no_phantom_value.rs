@@ -1,0 +1,10 @@
+//! No phantom value: whatever a key holds was written to it, by a write that was not refused.
+
+use crate::world::World;
+use kringle::record::Record;
+
+pub(crate) fn check(world: &mut World, key: usize, merged: &Record) {
+    for sibling in merged.siblings() {
+        world.oracle.value_shown(key, &sibling.content.value);
+    }
+}

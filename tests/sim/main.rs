@@ -1,0 +1,133 @@
+//! The simulator: many nodes in virtual time, made of the production rooms below the shell, with only driver, network,
+//! disk and clock replaced. One seed decides everything, so a failure can be held and looked at.
+//!
+//! ```text
+//! cargo test --no-default-features --test sim                          a few hundred seeds
+//! KRINGLE_SIM_SEEDS=100000 cargo test --release … --test sim           many
+//! KRINGLE_SIM_SEED=7 cargo test --no-default-features --test sim       one, and all that happens in it
+//! ```
+
+mod counters;
+mod crash_points;
+mod disk;
+mod driver;
+mod invariants;
+mod network;
+mod options;
+mod oracle;
+mod plant;
+mod workload;
+mod world;
+
+use counters::Counters;
+use options::Options;
+use plant::Plant;
+use rand::SeedableRng;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use world::{Report, World};
+
+/// How many seeds the default run plays.
+const SEEDS: u64 = 300;
+/// Within how many seeds each planted bug must be found.
+const SEEDS_PER_PLANT: u64 = 500;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
+}
+
+/// Plays a seed; an assertion that fails on the way is a broken promise like any other.
+fn play(seed: u64, plant: Option<Plant>, telling: bool) -> Result<Report, String> {
+    play_in(|| World::new(seed, plant, telling))
+}
+
+fn play_in(world: impl FnOnce() -> World) -> Result<Report, String> {
+    let played = catch_unwind(AssertUnwindSafe(|| world().run()));
+    match played {
+        Ok(report) if report.violations.is_empty() => Ok(report),
+        Ok(report) => Err(report.violations.join("\n")),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            Err(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned())
+        }
+    }
+}
+
+fn fail(seed: u64, broken: &str) -> ! {
+    let options = Options::draw(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
+    panic!(
+        "seed {seed}\n{options:#?}\n{broken}\nreproduce: KRINGLE_SIM_SEED={seed} cargo test --no-default-features \
+         --test sim every_seed -- --nocapture"
+    )
+}
+
+#[test]
+fn every_seed_keeps_every_promise() {
+    if let Some(seed) = number("KRINGLE_SIM_SEED") {
+        let options = Options::draw(&mut rand_chacha::ChaCha8Rng::seed_from_u64(seed));
+        eprintln!("seed {seed}\n{options:#?}");
+        match play(seed, None, true) {
+            Ok(report) => eprintln!("all promises kept: {report:#?}"),
+            Err(broken) => fail(seed, &broken),
+        }
+        return;
+    }
+    let (from, seeds) = (number("KRINGLE_SIM_FROM").unwrap_or(0), number("KRINGLE_SIM_SEEDS").unwrap_or(SEEDS));
+    let (mut counters, mut events) = (Counters::default(), 0);
+    for seed in from..from + seeds {
+        match play(seed, None, false) {
+            Ok(report) => {
+                counters.add(&report.counters);
+                events += report.events;
+            }
+            Err(broken) => fail(seed, &broken),
+        }
+    }
+    eprintln!("{seeds} seeds from {from}, {events} events: {counters:#?}");
+    if seeds >= SEEDS {
+        assert!(counters.never().is_empty(), "never reached: {:?}", counters.never());
+    }
+}
+
+#[test]
+fn a_seed_played_twice_gives_the_same_trace() {
+    for seed in [1, 7, 42, 1_000, u64::MAX] {
+        let (once, twice) = (World::new(seed, None, false).run(), World::new(seed, None, false).run());
+        assert_eq!(once, twice, "seed {seed}");
+        assert_ne!(once.trace, World::new(seed ^ 1 << 20, None, false).run().trace);
+    }
+}
+
+/// The first seed that finds `plant`, and what it says.
+fn find(plant: Plant, outside_only: bool) -> Option<(u64, String)> {
+    let world = |seed| {
+        let mut world = World::new(seed, Some(plant), false);
+        world.oracle.outside_only = outside_only;
+        world
+    };
+    (0..SEEDS_PER_PLANT).find_map(|seed| Some((seed, play_in(|| world(seed)).err()?)))
+}
+
+fn find_all(plants: &[Plant], outside_only: bool) {
+    let mut missed = Vec::new();
+    for &plant in plants {
+        match find(plant, outside_only) {
+            Some((seed, found)) => {
+                let line: String = found.lines().next().unwrap_or_default().chars().take(200).collect();
+                eprintln!("{plant:?}: found by seed {seed}: {line}");
+            }
+            None => missed.push(plant),
+        }
+    }
+    assert!(missed.is_empty(), "not found within {SEEDS_PER_PLANT} seeds: {missed:?}");
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    find_all(&Plant::ALL, false);
+}
+
+#[test]
+fn bugs_that_lose_writes_are_found_by_what_is_missing_in_the_end() {
+    find_all(&Plant::LOSING, true);
+}

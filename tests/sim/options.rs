@@ -1,0 +1,111 @@
+//! What one seed plays: each draws a subset of the faults and rates of its own. All faults always would hide bugs.
+
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+/// The size of a run, its traffic, and what goes wrong in it. Times in the unit they are named by; `*_every_ms` is the
+/// mean time between two faults of that kind, 0 for none.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) nodes: usize,
+    pub(crate) replicas: u8,
+    pub(crate) clients: usize,
+    pub(crate) keys: usize,
+    pub(crate) operations_each: usize,
+    pub(crate) think_ms: u64,
+    pub(crate) reads_percent: u32,
+    pub(crate) deletes_percent: u32,
+    pub(crate) contexts_percent: u32,
+    pub(crate) async_percent: u32,
+    pub(crate) hard_percent: u32,
+    pub(crate) timeout_ms: u64,
+    pub(crate) delay_min_us: u64,
+    pub(crate) delay_mean_us: u64,
+    pub(crate) jam_permille: u32,
+    pub(crate) jam_ms: u64,
+    pub(crate) loss_permille: u32,
+    pub(crate) repeat_permille: u32,
+    pub(crate) cut_every_ms: u64,
+    pub(crate) crash_every_ms: u64,
+    pub(crate) pause_every_ms: u64,
+    pub(crate) full_disk_every_ms: u64,
+    pub(crate) sync_failure_every_ms: u64,
+    pub(crate) clock_step_every_ms: u64,
+    pub(crate) sync_mean_us: u64,
+    pub(crate) slow_sync_permille: u32,
+    pub(crate) skew_ms: i64,
+    pub(crate) drift_ppm: i64,
+}
+
+impl Options {
+    pub(crate) fn draw(rng: &mut ChaCha8Rng) -> Options {
+        let nodes = *pick(rng, &[1, 2, 3, 3, 3, 4, 5, 5, 6]);
+        let mut sometimes = |one_in: u32, low: u64, high: u64| {
+            let value = rng.random_range(low..=high);
+            if rng.random_ratio(1, one_in) { value } else { 0 }
+        };
+        let (cut_every_ms, crash_every_ms) = (sometimes(2, 300, 4_000), sometimes(2, 800, 6_000));
+        let (pause_every_ms, full_disk_every_ms) = (sometimes(3, 800, 5_000), sometimes(6, 1_000, 5_000));
+        let (sync_failure_every_ms, clock_step_every_ms) = (sometimes(6, 2_000, 6_000), sometimes(4, 500, 5_000));
+        let (jam, loss, repeat) = (sometimes(3, 1, 100), sometimes(3, 1, 150), sometimes(3, 1, 100));
+        let (slow_sync, skew, drift) = (sometimes(4, 1, 60), sometimes(3, 1, 20_000), sometimes(3, 1, 100_000));
+        let (asynchronous, hard) = (sometimes(3, 1, 50), sometimes(3, 1, 50));
+        let blind = rng.random_ratio(1, 12);
+        let options = Options {
+            nodes,
+            replicas: *pick(rng, &[1, 2, 3, 3, 3, 3, 3, 3]),
+            clients: rng.random_range(1..=4),
+            keys: rng.random_range(1..=3),
+            operations_each: rng.random_range(8..=30),
+            think_ms: *pick(rng, &[1, 20, 100, 300]),
+            reads_percent: rng.random_range(10..=60),
+            deletes_percent: *pick(rng, &[0, 10, 30]),
+            contexts_percent: *pick(rng, &[0, 0, 30, 80]),
+            async_percent: asynchronous as u32,
+            hard_percent: hard as u32,
+            timeout_ms: *pick(rng, &[500, 1_000, 2_000]),
+            delay_min_us: rng.random_range(20..=500),
+            delay_mean_us: *pick(rng, &[300, 1_000, 5_000, 30_000]),
+            jam_permille: jam as u32,
+            jam_ms: rng.random_range(50..=1_500),
+            loss_permille: loss as u32,
+            repeat_permille: repeat as u32,
+            cut_every_ms,
+            crash_every_ms,
+            pause_every_ms,
+            full_disk_every_ms,
+            sync_failure_every_ms,
+            clock_step_every_ms,
+            sync_mean_us: *pick(rng, &[100, 500, 2_000, 10_000]),
+            slow_sync_permille: slow_sync as u32,
+            skew_ms: skew as i64,
+            drift_ppm: drift as i64,
+        };
+        if blind {
+            // Clients that never look: their values pile up until they are refused.
+            return Options {
+                clients: 4,
+                keys: 1,
+                operations_each: 40,
+                think_ms: 1,
+                reads_percent: 0,
+                deletes_percent: 0,
+                contexts_percent: 100,
+                ..options
+            };
+        }
+        options
+    }
+}
+
+pub(crate) fn pick<'a, T>(rng: &mut ChaCha8Rng, among: &'a [T]) -> &'a T {
+    &among[rng.random_range(0..among.len())]
+}
+
+/// A draw from an exponential distribution, in whole units, at most ten times the mean.
+pub(crate) fn about(rng: &mut ChaCha8Rng, mean: u64) -> u64 {
+    // Sixteen coin throws of falling weight make an exponential draw without a float.
+    let uniform = rng.random_range(1..=1u64 << 20);
+    let halvings = u64::from(20 - (63 - uniform.leading_zeros()));
+    (mean * (halvings * 7 + rng.random_range(0..7)) / 13).min(10 * mean)
+}

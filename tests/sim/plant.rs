@@ -1,0 +1,61 @@
+//! Known bugs, planted between the production parts: a simulator that does not find them proves nothing.
+
+/// Each must be caught within 500 seeds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Plant {
+    /// The log acknowledges before it has synced.
+    AcknowledgedBeforeSync,
+    /// A write is called stored when one owner too few has it.
+    QuorumOneShort,
+    /// A kept hint counts as an owner's acknowledgement.
+    HintCountedAsOwner,
+    /// A copy that failed counts as taken.
+    FailureCountedAsAcknowledged,
+    /// A node keeps its actor over restarts, and its clock starts at the wall's.
+    ActorReused,
+    /// A start does not replay the log.
+    LogForgotten,
+    /// A copy replaces the row instead of being merged.
+    MergeOverwrites,
+    /// A hint is dropped as soon as it has been sent.
+    HintDroppedUnheard,
+    /// A tombstone goes before every owner has it.
+    TombstoneDropped,
+    /// A write with a context supersedes whatever it meets.
+    ContextIgnored,
+    /// An answer comes back for another request of its batch.
+    AnswersSwapped,
+    /// A read takes a value from a neighbouring key.
+    OtherKeyRead,
+    /// A client is handed the context of the whole record after its write, values it was never shown included.
+    ContextOfUnseenValues,
+}
+
+impl Plant {
+    pub(crate) const ALL: [Plant; 13] = [
+        Plant::AcknowledgedBeforeSync,
+        Plant::QuorumOneShort,
+        Plant::HintCountedAsOwner,
+        Plant::FailureCountedAsAcknowledged,
+        Plant::ActorReused,
+        Plant::LogForgotten,
+        Plant::MergeOverwrites,
+        Plant::HintDroppedUnheard,
+        Plant::TombstoneDropped,
+        Plant::ContextIgnored,
+        Plant::AnswersSwapped,
+        Plant::OtherKeyRead,
+        Plant::ContextOfUnseenValues,
+    ];
+
+    /// Those by which something acknowledged goes missing, or a dropped value comes back.
+    pub(crate) const LOSING: [Plant; 7] = [
+        Plant::AcknowledgedBeforeSync,
+        Plant::LogForgotten,
+        Plant::MergeOverwrites,
+        Plant::HintDroppedUnheard,
+        Plant::TombstoneDropped,
+        Plant::ContextIgnored,
+        Plant::ContextOfUnseenValues,
+    ];
+}

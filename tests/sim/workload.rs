@@ -1,0 +1,235 @@
+//! Clients: each asks one random node after another to read, write or delete one of a few keys, with values that are
+//! never written twice, plainly or with the context of what it last read.
+
+use super::driver::Machine;
+use super::invariants::{acknowledged_is_held, read_sees_the_owners};
+use super::options::about;
+use super::oracle::{Verdict, Write};
+use super::plant::Plant;
+use super::world::{Event, World};
+use bytes::Bytes;
+use kringle::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Write as Wish};
+use kringle::record::{Content, Context, Record, Seen};
+use rand::Rng;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A client.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    pub(crate) left: usize,
+    pub(crate) busy: bool,
+    /// What it last read of each key.
+    pub(crate) shown: BTreeMap<usize, (Context, BTreeSet<Bytes>)>,
+}
+
+/// How many owners a request wants.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Wanted {
+    Majority,
+    /// The mode `async`.
+    One,
+    /// The client named the number.
+    Hard(u8),
+}
+
+impl Wanted {
+    pub(crate) fn needed(self, owners: usize) -> usize {
+        match self {
+            Wanted::Majority => owners / 2 + 1,
+            Wanted::One => 1,
+            Wanted::Hard(number) => usize::from(number),
+        }
+    }
+}
+
+/// What a node is asked on behalf of whom.
+#[derive(Clone, Debug)]
+pub(crate) enum Purpose {
+    Read {
+        client: usize,
+        key: usize,
+    },
+    Write {
+        client: usize,
+        write: usize,
+        wanted: Wanted,
+    },
+    /// A look at the end, by nobody.
+    LastLook {
+        key: usize,
+    },
+}
+
+impl World {
+    /// A client's turn.
+    pub(crate) fn client(&mut self, client: usize) {
+        if self.clients[client].left == 0 {
+            return;
+        }
+        self.clients[client].left -= 1;
+        let node = self.rng.random_range(0..self.nodes.len());
+        if self.nodes[node].up.is_none() || self.is_paused(node) {
+            // Refused before anything was sent; or, of a paused node, given up: the client goes elsewhere.
+            return self.next_turn(client);
+        }
+        self.clients[client].busy = true;
+        let key = self.rng.random_range(0..self.options.keys);
+        let owners = self.owners(key).len();
+        let wanted = self.wanted(owners);
+        let quorum = Quorum::of(Count::Exactly(wanted.needed(owners) as u8), owners).expect("between 1 and all");
+        let (hard, avoid) = (matches!(wanted, Wanted::Hard(_)), self.avoid(node));
+        let (ring, me, deadline_ms) = (self.ring.clone(), self.nodes[node].me, self.deadline_ms());
+        if self.rng.random_range(0..100) < self.options.reads_percent {
+            let patience_ms = (deadline_ms / 4).clamp(1, 100);
+            let options = GetOptions { quorum, hard, all: false, patience_ms, avoid };
+            let machine = Machine::Get(Get::new(self.keys[key].clone(), ring, me, options));
+            return self.start_operation(node, machine, Purpose::Read { client, key }, None);
+        }
+        let (write, seen) = self.begin_write(client, key);
+        let content = self.oracle.writes[write].value.clone().map(Content::plain);
+        let options = PutOptions {
+            quorum: match self.plant {
+                Some(Plant::QuorumOneShort) => {
+                    Quorum::of(Count::Exactly(quorum.needed().max(2) as u8 - 1), owners).expect("one fewer")
+                }
+                _ => quorum,
+            },
+            hard,
+            covers: wanted != Wanted::One,
+            deadline_ms,
+            avoid,
+        };
+        let put = Put::new(Wish { key: self.keys[key].clone(), seen, content }, ring, me, options);
+        self.start_operation(node, Machine::Put(put), Purpose::Write { client, write, wanted }, Some(write));
+    }
+
+    fn wanted(&mut self, owners: usize) -> Wanted {
+        let dice = self.rng.random_range(0..100);
+        let Self { options, rng, .. } = self;
+        if dice < options.async_percent {
+            Wanted::One
+        } else if dice >= 100 - options.hard_percent {
+            Wanted::Hard(rng.random_range(1..=owners as u8))
+        } else {
+            Wanted::Majority
+        }
+    }
+
+    fn begin_write(&mut self, client: usize, key: usize) -> (usize, Seen) {
+        let delete = self.rng.random_range(0..100) < self.options.deletes_percent;
+        let value = (!delete).then(|| Bytes::from(format!("value {}", self.oracle.writes.len())));
+        let (mut saw, mut seen) = (None, Seen::Everything);
+        if self.rng.random_range(0..100) < self.options.contexts_percent {
+            let (context, values) = self.clients[client].shown.get(&key).cloned().unwrap_or_default();
+            self.counters.hit("write with a context");
+            (saw, seen) = (Some(values), Seen::Only(context));
+        }
+        let (begun, verdict) = (self.moment, Verdict::Open);
+        let write = Write { key, value, saw, begun, told: begun, ended: begun, verdict, dots: Vec::new() };
+        (self.oracle.begin(write), seen)
+    }
+
+    fn next_turn(&mut self, client: usize) {
+        self.clients[client].busy = false;
+        let think = about(&mut self.rng, 1_000 * self.options.think_ms);
+        self.schedule(think, Event::Client(client));
+    }
+
+    /// The node that served the request died with it.
+    pub(crate) fn hung_up(&mut self, purpose: Purpose) {
+        match purpose {
+            Purpose::Read { client, .. } => self.next_turn(client),
+            Purpose::Write { client, write, .. } => {
+                self.counters.hit("restart during a write");
+                self.oracle.end(write, Verdict::Info, self.moment);
+                self.next_turn(client);
+            }
+            Purpose::LastLook { .. } => self.oracle.violation("a node died in the quiet".into()),
+        }
+    }
+
+    pub(crate) fn put_concluded(&mut self, purpose: Purpose, mut outcome: PutOutcome) {
+        let Purpose::Write { client, write, wanted } = purpose else { unreachable!("a Put writes") };
+        if let (Some(Plant::HintCountedAsOwner), PutOutcome::Short { record, replicas }) = (self.plant, &mut outcome) {
+            replicas.acked += std::mem::take(&mut replicas.hinted);
+            if replicas.acked >= wanted.needed(replicas.wanted) {
+                outcome = PutOutcome::Stored { created: false, record: record.clone(), replicas: *replicas };
+            }
+        }
+        let (verdict, counter) = match &outcome {
+            PutOutcome::Stored { replicas, .. } => {
+                acknowledged_is_held(self, write, wanted, true, *replicas);
+                (Verdict::Ok, "stored")
+            }
+            PutOutcome::Short { replicas, .. } => {
+                acknowledged_is_held(self, write, wanted, false, *replicas);
+                (Verdict::Ok, "short write")
+            }
+            PutOutcome::Unknown { replicas, .. } => {
+                acknowledged_is_held(self, write, wanted, false, *replicas);
+                (Verdict::Info, "unknown write")
+            }
+            PutOutcome::Refused(_) => (Verdict::Fail, "refused write"),
+        };
+        self.counters.hit(counter);
+        if counter == "stored" && self.oracle.writes[write].value.is_none() {
+            self.counters.hit("delete stored");
+        }
+        if let PutOutcome::Stored { record, .. } | PutOutcome::Short { record, .. } = &outcome {
+            self.chain(client, write, record);
+        }
+        self.oracle.end(write, verdict, self.moment);
+        self.next_turn(client);
+    }
+
+    /// A client may go on from its own write: it has seen what it had seen before, and its value. The context of the
+    /// record says so only where nothing else is live in it; elsewhere it covers values the client was never shown.
+    fn chain(&mut self, client: usize, write: usize, record: &Record) {
+        let Write { key, value, saw, .. } = &self.oracle.writes[write];
+        let own = |content: &Content| Some(&content.value) == value.as_ref();
+        let whole = self.plant == Some(Plant::ContextOfUnseenValues);
+        if whole || record.siblings().iter().all(|sibling| own(&sibling.content)) {
+            let mut values = saw.clone().unwrap_or_default();
+            values.extend(value.clone());
+            self.clients[client].shown.insert(*key, (record.context().clone(), values));
+        }
+    }
+
+    pub(crate) fn get_concluded(&mut self, purpose: Purpose, outcome: GetOutcome) {
+        let (client, key) = match purpose {
+            Purpose::Read { client, key } => (Some(client), key),
+            Purpose::LastLook { key } => (None, key),
+            Purpose::Write { .. } => unreachable!("a Get reads"),
+        };
+        match (outcome, client) {
+            (GetOutcome::Found { record, answers }, client) => {
+                let owners = self.owners(key);
+                if answers.iter().any(|(member, _)| !owners.contains(&member.index())) {
+                    self.counters.hit("stand-in read");
+                }
+                self.shown(client, key, &record);
+            }
+            (GetOutcome::Unavailable { .. }, Some(_)) => self.counters.hit("unavailable read"),
+            (GetOutcome::Unavailable { .. }, None) => {
+                self.oracle.violation(format!("key {key} cannot be read when all is quiet"));
+            }
+        }
+        if let Some(client) = client {
+            self.next_turn(client);
+        }
+    }
+
+    fn shown(&mut self, client: Option<usize>, key: usize, record: &Record) {
+        let values: BTreeSet<Bytes> = record.siblings().iter().map(|sibling| sibling.content.value.clone()).collect();
+        values.iter().for_each(|value| self.oracle.value_shown(key, value));
+        if values.len() > 1 {
+            self.counters.hit("several siblings read");
+        }
+        match client {
+            Some(client) => {
+                self.clients[client].shown.insert(key, (record.context().clone(), values));
+            }
+            None => read_sees_the_owners(self, key, record),
+        }
+    }
+}
