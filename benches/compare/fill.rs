@@ -1,0 +1,70 @@
+//! Puts every key once: wrk knows only how long to ask, not how often.
+
+use crate::Outcome;
+use crate::wrk::Shape;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// Connections, each with a thread that waits for its answers.
+const CONNECTIONS: usize = 50;
+/// The longest that filling may take.
+const TIME_MAX: Duration = Duration::from_secs(600);
+
+/// Puts the first `keys` keys, and fails if any was refused.
+pub fn fill(url: &str, shape: Shape, keys: u64) -> Outcome<()> {
+    let host = url.trim_start_matches("http://");
+    let (next, until) = (AtomicU64::new(0), Instant::now() + TIME_MAX);
+    let results: Vec<Outcome<()>> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..CONNECTIONS).map(|_| scope.spawn(|| put_until(host, shape, &next, keys, until))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap_or(Err("a thread broke".into()))).collect()
+    });
+    results.into_iter().collect()
+}
+
+fn put_until(host: &str, shape: Shape, next: &AtomicU64, keys: u64, until: Instant) -> Outcome<()> {
+    let broken = |error: std::io::Error| format!("filling {host}: {error}");
+    let stream = TcpStream::connect(host).map_err(broken)?;
+    stream.set_nodelay(true).map_err(broken)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(broken)?;
+    let mut answers = BufReader::new(stream.try_clone().map_err(broken)?);
+    let (mut stream, mut body) = (stream, Vec::new());
+    let (before, after) = shape.around_key(host);
+    loop {
+        let key = next.fetch_add(1, Ordering::Relaxed);
+        if key >= keys {
+            return Ok(());
+        }
+        if Instant::now() > until {
+            return Err(format!("filling {host} took longer than {TIME_MAX:?}"));
+        }
+        let request = format!("{before}{}{after}", shape.key(key));
+        stream.write_all(request.as_bytes()).map_err(broken)?;
+        let (status, length) = head(&mut answers).map_err(broken)?;
+        body.resize(length, 0);
+        answers.read_exact(&mut body).map_err(broken)?;
+        if !(200..300).contains(&status) {
+            return Err(format!("filling {host}: status {status}, {}", String::from_utf8_lossy(&body)));
+        }
+    }
+}
+
+/// Reads the head of an answer: its status, and how many bytes follow.
+fn head(answers: &mut impl BufRead) -> std::io::Result<(u16, usize)> {
+    let (mut status, mut length) = (0, 0);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        answers.read_line(&mut line)?;
+        let text = line.trim_end().to_ascii_lowercase();
+        if text.is_empty() {
+            return Ok((status, length));
+        } else if text.starts_with("http/") {
+            status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        } else if let Some(value) = text.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The servers that are compared, each started with an empty folder on the disk that holds `target/`.
+
+use crate::machine::{Pin, command_on, is_installed};
+use crate::process::{Process, ask, free_ports, wait_for_ok};
+use crate::{Options, Outcome, map_server};
+use std::cell::Cell;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// One or more processes that serve together; ended, and their folder removed, when dropped.
+pub struct Server {
+    /// For tables.
+    pub name: String,
+    /// Whom the load generator asks.
+    pub url: String,
+    /// Where it keeps its data.
+    pub folder: TempDir,
+    processes: Vec<Process>,
+    counted: Cell<u64>,
+}
+
+impl Server {
+    fn new(name: &str, url: String, folder: TempDir, processes: Vec<Process>) -> Server {
+        Server { name: name.into(), url, folder, processes, counted: Cell::new(0) }
+    }
+
+    /// The ids of its processes.
+    pub fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(Process::pid).collect()
+    }
+
+    /// 1, 2, 3 …: names for files.
+    pub fn count_up(&self) -> u64 {
+        self.counted.set(self.counted.get() + 1);
+        self.counted.get()
+    }
+
+    /// Ends its only process, as asked or as a crash would, and starts it again on the same folder. Returns when the
+    /// new one was started.
+    pub fn restart_node(&mut self, options: &Options, crash: bool) -> Outcome<Instant> {
+        let process = self.processes.pop().ok_or("there is no process to restart")?;
+        if crash {
+            process.kill();
+        } else {
+            process.terminate()?;
+        }
+        let mut command = node(options, self.folder.path(), Pin::Free);
+        command.args(["--port", "0"]);
+        let begun = Instant::now();
+        let (process, url) = Process::start_and_hear_url(&self.name, &mut command)?;
+        self.processes.push(process);
+        self.url = url;
+        Ok(begun)
+    }
+}
+
+fn folder() -> Outcome<TempDir> {
+    TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| format!("no folder for data: {error}"))
+}
+
+/// A command for one of our nodes.
+fn node(options: &Options, data: &Path, pin: Pin) -> Command {
+    let cores = (!options.free).then(|| pin.servers()).flatten();
+    let mut command = command_on(cores.as_deref(), env!("CARGO_BIN_EXE_kringle"));
+    command.args(["--log", "warn"]);
+    match options.memory {
+        true => command.arg("--memory"),
+        false => command.arg("--data").arg(data.join("data")),
+    };
+    if let Some(workers) = options.workers {
+        command.args(["--workers", &workers.to_string()]);
+    }
+    command
+}
+
+/// One node.
+pub fn kringle(options: &Options, pin: Pin) -> Outcome<Server> {
+    let folder = folder()?;
+    let mut command = node(options, folder.path(), pin);
+    command.args(["--port", "0"]);
+    let (process, url) = Process::start_and_hear_url("kringle", &mut command)?;
+    wait_for_ok(&url, "/readyz")?;
+    Ok(Server::new("kringle", url, folder, vec![process]))
+}
+
+/// Three nodes that keep every key on each.
+pub fn kringle_of_three(options: &Options) -> Outcome<Server> {
+    let folder = folder()?;
+    let ports = free_ports::<3>()?;
+    let urls = ports.map(|port| format!("http://127.0.0.1:{port}"));
+    let mut processes = Vec::new();
+    for port in ports {
+        let mut command = node(options, &folder.path().join(port.to_string()), Pin::Free);
+        command.args(["--port", &port.to_string(), "--peers", &urls.join(",")]);
+        std::fs::create_dir(folder.path().join(port.to_string())).map_err(|error| error.to_string())?;
+        processes.push(Process::start_and_hear_url("kringle", &mut command)?.0);
+    }
+    for url in &urls {
+        wait_for_ok(url, "/readyz")?;
+        wait_until(|| {
+            let (_, status) = ask(url, "GET", "/status", "")?;
+            Ok(status.matches(r#""state":"alive""#).count() == 3)
+        })?;
+    }
+    Ok(Server::new("3 kringle", urls[0].clone(), folder, processes))
+}
+
+/// The map behind the same HTTP server, with as many workers as a node has.
+pub fn map(options: &Options, pin: Pin) -> Outcome<Server> {
+    let bench = std::env::current_exe().map_err(|error| error.to_string())?;
+    let workers = options.workers.unwrap_or((crate::machine::cores() / 2).max(1));
+    let cores = (!options.free).then(|| pin.servers()).flatten();
+    let mut command = command_on(cores.as_deref(), &bench.to_string_lossy());
+    command.args([map_server::HIDDEN_ARGUMENT, &workers.to_string()]);
+    let (process, url) = Process::start_and_hear_url("map", &mut command)?;
+    Ok(Server::new("map behind actix", url, folder()?, vec![process]))
+}
+
+/// Redis that syncs its log before it answers. `None` if it is not installed.
+pub fn redis() -> Outcome<Option<Server>> {
+    if !is_installed("redis-server") || !is_installed("redis-benchmark") {
+        return Ok(None);
+    }
+    let folder = folder()?;
+    let [port] = free_ports()?;
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
+    command.args(["--appendfsync", "always", "--dir"]).arg(folder.path());
+    let process = Process::start("redis", &mut command)?;
+    wait_until(|| Ok(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()))?;
+    Ok(Some(Server::new("redis AOF always", format!("redis://127.0.0.1:{port}"), folder, vec![process])))
+}
+
+/// Three members of etcd, asked at their leader, which is where they are fastest. `None` if it is not installed.
+pub fn etcd_of_three() -> Outcome<Option<Server>> {
+    if !is_installed("etcd") {
+        return Ok(None);
+    }
+    let folder = folder()?;
+    let ports = free_ports::<6>()?;
+    let (client_ports, peer_ports) = ports.split_at(3);
+    let url = |port: &u16| format!("http://127.0.0.1:{port}");
+    let members: Vec<String> =
+        peer_ports.iter().enumerate().map(|(number, port)| format!("m{number}={}", url(port))).collect();
+    let mut processes = Vec::new();
+    for number in 0..3 {
+        let (client, peer) = (url(&client_ports[number]), url(&peer_ports[number]));
+        let mut command = Command::new("etcd");
+        command.args(["--name", &format!("m{number}"), "--log-level", "error", "--data-dir"]);
+        command.arg(folder.path().join(format!("m{number}")));
+        command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
+        command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
+        command.args(["--initial-cluster", &members.join(","), "--initial-cluster-state", "new"]);
+        processes.push(Process::start("etcd", &mut command)?);
+    }
+    let mut leader = None;
+    wait_until(|| {
+        leader = client_ports.iter().map(url).find(|url| is_leader(url));
+        Ok(leader.is_some())
+    })?;
+    Ok(Some(Server::new("3 etcd", leader.unwrap_or_default(), folder, processes)))
+}
+
+fn is_leader(url: &str) -> bool {
+    let Ok((200, body)) = ask(url, "POST", "/v3/maintenance/status", "{}") else { return false };
+    // A body may come in chunks; the JSON is what lies between the outer braces.
+    let json = body.find('{').zip(body.rfind('}')).map_or("", |(from, to)| &body[from..=to]);
+    let Ok(status) = serde_json::from_str::<serde_json::Value>(json) else { return false };
+    status["leader"].is_string() && status["leader"] == status["header"]["member_id"]
+}
+
+fn wait_until(mut is_true: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
+    let begun = Instant::now();
+    while !is_true().unwrap_or(false) {
+        if begun.elapsed().as_secs() > 30 {
+            return Err("a server was not ready within 30 s".into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
