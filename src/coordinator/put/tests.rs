@@ -51,7 +51,7 @@ fn merged(more: Option<Record>) -> Answer {
 }
 
 fn refused() -> Answer {
-    Answer::Refused(Refusal::ReadOnly)
+    Answer::Refused(Refusal::ReadOnly { why: "full".into() })
 }
 
 impl Story {
@@ -228,6 +228,9 @@ fn owners_known_to_be_down_get_a_copy_and_a_hint_at_once() {
     story.answer(0, written(1, 9));
     assert_eq!(story.asked()[1..], ["copy o1", "hint s0", "copy o2", "hint s0"]);
     story.answer(2, merged(None)).answer(4, merged(None));
+    // They may be up after all, so they have a moment, and no more than that.
+    assert!(story.outcomes.is_empty() && *story.wakes.last().unwrap() == 50);
+    story.tell(Event::Woken);
     assert_eq!(story.replicas(), reached(1, 2));
     // They were not down after all, or fail: the hints stay one each.
     story.answer(1, merged(None)).fail(3, Failure::Unknown);
