@@ -198,17 +198,11 @@ impl Read {
         })
     }
 
-    /// The `Kringle-Replicas` of a read: how many owners were wanted, and how many answered.
-    pub(super) fn replicas_line(&self, key: &Key) -> HeaderValue {
+    /// The `Kringle-Replicas` of a read that heard fewer owners than its mode wants.
+    pub(super) fn replicas_line(&self, key: &Key) -> Option<HeaderValue> {
         let partition = Partition::of(key.position());
         let answered = self.answers.iter().filter(|(who, _)| self.ring.is_owner(*who, partition)).count();
-        if (self.needed, answered) == (1, 1) {
-            return HeaderValue::from_static("wanted=1, answered=1");
-        }
-        if (self.needed, answered) == (2, 2) {
-            return HeaderValue::from_static("wanted=2, answered=2");
-        }
-        ascii(format!("wanted={}, answered={answered}", self.needed))
+        (answered < self.needed).then(|| ascii(format!("wanted={}, answered={answered}", self.needed)))
     }
 
     /// Who holds what: position, partition, and each owner with its version.

@@ -40,7 +40,9 @@ async fn get(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<Htt
     response.insert_header((ETAG, ask::etag(&key, &read.record)));
     response.insert_header((CONTEXT, ask::context(&key, read.record.context())));
     response.insert_header((SIBLINGS, if count == 1 { HeaderValue::from_static("1") } else { count.into() }));
-    response.insert_header((REPLICAS, read.replicas_line(&key)));
+    if let Some(line) = read.replicas_line(&key) {
+        response.insert_header((REPLICAS, line));
+    }
     if query.switch("siblings")? || query.switch("explain")? {
         let mut body = json!({
             "context": crate::record::context_to_token(&key, read.record.context()),

@@ -125,7 +125,9 @@ pub(super) async fn key(
         body.extend(explained);
     }
     let mut response = HttpResponse::Ok();
-    response.insert_header((ask::REPLICAS, read.replicas_line(&key)));
+    if let Some(line) = read.replicas_line(&key) {
+        response.insert_header((ask::REPLICAS, line));
+    }
     Ok(response.json(body))
 }
 

@@ -149,7 +149,7 @@ impl Worker {
             _ => return None,
         };
         match self.node.store.peek(&address) {
-            Peek::Known(row) => Some(replica::found(&address, row.as_ref())),
+            Peek::Known(row) => Some(replica::found_in_memory(&address, row.as_ref())),
             Peek::Ask => None,
         }
     }

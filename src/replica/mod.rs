@@ -42,6 +42,17 @@ pub fn committed(result: Result<Outcome, Refused>) -> Answer {
     }
 }
 
+/// The answer to a request whose row was in memory, where it came sound.
+pub fn found_in_memory(address: &Address, row: Option<&Bytes>) -> Answer {
+    match row {
+        Some(row) if address.kind() == Kind::Data => match Row::decode_kept(row) {
+            Ok(row) => Answer::Found { record: Some(row.record) },
+            Err(_) => Answer::Refused(Refusal::Damaged),
+        },
+        row => found(address, row),
+    }
+}
+
 /// The answer to a request whose row was looked up. A row that cannot be read is refused, never taken for absent.
 pub fn found(address: &Address, row: Option<&Bytes>) -> Answer {
     let record = match row {

@@ -215,9 +215,14 @@ impl Committer {
     /// The row of `key` as the batch has made it so far.
     fn data<'a>(&self, batch: &'a mut Batch, key: &Key) -> Result<&'a mut DataDraft, Refused> {
         if !batch.data.contains_key(key) {
-            let draft = match self.load(&Address::data(key))? {
+            let address = Address::data(key);
+            let (bytes, decode): (_, fn(&Bytes) -> _) = match self.store.peek(&address) {
+                super::Peek::Known(row) => (row, Row::decode_kept),
+                super::Peek::Ask => (self.store.read(&address)?, Row::decode),
+            };
+            let draft = match bytes {
                 Some(bytes) => {
-                    let row = Row::decode(&bytes).map_err(Refused::Damaged)?;
+                    let row = decode(&bytes).map_err(Refused::Damaged)?;
                     DataDraft { before: Some(row.record.clone()), row, changed: false }
                 }
                 None => DataDraft { before: None, row: Row::default(), changed: false },

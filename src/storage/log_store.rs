@@ -14,8 +14,10 @@ use super::cache::RowCache;
 use super::files::Files;
 use super::log::{CommitLog, LogError, LogOpenError, Replayed};
 use super::recent::{Table, cost_of};
-use super::{Address, Durability, Health, Page, PageSize, Peek, RowChange, Sequence, Span, Store, StoreError, Usage};
-use crate::record::Stamp;
+use super::{
+    Address, Durability, Health, Hint, Kind, Page, PageSize, Peek, RowChange, Sequence, Span, Store, StoreError, Usage,
+};
+use crate::record::{Row, Stamp};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +52,7 @@ impl Default for LogStoreOptions {
             recent_bytes_max: 16 << 20,
             recent_bytes_due: 8 << 20,
             log_bytes_due: 64 << 20,
-            cache_bytes_max: 20 << 20,
+            cache_bytes_max: 30 << 20,
             salt: 0,
             seed: 0,
         }
@@ -205,7 +207,7 @@ impl LogStore {
         let loaded = self.base.load(&mut frozen.all(), mark, &mut pace_and_prepare);
         loaded.map_err(|BaseError(reason)| CheckpointError::Base(reason))?;
         for (count, (address, row)) in frozen.all().enumerate() {
-            self.cache.put(address, row);
+            self.cache.put(&address, row.as_ref());
             if count % 256 == 255 {
                 pace();
             }
@@ -294,6 +296,17 @@ impl Tables {
     }
 }
 
+/// Whether a row of the base is as it was written. What is not stays out of the cache: rows in memory are not checked
+/// again, and one that rotted must be met as what it is each time.
+fn is_sound(address: &Address, row: &Bytes) -> bool {
+    match address.kind() {
+        Kind::Data => Row::is_sound(row),
+        Kind::Hint => Hint::decode(row).is_ok(),
+        // Facts bring no checksum; whoever reads one checks it.
+        Kind::Fact => true,
+    }
+}
+
 fn unreadable(error: BaseError) -> StoreError {
     StoreError::Unreadable(error.0)
 }
@@ -316,8 +329,11 @@ impl Store for LogStore {
         };
         let row = self.base.get(address).map_err(unreadable)?;
         let tables = self.tables();
-        if tables.dropped == dropped && !tables.contains(address) {
-            self.cache.put(address.clone(), row.clone());
+        if tables.dropped == dropped
+            && !tables.contains(address)
+            && row.as_ref().is_none_or(|row| is_sound(address, row))
+        {
+            self.cache.put(address, row.as_ref());
         }
         Ok(row)
     }

@@ -140,7 +140,7 @@ pub struct Usage {
 /// - **One writer**: `append` may be called from several threads, one is let in at a time. Reads never wait for it.
 /// - **Owned**: bytes given are kept as they are, not copied: a small row must not be a slice of a large buffer.
 pub trait Store: Send + Sync {
-    /// The row at `address`, if that can be said at once. Never waits for the base; about 0.3 µs.
+    /// The row at `address`, if that can be said at once; it was sound when it came into memory. Never waits for the base; about 0.3 µs.
     fn peek(&self, address: &Address) -> Peek;
 
     /// The row at `address`. May wait for the base: not for a thread that must not stall.
