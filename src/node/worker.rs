@@ -11,7 +11,7 @@ use super::queue::Completion;
 use super::shared::Shared;
 use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, Ring};
-use crate::protocol::{Answer, Batch, Refusal, Reply, Request};
+use crate::protocol::{Answer, Batch, Refusal, Reply, Request, SyncAnswer, SyncRequest};
 use crate::replica::{self, Step};
 use crate::storage::{Address, Change, Outcome, Peek, Refused, StoreError};
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -46,6 +47,8 @@ struct Running {
     deadline: Option<Instant>,
     /// Until when its calls may take; past the deadline, so that late answers can still become hints.
     until: Instant,
+    /// Where each call has a time of its own instead: how long that is.
+    call_time: Option<Duration>,
     wake: Option<Instant>,
 }
 
@@ -53,6 +56,7 @@ struct Running {
 trait Machine {
     fn on(&mut self, event: Event, commands: &mut Vec<Command>);
     fn is_done(&self) -> bool;
+    fn repairs(&self) -> u64;
 }
 
 struct Reporting<M: Operation> {
@@ -72,6 +76,10 @@ impl<M: Operation> Machine for Reporting<M> {
 
     fn is_done(&self) -> bool {
         self.machine.is_done()
+    }
+
+    fn repairs(&self) -> u64 {
+        self.machine.repairs()
     }
 }
 
@@ -96,7 +104,30 @@ impl Worker {
     }
 
     /// Runs an operation of this node's. `None` only when the machine broke its word and never concluded.
-    pub async fn run<M>(self: &Rc<Self>, mut machine: M, ring: Arc<Ring>, deadline: Duration) -> Option<M::Output>
+    pub async fn run<M>(self: &Rc<Self>, machine: M, ring: Arc<Ring>, deadline: Duration) -> Option<M::Output>
+    where
+        M: Operation + 'static,
+        M::Output: 'static,
+    {
+        self.drive(machine, ring, deadline, None).await
+    }
+
+    /// Runs an operation that may outlast a request's deadline: each of its calls has `--timeout` for itself.
+    pub async fn run_long<M>(self: &Rc<Self>, machine: M, ring: Arc<Ring>, deadline: Duration) -> Option<M::Output>
+    where
+        M: Operation + 'static,
+        M::Output: 'static,
+    {
+        self.drive(machine, ring, deadline, Some(self.node.settings.timeout)).await
+    }
+
+    async fn drive<M>(
+        self: &Rc<Self>,
+        mut machine: M,
+        ring: Arc<Ring>,
+        deadline: Duration,
+        call_time: Option<Duration>,
+    ) -> Option<M::Output>
     where
         M: Operation + 'static,
         M::Output: 'static,
@@ -116,7 +147,9 @@ impl Worker {
                 }
             }
         }
+        let id = self.operations_made.replace(self.operations_made.get() + 1);
         if machine.is_done() && output.is_some() {
+            self.execute(id, abroad);
             return output;
         }
         let (reply, answer) = oneshot::channel();
@@ -126,9 +159,9 @@ impl Worker {
             ring,
             deadline: Some(start + deadline),
             until: start + self.node.settings.timeout,
+            call_time,
             wake: None,
         };
-        let id = self.operations_made.replace(self.operations_made.get() + 1);
         self.operations.borrow_mut().insert(id, running);
         self.ticking.notify_one();
         self.execute(id, abroad);
@@ -158,6 +191,7 @@ impl Worker {
             let Some(running) = operations.get_mut(&id) else { return };
             running.machine.on(event, &mut commands);
             if running.machine.is_done() {
+                self.node.read_repairs.fetch_add(running.machine.repairs(), Ordering::Relaxed);
                 operations.remove(&id);
             }
         }
@@ -180,7 +214,9 @@ impl Worker {
     fn call(self: &Rc<Self>, id: u64, call: CallId, to: MemberIndex, request: Request) {
         // An operation that is done has made its last calls with its last event: they are sent, and not waited for.
         let (ring, until) = match self.operations.borrow().get(&id) {
-            Some(running) => (running.ring.clone(), running.until),
+            Some(running) => {
+                (running.ring.clone(), running.call_time.map_or(running.until, |call_time| now() + call_time))
+            }
             None => (self.node.ring(), now() + self.node.settings.timeout),
         };
         let worker = self.clone();
@@ -234,6 +270,36 @@ impl Worker {
                     });
                 }
             },
+            Step::Compare(request) => self.compare(request, told),
+        }
+    }
+
+    /// Answers a question of a session, off this thread where that may wait.
+    fn compare(self: &Rc<Self>, request: SyncRequest, told: Box<dyn FnOnce(Answer)>) {
+        let node = self.node.clone();
+        let ring = node.ring();
+        let me = node.me(&ring);
+        if !replica::is_quick(&request) {
+            actix_web::rt::spawn(async move {
+                let scan = move || replica::compare(&ring, me, &node.forest, &*node.store, request);
+                let answer = tokio::task::spawn_blocking(scan).await;
+                told(answer.unwrap_or(Answer::Refused(Refusal::Unreadable)));
+            });
+            return;
+        }
+        let asker = match &request {
+            SyncRequest::Root { from, .. } => Some(*from),
+            SyncRequest::Done { from } => {
+                node.syncs.release(*from);
+                None
+            }
+            _ => None,
+        };
+        let answer = replica::compare(&ring, me, &node.forest, &*node.store, request);
+        let differs = matches!(answer, Answer::Sync(SyncAnswer::Groups(Some(_))));
+        match asker {
+            Some(asker) if differs && !node.syncs.admit(asker) => told(Answer::Refused(Refusal::Overloaded)),
+            _ => told(answer),
         }
     }
 
@@ -346,7 +412,9 @@ impl Worker {
         let mut bytes = 0;
         for (at, request) in requests.into_iter().enumerate() {
             let gathering = gathering.clone();
-            if let Request::Read { .. } | Request::ReadHint { .. } = request {
+            if let Request::Sync(_) = request {
+                self.answer(request, Box::new(move |answer| gathering.put(at, answer)));
+            } else if let Request::Read { .. } | Request::ReadHint { .. } = request {
                 match self.at_hand(request) {
                     Ok(answer) => {
                         bytes += reply_bytes(&answer);
