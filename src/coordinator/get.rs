@@ -64,6 +64,9 @@ pub struct Get {
     answers: Vec<(MemberIndex, Option<Record>)>,
     standing_in: bool,
     concluded: bool,
+    /// What the client was told, to be sent to owners that turn out to know less.
+    told: Option<Record>,
+    repairs: u64,
 }
 
 impl Get {
@@ -84,6 +87,8 @@ impl Get {
             answers: Vec::with_capacity(2),
             standing_in: false,
             concluded: false,
+            told: None,
+            repairs: 0,
         }
     }
 
@@ -121,6 +126,35 @@ impl Get {
         }
     }
 
+    /// An answer that came after the conclusion.
+    fn late(&mut self, event: Event, commands: &mut Vec<Command>) {
+        let (call, held) = match event {
+            Event::Answered { call, answer: Answer::Found { record } } => (call, Some(record)),
+            Event::Answered { call, .. } | Event::Failed { call, .. } => (call, None),
+            Event::Start | Event::Woken | Event::Deadline => return,
+        };
+        let Some(owner) = self.calls.get_mut(call.0 as usize).and_then(Option::take) else { return };
+        self.outstanding -= 1;
+        if let Some(held) = held {
+            self.repair(owner, held.as_ref(), commands);
+        }
+    }
+
+    /// Sends the merged record to an owner that answered with less (Dynamo, §5). Off the client's path: the answer
+    /// has been given. One that turns out to hold more than the client was told is left to anti-entropy.
+    fn repair(&mut self, owner: MemberIndex, held: Option<&Record>, commands: &mut Vec<Command>) {
+        let Some(told) = &self.told else { return };
+        if held.is_some_and(|held| held.includes(told)) {
+            return;
+        }
+        let request = Request::Merge { key: self.key.clone(), record: told.clone() };
+        let call = CallId(self.calls.len() as u32);
+        // Nothing is done about its answer.
+        self.calls.push(None);
+        self.repairs += 1;
+        commands.push(Command::Call { call, to: owner, request });
+    }
+
     fn conclude(&mut self, must: bool) -> Option<GetOutcome> {
         let enough = !self.standing_in && self.answers.len() >= self.wanted();
         if self.concluded || !(enough || must || self.outstanding == 0) {
@@ -138,6 +172,9 @@ impl Get {
         let mut held = answers.iter().filter_map(|(_, record)| record.as_ref());
         let first = held.next().cloned().unwrap_or_default();
         let record = held.fold(first, |merged, record| if merged == *record { merged } else { merged.merge(record) });
+        if !self.standing_in && !record.is_unknown() {
+            self.told = Some(record.clone());
+        }
         Some(GetOutcome::Found { record, answers })
     }
 }
@@ -147,6 +184,10 @@ impl Operation for Get {
 
     fn on(&mut self, event: Event, commands: &mut Vec<Command>) -> Option<GetOutcome> {
         let must = matches!(event, Event::Deadline);
+        if self.concluded {
+            self.late(event, commands);
+            return None;
+        }
         match event {
             Event::Start => (0..self.wanted()).for_each(|_| self.ask_next(commands)),
             Event::Woken => self.ask_next(commands),
@@ -169,10 +210,18 @@ impl Operation for Get {
         if nobody && !self.standing_in && !self.options.hard && !must && !self.concluded {
             self.ask_stand_ins(commands);
         }
-        self.conclude(must)
+        let outcome = self.conclude(must);
+        if let Some(GetOutcome::Found { answers, .. }) = &outcome {
+            answers.iter().for_each(|(owner, held)| self.repair(*owner, held.as_ref(), commands));
+        }
+        outcome
     }
 
     fn is_done(&self) -> bool {
-        self.concluded
+        self.concluded && (self.outstanding == 0 || self.told.is_none())
+    }
+
+    fn repairs(&self) -> u64 {
+        self.repairs
     }
 }
