@@ -276,3 +276,29 @@ fn sessions_among_writes_repair_nothing_that_is_on_its_way() {
     // A machine that is busy with other tests may delay a write by more than the pause in which it is waited for.
     assert!(noops * 50 <= written, "{noops} of {written} writes were repaired though they arrived by themselves");
 }
+
+#[test]
+fn a_node_that_returns_gets_its_hints_and_sessions_do_not_send_them_again() {
+    let mut cluster = Cluster::start(3, &["--timeout", "2"]);
+    cluster.nodes[2].kill();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let mut client = cluster.client(thread % 2);
+            scope.spawn(move || {
+                for number in 0..500 {
+                    client.put(&format!("/kv/t{thread}k{number}"), "v".repeat(100));
+                }
+            });
+        }
+    });
+    cluster.nodes[2].restart();
+    await_equal(&cluster, 2000);
+    eventually("both have compared themselves with it since", SOON, || {
+        let returns = |index: usize| {
+            let last = sync_status(&cluster, index)["last"].clone();
+            last.as_array().is_some_and(|last| last.iter().any(|account| account["reason"] == "return"))
+        };
+        (returns(0) && returns(1)).then_some(()).ok_or("no session on its return".into())
+    });
+    assert_nothing_for_nothing(&cluster);
+}

@@ -5,6 +5,7 @@
 //! done; others are told to come again, and then mostly find nothing left to do.
 
 use super::outside::{jittered, now, wall_ms};
+use super::shared::Shared;
 use super::worker::Worker;
 use crate::antientropy::{CONFIRM_MS, Report, Session, SessionOptions};
 use crate::membership::State;
@@ -12,7 +13,7 @@ use crate::protocol::MemberTag;
 use crate::record::Stamp;
 use crate::replica;
 use serde::Serialize;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -27,8 +28,12 @@ const SESSION_TIME_MAX: Duration = Duration::from_secs(600);
 const RETRY_PERIOD: Duration = Duration::from_millis(200);
 /// How long a session waits for busy nodes, if somebody counts on it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest wait after a start before the first comparison: what was missed while down should not wait longer.
-const FIRST_AFTER_MAX: Duration = Duration::from_secs(2);
+/// The longest wait, after a start or a peer's return, before a comparison: what hints hold for the one that was away
+/// should arrive first, and what nobody kept for it should not wait longer.
+const FIRST_AFTER_MAX: Duration = Duration::from_secs(3);
+/// How long after its return a peer's hints go before any comparison with it. Hints it would not take must not keep
+/// it from being compared.
+const HINTS_FIRST_MAX: Duration = Duration::from_secs(10);
 
 /// Why a session was begun.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -114,6 +119,8 @@ struct Book {
     last: VecDeque<Account>,
     /// Peers whose return somebody already takes care of.
     returning: BTreeSet<String>,
+    /// When each peer that was away was heard again.
+    returned: BTreeMap<String, Instant>,
 }
 
 /// The sessions of a node, past and present.
@@ -229,28 +236,40 @@ pub(super) fn on_timer(worker: &Rc<Worker>) {
                 let alive = view.peers().iter().filter(|peer| peer.state == State::Alive);
                 alive.map(|peer| peer.name.clone()).collect()
             };
-            for peer in alive {
-                with_peer(&worker, &peer, Reason::Timer, Duration::ZERO).await;
+            for peer in alive.iter().filter(|peer| !is_settling(&node, peer) && !hints_come_first(&node, peer)) {
+                with_peer(&worker, peer, Reason::Timer, Duration::ZERO).await;
             }
             tokio::time::sleep(jittered(node.settings.sync_period)).await;
         }
     });
 }
 
-/// Compares with a peer that is back, once it was handed what is kept for it here.
+/// Whether the peer has just returned, so that hints for it may be on their way from anywhere.
+fn is_settling(node: &Shared, peer: &str) -> bool {
+    let grace = (3 * node.settings.ping_period).min(FIRST_AFTER_MAX);
+    node.syncs.book().returned.get(peer).is_some_and(|returned| returned.elapsed() < grace)
+}
+
+/// Whether the peer is about to be handed what is kept for it here.
+pub(super) fn hints_come_first(node: &Shared, peer: &str) -> bool {
+    let returned = node.syncs.book().returned.get(peer).copied().unwrap_or(node.started);
+    returned.elapsed() < HINTS_FIRST_MAX && !node.hints.oldest(peer, 1).is_empty()
+}
+
+/// Compares with a peer that is back, once it was handed what is kept for it.
 pub(super) fn on_return(worker: &Rc<Worker>, peer: &str) {
     let (worker, peer) = (worker.clone(), peer.to_string());
-    if !worker.node.syncs.book().returning.insert(peer.clone()) {
-        return;
+    {
+        let mut book = worker.node.syncs.book();
+        book.returned.insert(peer.clone(), now());
+        if !book.returning.insert(peer.clone()) {
+            return;
+        }
     }
     actix_web::rt::spawn(async move {
         let node = worker.node.clone();
-        let until = now() + node.settings.sync_period;
-        loop {
-            tokio::time::sleep(jittered(node.settings.ping_period.min(Duration::from_secs(1)))).await;
-            if node.hints.oldest(&peer, 1).is_empty() || now() >= until || node.is_stopping() {
-                break;
-            }
+        while !node.is_stopping() && (is_settling(&node, &peer) || hints_come_first(&node, &peer)) {
+            tokio::time::sleep(jittered(RETRY_PERIOD)).await;
         }
         with_peer(&worker, &peer, Reason::Return, PATIENCE).await;
         node.syncs.book().returning.remove(&peer);

@@ -9,9 +9,10 @@ use super::link::{Link, Told};
 use super::outside::now;
 use super::queue::Completion;
 use super::shared::Shared;
+use super::sync::hints_come_first;
 use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, Ring};
-use crate::protocol::{Answer, Batch, Refusal, Reply, Request, SyncAnswer, SyncRequest};
+use crate::protocol::{Answer, Batch, MemberTag, Refusal, Reply, Request, SyncAnswer, SyncRequest};
 use crate::replica::{self, Step};
 use crate::storage::{Address, Change, Outcome, Peek, Refused, StoreError};
 use bytes::Bytes;
@@ -297,8 +298,13 @@ impl Worker {
         };
         let answer = replica::compare(&ring, me, &node.forest, &*node.store, request);
         let differs = matches!(answer, Answer::Sync(SyncAnswer::Groups(Some(_))));
+        let is_busy = |asker| {
+            let asking = ring.members().map(|member| &ring.member(member).name);
+            let hints = asking.filter(|name| MemberTag::of(name) == asker).any(|name| hints_come_first(&node, name));
+            hints || !node.syncs.admit(asker)
+        };
         match asker {
-            Some(asker) if differs && !node.syncs.admit(asker) => told(Answer::Refused(Refusal::Overloaded)),
+            Some(asker) if differs && is_busy(asker) => told(Answer::Refused(Refusal::Overloaded)),
             _ => told(answer),
         }
     }
