@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | nouns | [`record`], [`placement`], [`merkle`] | nothing outside |
 //! | seams | [`membership`], [`protocol`], [`operation`], [`storage`] | nouns |
-//! | verbs | [`replica`], [`coordinator`] | nouns and seams, never each other |
+//! | verbs | [`replica`], [`coordinator`], [`antientropy`] | nouns and seams, never each other |
 //! | shell | `config`, `node`, `http` | everything below, and the outside world |
 //!
 //! Invariants that hold everywhere:
@@ -34,6 +34,8 @@ pub mod storage;
 pub mod replica;
 
 pub mod coordinator;
+
+pub mod antientropy;
 
 #[cfg(feature = "shell")]
 pub mod config;

@@ -77,4 +77,9 @@ pub trait Operation {
 
     /// Whether it has concluded and waits for nothing more.
     fn is_done(&self) -> bool;
+
+    /// How many copies it has sent to nodes that it found behind, once it is done.
+    fn repairs(&self) -> u64 {
+        0
+    }
 }

@@ -581,6 +581,7 @@ fn a_wrong_method_is_told_the_right_ones() {
         ("/store", "POST"),
         ("/store/key", "GET DELETE"),
         ("/store/hash", "GET"),
+        ("/sync", "POST"),
         ("/replicate", "POST"),
         ("/kv/a", "PUT GET HEAD DELETE"),
         ("/put?key=a&value=b", "GET POST PUT"),

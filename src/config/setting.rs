@@ -141,6 +141,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "Time between two pings of a peer; fractions allowed, 0.001 to 3600",
     },
     Setting {
+        name: "syncfreq",
+        value: "SECONDS",
+        fallback: Fallback::Value("10"),
+        heading: Heading::Cluster,
+        help: "Time between two comparisons with each peer, which repair what was lost; fractions allowed, 0.001 to \
+               3600",
+    },
+    Setting {
         name: "timeout",
         value: "SECONDS",
         fallback: Fallback::Value("5"),

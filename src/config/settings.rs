@@ -67,6 +67,8 @@ pub struct Settings {
     pub cluster: String,
     /// Time between two pings of a peer, 1 ms to 1 h.
     pub ping_period: Duration,
+    /// Time between two comparisons with each peer, 1 ms to 1 h.
+    pub sync_period: Duration,
     /// A request's whole deadline, 1 ms to 1 h.
     pub timeout: Duration,
     /// Owners of a key, 1 to 16. There may be fewer members.
@@ -198,6 +200,7 @@ impl Settings {
             peers: l.take_given("peers", PeerUrl::list)?.unwrap_or_default(),
             cluster: l.take("cluster", text::cluster)?,
             ping_period: l.take("pingfreq", text::seconds)?,
+            sync_period: l.take("syncfreq", text::seconds)?,
             timeout: l.take("timeout", text::seconds)?,
             replicas: l.take("replicas", |given| text::count(given, "owners", 1..=REPLICAS_MAX))?,
             mode: l.take("mode", |text| {

@@ -68,6 +68,9 @@ pub struct Get {
     kept: Vec<(MemberIndex, Option<Record>)>,
     standing_in: bool,
     concluded: bool,
+    /// What the client was told, to be sent to owners that turn out to know less.
+    told: Option<Record>,
+    repairs: u64,
 }
 
 /// Whom a call went to, and as what.
@@ -97,6 +100,8 @@ impl Get {
             kept: Vec::new(),
             standing_in: false,
             concluded: false,
+            told: None,
+            repairs: 0,
         }
     }
 
@@ -154,7 +159,34 @@ impl Get {
         Some(asked)
     }
 
-    fn conclude(&mut self, must: bool) -> Option<GetOutcome> {
+    /// An answer that came after the conclusion.
+    fn late(&mut self, event: Event, commands: &mut Vec<Command>) {
+        let (call, held) = match event {
+            Event::Answered { call, answer: Answer::Found { record } } => (call, Some(record)),
+            Event::Answered { call, .. } | Event::Failed { call, .. } => (call, None),
+            Event::Start | Event::Woken | Event::Deadline => return,
+        };
+        if let (Some(Asked::Owner(owner)), Some(held)) = (self.take(call), held) {
+            self.repair(owner, held.as_ref(), commands);
+        }
+    }
+
+    /// Sends the merged record to an owner that answered with less (Dynamo, §5). Off the client's path: the answer
+    /// has been given. One that turns out to hold more than the client was told is left to anti-entropy.
+    fn repair(&mut self, owner: MemberIndex, held: Option<&Record>, commands: &mut Vec<Command>) {
+        let Some(told) = &self.told else { return };
+        if held.is_some_and(|held| held.includes(told)) {
+            return;
+        }
+        let request = Request::Merge { key: self.key.clone(), record: told.clone() };
+        let call = CallId(self.calls.len() as u32);
+        // Nothing is done about its answer.
+        self.calls.push(None);
+        self.repairs += 1;
+        commands.push(Command::Call { call, to: owner, request });
+    }
+
+    fn conclude(&mut self, must: bool, commands: &mut Vec<Command>) -> Option<GetOutcome> {
         let known = self.kept.iter().any(|(_, record)| record.is_some());
         // Owners that are only slow are waited for to the end: what is kept for them is not all they hold.
         let down = |call: &Option<Asked>| match call {
@@ -177,6 +209,11 @@ impl Get {
         let mut held = answers.iter().filter_map(|(_, record)| record.as_ref());
         let first = held.next().cloned().unwrap_or_default();
         let record = held.fold(first, |merged, record| if merged == *record { merged } else { merged.merge(record) });
+        // One owner alone cannot be behind itself.
+        if answered > 0 && answered + self.owners_awaited > 1 && !record.is_unknown() {
+            self.told = Some(record.clone());
+            answers[..answered].iter().for_each(|(owner, held)| self.repair(*owner, held.as_ref(), commands));
+        }
         Some(GetOutcome::Found { record, answers })
     }
 }
@@ -186,6 +223,10 @@ impl Operation for Get {
 
     fn on(&mut self, event: Event, commands: &mut Vec<Command>) -> Option<GetOutcome> {
         let must = matches!(event, Event::Deadline);
+        if self.concluded {
+            self.late(event, commands);
+            return None;
+        }
         match event {
             Event::Start => (0..self.wanted()).for_each(|_| self.ask_next(commands)),
             Event::Woken if self.unasked.is_empty() => self.ask_stand_ins(commands),
@@ -206,11 +247,15 @@ impl Operation for Get {
         if self.owners_awaited == 0 && !must {
             self.ask_stand_ins(commands);
         }
-        self.conclude(must)
+        self.conclude(must, commands)
     }
 
     fn is_done(&self) -> bool {
-        self.concluded
+        self.concluded && (self.owners_awaited == 0 || self.told.is_none())
+    }
+
+    fn repairs(&self) -> u64 {
+        self.repairs
     }
 }
 

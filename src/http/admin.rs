@@ -3,15 +3,18 @@
 use super::ask::member_json;
 use super::input::Query;
 use super::refuse::ApiError;
+use crate::config::PeerUrl;
 use crate::membership::State;
 use crate::merkle;
-use crate::node::{Worker, wall_ms};
-use crate::placement::{Member, PARTITIONS, Partition, Ring};
+use crate::node::{self, Worker, wall_ms};
+use crate::placement::{Member, MemberIndex, PARTITIONS, Partition, Ring};
 use crate::record::Key;
+use crate::replica;
 use crate::storage::Health;
 use actix_web::{HttpRequest, HttpResponse};
 use serde_json::{Value, json};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 /// Events shown by `/status`.
 const EVENTS_SHOWN: usize = 20;
@@ -46,11 +49,16 @@ pub(super) fn ready(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpRe
     Ok(if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) })
 }
 
-/// `GET /store/hash`: the digest of what this node owns.
-pub(super) fn hash(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
+/// `GET /store/hash`: the digest of what this node owns; `?with=`, of what it and that member both own.
+pub(super) fn hash(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let query = Query::of(request, &["with"])?;
     let node = &worker.node;
     let ring = node.ring();
-    let owned = ring.partitions_of(node.me(&ring));
+    let me = node.me(&ring);
+    let owned = match query.text("with")? {
+        None => ring.partitions_of(me).to_vec(),
+        Some(with) => replica::shared(&ring, me, member_called(worker, &ring, with)?),
+    };
     if !owned.iter().all(|partition| node.forest.is_built(*partition)) {
         return Err(ApiError::NotBuilt);
     }
@@ -58,6 +66,42 @@ pub(super) fn hash(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
     let keys: i64 = owned.iter().map(|partition| node.forest.live(*partition)).sum();
     let hash: String = root.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(HttpResponse::Ok().json(json!({ "hash": hash, "keys": keys })))
+}
+
+/// `POST /sync`: compares with every peer, or with `?with=`, repairs, and tells what was done. Waits for it.
+pub(super) async fn sync(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
+    let query = Query::of(request, &["with"])?;
+    let node = &worker.node;
+    let ring = node.ring();
+    let me = node.me(&ring);
+    let peers: Vec<MemberIndex> = match query.text("with")? {
+        None => ring.members().filter(|&member| member != me).collect(),
+        Some(with) => match member_called(worker, &ring, with)? {
+            peer if peer == me => return Err(ApiError::bad("that is this node itself", "name one of its peers")),
+            peer => vec![peer],
+        },
+    };
+    let mut reports = Vec::with_capacity(peers.len());
+    for peer in peers {
+        let name = &ring.member(peer).name;
+        reports.push(match node::sync_with(worker, name).await {
+            Some(account) => json!(account),
+            None => json!({ "peer": name, "failed": "it, or this node, was busy with other sessions" }),
+        });
+    }
+    let done = reports.iter().all(|report| report["failed"].is_null());
+    Ok(HttpResponse::Ok().json(json!({ "done": done, "reports": reports })))
+}
+
+/// The member with this id, name or URL.
+fn member_called(worker: &Worker, ring: &Ring, text: &str) -> Result<MemberIndex, ApiError> {
+    let name = text.parse::<PeerUrl>().map(|url| url.name().to_string()).ok();
+    let found = ring.members().find(|&index| {
+        let member = ring.member(index);
+        let is_id = || with_id(worker, member)["id"].as_str() == Some(text);
+        member.name == text || member.url == text || name.as_ref() == Some(&member.name) || is_id()
+    });
+    found.ok_or_else(|| ApiError::bad("no member is called so", "give a member's id, name or url, as /ring lists them"))
 }
 
 /// `GET /ring`, and `?key=` for the owners of one key.
@@ -141,9 +185,17 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
             "bytes": hints.iter().map(|hint| hint.bytes).sum::<u64>(),
             "by_target": by_target,
         },
-        "sync": { "sessions": 0 },
+        "sync": sync_status(worker),
         "events": node.events.latest(EVENTS_SHOWN),
     })))
+}
+
+fn sync_status(worker: &Worker) -> Value {
+    let (totals, last) = worker.node.syncs.status();
+    let mut shown = json!(totals);
+    shown["read_repairs"] = json!(worker.node.read_repairs.load(Ordering::Relaxed));
+    shown["last"] = json!(last);
+    shown
 }
 
 fn members(worker: &Worker, ring: &Ring) -> Vec<Value> {

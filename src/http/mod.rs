@@ -9,7 +9,7 @@
 //! | `kv` | raw bytes under `/kv/{key}` |
 //! | `store` | the JSON endpoints, and the plain-text aliases |
 //! | `peer` | what other nodes ask |
-//! | `admin` | ring, status, health |
+//! | `admin` | ring, status, health, sessions on request |
 //! | `server` | listening, serving, stopping in order |
 
 mod admin;
@@ -78,7 +78,9 @@ async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload
         Route::Store => store::put(worker, request, payload).await,
         Route::StoreKey if is_post => peer::serve(worker, request, payload).await,
         Route::StoreKey => store::key(worker, request, payload).await,
-        Route::StoreHash => admin::hash(worker),
+        Route::StoreHash if is_post => peer::serve(worker, request, payload).await,
+        Route::StoreHash => admin::hash(worker, request),
+        Route::Sync => admin::sync(worker, request).await,
         Route::Replicate => peer::replicate(worker, request, payload).await,
         Route::Put => store::plain_put(worker, request, payload).await,
         Route::Get => store::plain_get(worker, request).await,

@@ -10,6 +10,7 @@
 //! The trees are Dynamo's (section 4.7). That the leaves are sums is what makes a write cheap, in whatever order
 //! writes and the scan at start come.
 
+pub mod diff;
 mod forest;
 mod plot;
 mod sum;

@@ -73,12 +73,7 @@ pub struct PartitionTree {
 impl PartitionTree {
     /// The tree of these leaves. About 0.2 ms.
     pub fn build(leaves: &[LeafSum; LEAVES]) -> PartitionTree {
-        let hash = |sum: &LeafSum| {
-            let mut leaf = [domain::LEAF; 17];
-            leaf[1..].copy_from_slice(&sum.0.to_be_bytes());
-            Blake3::hash(&leaf)
-        };
-        let layers = layers(&leaves.iter().map(hash).collect::<Vec<_>>());
+        let layers = layers(&leaves.iter().map(leaf_hash).collect::<Vec<_>>());
         assert_eq!(layers.len(), TREE_DEPTH + 1, "a tree of {LEAVES} leaves");
         PartitionTree { layers }
     }
@@ -88,10 +83,22 @@ impl PartitionTree {
         self.layers.get(depth).map(Vec::as_slice)
     }
 
+    /// The nodes of the leaves.
+    pub(super) fn leaves(&self) -> &[TreeHash] {
+        &self.layers[TREE_DEPTH]
+    }
+
     /// The top node: equal roots, equal leaves.
     pub fn root(&self) -> TreeHash {
         self.layers[0][0]
     }
+}
+
+/// The node of one leaf, as it stands at [`TREE_DEPTH`].
+pub(super) fn leaf_hash(sum: &LeafSum) -> TreeHash {
+    let mut leaf = [domain::LEAF; 17];
+    leaf[1..].copy_from_slice(&sum.0.to_be_bytes());
+    Blake3::hash(&leaf)
 }
 
 /// All levels over these leaves, the top first; none over no leaves. `rs_merkle` repeats the top above itself when

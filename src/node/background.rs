@@ -47,7 +47,7 @@ pub fn ping_peers(worker: &Rc<Worker>) {
     }
 }
 
-fn ping(worker: &Worker, name: &str, result: Result<crate::protocol::Reply, String>) {
+fn ping(worker: &Rc<Worker>, name: &str, result: Result<crate::protocol::Reply, String>) {
     let node = &worker.node;
     let reply = match result {
         Ok(reply) => reply,
@@ -57,7 +57,9 @@ fn ping(worker: &Worker, name: &str, result: Result<crate::protocol::Reply, Stri
         Ok(_) if reply.sender == node.id => node.ping_failed(name, "this node itself answers at that address".into()),
         Ok(_) => {
             node.queue.heard(reply.stamp);
-            node.heard(name, reply.sender);
+            if node.heard(name, reply.sender) {
+                super::sync::on_return(worker, name);
+            }
         }
         Err(refusal) => node.ping_failed(name, refusal.to_string()),
     }

@@ -52,7 +52,7 @@ pub struct Link {
     url: String,
     client: awc::Client,
     node: Arc<Shared>,
-    lanes: [RefCell<LaneQueue>; 2],
+    lanes: [RefCell<LaneQueue>; Lane::ALL.len()],
 }
 
 impl Link {

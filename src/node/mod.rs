@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  HTTP worker threads          committer thread         housekeeping thread        main thread
-//!  operations, links      ──►   one batch at a time ──►  checkpoints, timed syncs   pings, hint replay, signals
+//!  operations, links      ──►   one batch at a time ──►  checkpoints, timed syncs   pings, hints, sessions, signals
 //!        ▲                            │
 //!        └──────── one message per worker and drain
 //! ```
@@ -14,12 +14,14 @@ mod opening;
 mod outside;
 mod queue;
 mod shared;
+mod sync;
 mod worker;
 
 pub use events::{Event, Events};
 pub use opening::StartError;
 pub use outside::wall_ms;
 pub use shared::Shared;
+pub use sync::{Account, Reason, Syncs, Totals, on_request as sync_with};
 pub use worker::Worker;
 
 use crate::config::Settings;
@@ -58,6 +60,7 @@ impl Node {
         let worker = Worker::start(self.shared.clone());
         background::ping_peers(&worker);
         background::replay_hints(&worker);
+        sync::on_timer(&worker);
         background::watch_health(&worker);
         worker
     }

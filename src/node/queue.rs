@@ -95,6 +95,11 @@ impl CommitQueue {
         Stamp(self.last.load(Ordering::Relaxed))
     }
 
+    /// The latest stamp this node has made, seen, or been told of.
+    pub fn latest_stamp(&self) -> Stamp {
+        self.last_stamp().max(Stamp(self.heard.load(Ordering::Relaxed)))
+    }
+
     /// Lets the committer finish what waits, then end.
     pub fn close(&self) {
         self.lock().closed = true;

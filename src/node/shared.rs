@@ -3,6 +3,7 @@
 use super::events::Events;
 use super::outside::wall_ms;
 use super::queue::CommitQueue;
+use super::sync::Syncs;
 use crate::config::Settings;
 use crate::membership::{State, View};
 use crate::merkle::Forest;
@@ -33,6 +34,10 @@ pub struct Shared {
     pub queue: Arc<CommitQueue>,
     /// What happened here.
     pub events: Events,
+    /// Its anti-entropy sessions.
+    pub syncs: Syncs,
+    /// Copies sent to owners that a read found behind.
+    pub read_repairs: AtomicU64,
     /// When it started.
     pub started: Instant,
     /// What is known of the peers.
@@ -69,6 +74,8 @@ impl Shared {
             hints,
             queue: Arc::default(),
             events: Events::default(),
+            syncs: Syncs::default(),
+            read_repairs: AtomicU64::new(0),
             started: super::outside::now(),
             stopping: AtomicBool::new(false),
             body_bytes: AtomicU64::new(0),
@@ -111,15 +118,17 @@ impl Shared {
         }
     }
 
-    /// Notes that `peer` answered; a change of its state becomes an event.
-    pub fn heard(&self, peer: &str, id: NodeId) {
+    /// Notes that `peer` answered; a change of its state becomes an event. Whether it had been away.
+    pub fn heard(&self, peer: &str, id: NodeId) -> bool {
         let change = self.view().heard(peer, id, wall_ms());
+        let was_away = change.is_some();
         if let Some(change) = change {
             self.events.info("peer", format!("{} is {} again, after {}", change.name, change.to, change.from));
             if self.view().peers().iter().all(|peer| peer.state == State::Alive) {
                 self.events.info("peer", "all peers are alive");
             }
         }
+        was_away
     }
 
     /// Notes that a ping of `peer` failed; a change of its state becomes an event.

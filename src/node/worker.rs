@@ -9,9 +9,10 @@ use super::link::{Link, Told};
 use super::outside::now;
 use super::queue::Completion;
 use super::shared::Shared;
+use super::sync::hints_come_first;
 use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, Ring};
-use crate::protocol::{Answer, Batch, Refusal, Reply, Request};
+use crate::protocol::{Answer, Batch, MemberTag, Refusal, Reply, Request, SyncAnswer, SyncRequest};
 use crate::replica::{self, Step};
 use crate::storage::{Address, Change, Outcome, Peek, Refused, StoreError};
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -49,6 +51,8 @@ struct Running {
     deadline: Option<Instant>,
     /// Until when its calls may take; past the deadline, so that late answers can still become hints.
     until: Instant,
+    /// Where each call has a time of its own instead: how long that is.
+    call_time: Option<Duration>,
     wake: Option<Instant>,
 }
 
@@ -56,6 +60,7 @@ struct Running {
 trait Machine {
     fn on(&mut self, event: Event, commands: &mut Vec<Command>);
     fn is_done(&self) -> bool;
+    fn repairs(&self) -> u64;
 }
 
 struct Reporting<M: Operation> {
@@ -75,6 +80,10 @@ impl<M: Operation> Machine for Reporting<M> {
 
     fn is_done(&self) -> bool {
         self.machine.is_done()
+    }
+
+    fn repairs(&self) -> u64 {
+        self.machine.repairs()
     }
 }
 
@@ -99,7 +108,30 @@ impl Worker {
     }
 
     /// Runs an operation of this node's. `None` only when the machine broke its word and never concluded.
-    pub async fn run<M>(self: &Rc<Self>, mut machine: M, ring: Arc<Ring>, deadline: Duration) -> Option<M::Output>
+    pub async fn run<M>(self: &Rc<Self>, machine: M, ring: Arc<Ring>, deadline: Duration) -> Option<M::Output>
+    where
+        M: Operation + 'static,
+        M::Output: 'static,
+    {
+        self.drive(machine, ring, deadline, None).await
+    }
+
+    /// Runs an operation that may outlast a request's deadline: each of its calls has `--timeout` for itself.
+    pub async fn run_long<M>(self: &Rc<Self>, machine: M, ring: Arc<Ring>, deadline: Duration) -> Option<M::Output>
+    where
+        M: Operation + 'static,
+        M::Output: 'static,
+    {
+        self.drive(machine, ring, deadline, Some(self.node.settings.timeout)).await
+    }
+
+    async fn drive<M>(
+        self: &Rc<Self>,
+        mut machine: M,
+        ring: Arc<Ring>,
+        deadline: Duration,
+        call_time: Option<Duration>,
+    ) -> Option<M::Output>
     where
         M: Operation + 'static,
         M::Output: 'static,
@@ -119,7 +151,9 @@ impl Worker {
                 }
             }
         }
+        let id = self.operations_made.replace(self.operations_made.get() + 1);
         if machine.is_done() && output.is_some() {
+            self.execute(id, abroad);
             return output;
         }
         let (reply, answer) = oneshot::channel();
@@ -129,9 +163,9 @@ impl Worker {
             ring,
             deadline: Some(start + deadline),
             until: start + self.node.settings.timeout,
+            call_time,
             wake: None,
         };
-        let id = self.operations_made.replace(self.operations_made.get() + 1);
         self.operations.borrow_mut().insert(id, running);
         self.ticking.notify_one();
         self.execute(id, abroad);
@@ -161,6 +195,7 @@ impl Worker {
             let Some(running) = operations.get_mut(&id) else { return };
             running.machine.on(event, &mut commands);
             if running.machine.is_done() {
+                self.node.read_repairs.fetch_add(running.machine.repairs(), Ordering::Relaxed);
                 operations.remove(&id);
             }
         }
@@ -183,7 +218,9 @@ impl Worker {
     fn call(self: &Rc<Self>, id: u64, call: CallId, to: MemberIndex, request: Request) {
         // An operation that is done has made its last calls with its last event: they are sent, and not waited for.
         let (ring, until) = match self.operations.borrow().get(&id) {
-            Some(running) => (running.ring.clone(), running.until),
+            Some(running) => {
+                (running.ring.clone(), running.call_time.map_or(running.until, |call_time| now() + call_time))
+            }
             None => (self.node.ring(), now() + self.node.settings.timeout),
         };
         let worker = self.clone();
@@ -237,6 +274,41 @@ impl Worker {
                     });
                 }
             },
+            Step::Compare(request) => self.compare(request, told),
+        }
+    }
+
+    /// Answers a question of a session, off this thread where that may wait.
+    fn compare(self: &Rc<Self>, request: SyncRequest, told: Box<dyn FnOnce(Answer)>) {
+        let node = self.node.clone();
+        let ring = node.ring();
+        let me = node.me(&ring);
+        if !replica::is_quick(&request) {
+            actix_web::rt::spawn(async move {
+                let scan = move || replica::compare(&ring, me, &node.forest, &*node.store, request);
+                let answer = tokio::task::spawn_blocking(scan).await;
+                told(answer.unwrap_or(Answer::Refused(Refusal::Unreadable)));
+            });
+            return;
+        }
+        let asker = match &request {
+            SyncRequest::Root { from, .. } => Some(*from),
+            SyncRequest::Done { from } => {
+                node.syncs.release(*from);
+                None
+            }
+            _ => None,
+        };
+        let answer = replica::compare(&ring, me, &node.forest, &*node.store, request);
+        let differs = matches!(answer, Answer::Sync(SyncAnswer::Groups(Some(_))));
+        let is_busy = |asker| {
+            let asking = ring.members().map(|member| &ring.member(member).name);
+            let hints = asking.filter(|name| MemberTag::of(name) == asker).any(|name| hints_come_first(&node, name));
+            hints || !node.syncs.admit(asker)
+        };
+        match asker {
+            Some(asker) if differs && is_busy(asker) => told(Answer::Refused(Refusal::Overloaded)),
+            _ => told(answer),
         }
     }
 
@@ -349,7 +421,9 @@ impl Worker {
         let mut bytes = 0;
         for (at, request) in requests.into_iter().enumerate() {
             let gathering = gathering.clone();
-            if let Request::Read { .. } | Request::ReadHint { .. } = request {
+            if let Request::Sync(_) = request {
+                self.answer(request, Box::new(move |answer| gathering.put(at, answer)));
+            } else if let Request::Read { .. } | Request::ReadHint { .. } = request {
                 match self.at_hand(&request) {
                     Some(answer) => {
                         bytes += reply_bytes(&answer);

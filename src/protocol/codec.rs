@@ -53,6 +53,9 @@ impl Batch {
             {
                 check_content(content)?;
             }
+            if let Request::Sync(request) = request {
+                request.check()?;
+            }
         }
         Ok(batch)
     }
@@ -68,6 +71,12 @@ impl Reply {
     pub fn decode(bytes: &[u8]) -> Result<Reply, MalformedMessage> {
         decode(bytes)
     }
+}
+
+/// How many bytes a request or an answer takes inside a message. Costs about what writing it does.
+pub fn wire_bytes<T: Serialize>(part: &T) -> u64 {
+    // Only a part that cannot be written has no size, and all of them can.
+    postcard::experimental::serialized_size(part).expect("a message in memory always has a form in bytes") as u64
 }
 
 fn check_content(content: &Content) -> Result<(), MalformedMessage> {
@@ -99,8 +108,12 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MalformedMessage> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::merkle::diff::{Digest, Subtrees};
+    use crate::placement::Partition;
     use crate::placement::{ClusterId, NodeId};
-    use crate::protocol::{Answer, Envelope, Refusal};
+    use crate::protocol::{
+        Answer, Bed, Difference, Envelope, KeyEntry, Leaves, MemberTag, Refusal, SyncAnswer, SyncRequest,
+    };
     use crate::record::{Actor, Context, Dot, Key, Record, Seen, Stamp};
     use proptest::prelude::*;
 
@@ -126,6 +139,8 @@ mod tests {
         let seen = Seen::Only(Context::from_sorted(vec![(Actor(1), Stamp(2))]).unwrap());
         let content = Some(Content::plain(value.to_vec()));
         let dot = Dot { stamp: Stamp(5), actor: Actor(3) };
+        let bed = Bed { partition: Partition::of(key.position()), leaves: Leaves::Some(vec![3, 900]) };
+        let entry = KeyEntry { position: Digest([1; 8]), version: Digest([2; 8]) };
         Batch {
             envelope: envelope(),
             requests: vec![
@@ -136,6 +151,8 @@ mod tests {
                 Request::HintWrite { key: key.clone(), seen, content, targets },
                 Request::Read { key: key.clone() },
                 Request::ReadHint { key },
+                Request::Sync(SyncRequest::Root { from: MemberTag::of("n1"), root: Some([7; 32]) }),
+                Request::Sync(SyncRequest::Compare { settled: Stamp(9), beds: vec![(bed, vec![entry])] }),
             ],
         }
     }
@@ -169,6 +186,12 @@ mod tests {
             Answer::Merged { applied: false, more: Some(record(b"w")) },
             Answer::Found { record: None },
             Answer::Refused(Refusal::StaleEpoch { epoch: 4 }),
+            Answer::Sync(SyncAnswer::Groups(Some(vec![Some(Digest([3; 8])), None]))),
+            Answer::Sync(SyncAnswer::Differences(vec![vec![
+                Difference::Unlisted { key: Key::new("k").unwrap(), bytes: 9 },
+                Difference::Other { position: Digest([4; 8]), outline: record(b"v").outline(), bytes: 70 },
+                Difference::Missing { version: Digest([5; 8]) },
+            ]])),
         ];
         let reply = Reply { sender: NodeId(2), epoch: 4, stamp: Stamp(1), answers: Ok(answers) };
         assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
@@ -185,6 +208,35 @@ mod tests {
             damaged[at] ^= 1;
             assert!(matches!(Batch::decode(&damaged), Err(MalformedMessage::Unreadable(_))));
         }
+    }
+
+    #[test]
+    fn a_comparison_of_more_than_there_is_is_refused() {
+        let partition = Partition::of(Key::new("k").unwrap().position());
+        let check =
+            |request| Batch::decode(&Batch { envelope: envelope(), requests: vec![Request::Sync(request)] }.encode());
+        let from = MemberTag::of("n1");
+        let refused = [
+            SyncRequest::Groups { from, groups: vec![0; 33] },
+            SyncRequest::Trees { partitions: vec![partition] },
+            SyncRequest::Subtrees { trees: vec![Subtrees { partition, nodes: vec![Digest([0; 8]); 65] }] },
+            SyncRequest::List { beds: vec![Bed { partition, leaves: Leaves::All }] },
+            SyncRequest::Compare {
+                settled: Stamp(1),
+                beds: vec![(Bed { partition, leaves: Leaves::Some(vec![2, 1]) }, vec![])],
+            },
+        ];
+        for request in refused {
+            assert!(matches!(check(request.clone()), Err(MalformedMessage::Limit(_))), "{request:?}");
+        }
+        assert!(check(SyncRequest::Groups { from, groups: vec![0; 32] }).is_ok());
+    }
+
+    #[test]
+    fn asking_whether_all_is_equal_takes_few_bytes() {
+        let question = Request::Sync(SyncRequest::Root { from: MemberTag::of("n1"), root: Some([7; 32]) });
+        let answer = Answer::Sync(SyncAnswer::Groups(None));
+        assert_eq!((wire_bytes(&question), wire_bytes(&answer)), (43, 3));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What peers ask and answer.
 
 use super::Refusal;
+use super::sync::{SyncAnswer, SyncRequest};
 use crate::placement::{ClusterId, MemberName, NodeId};
 use crate::record::{Content, Dot, Key, Record, Seen, Stamp};
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,8 @@ pub enum Request {
         /// The key.
         key: Key,
     },
+    /// A question of an anti-entropy session. → [`Answer::Sync`]
+    Sync(SyncRequest),
 }
 
 /// What a node answers to one [`Request`].
@@ -131,6 +134,8 @@ pub enum Answer {
     },
     /// No.
     Refused(Refusal),
+    /// What was asked in an anti-entropy session.
+    Sync(SyncAnswer),
 }
 
 /// Requests that wait for different things travel apart, so that a read never waits behind a write's fsync.
@@ -140,17 +145,20 @@ pub enum Lane {
     Writes,
     /// Whatever is only looked up.
     Reads,
+    /// Comparison, which may take a while.
+    Digests,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Lane; 2] = [Lane::Writes, Lane::Reads];
+    pub const ALL: [Lane; 3] = [Lane::Writes, Lane::Reads, Lane::Digests];
 
     /// The endpoint the lane's batches are posted to.
     pub fn path(self) -> &'static str {
         match self {
             Lane::Writes => "/replicate",
             Lane::Reads => "/store/key",
+            Lane::Digests => "/store/hash",
         }
     }
 }
@@ -160,12 +168,13 @@ impl Request {
     pub fn lane(&self) -> Lane {
         match self {
             Request::Read { .. } | Request::ReadHint { .. } => Lane::Reads,
+            Request::Sync(_) => Lane::Digests,
             _ => Lane::Writes,
         }
     }
 
-    /// The key it is about.
-    pub fn key(&self) -> &Key {
+    /// The key it is about, if it is about one.
+    pub fn key(&self) -> Option<&Key> {
         match self {
             Request::Write { key, .. }
             | Request::Merge { key, .. }
@@ -173,7 +182,8 @@ impl Request {
             | Request::Hint { key, .. }
             | Request::HintWrite { key, .. }
             | Request::Read { key }
-            | Request::ReadHint { key } => key,
+            | Request::ReadHint { key } => Some(key),
+            Request::Sync(_) => None,
         }
     }
 
@@ -187,7 +197,8 @@ impl Request {
             Request::Merge { record, .. } | Request::Hint { record, .. } => values(record),
             Request::Cover { other, .. } => values(other),
             Request::Read { .. } | Request::ReadHint { .. } => 0,
+            Request::Sync(request) => request.size_hint(),
         };
-        body + self.key().as_bytes().len() + 96
+        body + self.key().map_or(0, |key| key.as_bytes().len()) + 96
     }
 }

@@ -6,10 +6,12 @@
 mod codec;
 mod message;
 mod refusal;
+mod sync;
 
-pub use codec::{MalformedMessage, PROTOCOL_VERSION};
+pub use codec::{MalformedMessage, PROTOCOL_VERSION, wire_bytes};
 pub use message::{Answer, Batch, Envelope, Lane, REQUESTS_PER_BATCH_MAX, Reply, Request};
 pub use refusal::Refusal;
+pub use sync::{Bed, Difference, KeyEntry, Leaves, Listed, MemberTag, SyncAnswer, SyncRequest};
 
 /// The media type of peer messages.
 pub const MEDIA_TYPE: &str = "application/vnd.kringle";

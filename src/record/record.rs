@@ -144,6 +144,12 @@ impl Record {
             })
     }
 
+    /// The record without its values: enough to tell, with [`Record::includes`], which of two copies knows more.
+    pub fn outline(&self) -> Record {
+        let bare = |sibling: &Sibling| Sibling { dot: sibling.dot, content: Content::default() };
+        Record { context: self.context.clone(), siblings: self.siblings.iter().map(bare).collect() }
+    }
+
     /// A new write made on this record: supersedes what `seen` covers and adds `content`, or nothing for a delete.
     /// `dot` must be new, and made by the store that holds this record: its actor's earlier dots count as seen by
     /// everyone who sees this one.

@@ -3,7 +3,11 @@
 //! Pure translation: a request becomes a look-up or a [`Change`] for the committer, and what comes of it becomes
 //! the answer. Nothing is decided here that the record's merge does not decide.
 
-use crate::protocol::{Answer, Refusal, Request};
+mod compare;
+
+pub use compare::{compare, is_quick, shared};
+
+use crate::protocol::{Answer, Refusal, Request, SyncRequest};
 use crate::record::Row;
 use crate::storage::{Address, Change, Hint, Kind, Outcome, Refused};
 use bytes::Bytes;
@@ -15,6 +19,8 @@ pub enum Step {
     Commit(Change),
     /// Look this up; [`found`] turns the result into the answer.
     Read(Address),
+    /// Ask [`compare`].
+    Compare(SyncRequest),
 }
 
 /// The first step towards answering `request`.
@@ -29,6 +35,7 @@ pub fn step(request: Request) -> Step {
         }
         Request::Read { key } => Step::Read(Address::data(&key)),
         Request::ReadHint { key } => Step::Read(Address::hint(&key)),
+        Request::Sync(request) => Step::Compare(request),
     }
 }
 

@@ -160,7 +160,7 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ("serde_json", &["src/", "cmd/"]),
     ("thiserror", &["src/"]),
     // Hashing: positions, versions, digests, checksums.
-    ("blake3", &["src/record/", "src/placement/", "src/merkle/", "src/storage/"]),
+    ("blake3", &["src/record/", "src/placement/", "src/merkle/", "src/storage/", "src/protocol/sync.rs"]),
     // Bytes that leave a process: the layout as a fact, and what peers say.
     ("postcard", &["src/placement/", "src/protocol/codec.rs"]),
     ("base64", &["src/record/token.rs", "src/http/ask.rs"]),

@@ -97,7 +97,17 @@ fn a_stale_copy_does_not_hide_a_newer_one() {
     story.found(0, Some(record(3))).found(1, Some(record(8)));
     assert_eq!(story.value(), Some((Some("8".into()), 2)));
     assert!(story.get.is_done());
-    assert_eq!(story.asked(), ["o0", "o1"]);
+    // Each had a value that the other lacked, and is sent both.
+    assert_eq!(story.asked(), ["o0", "o1", "o0", "o1"]);
+}
+
+#[test]
+fn an_owner_that_holds_nothing_is_brought_up_to_date_and_one_that_holds_all_is_left_alone() {
+    let mut story = Story::new(|_, _, _, _| {});
+    story.found(0, Some(record(8))).found(1, None);
+    assert_eq!(story.value(), Some((Some("8".into()), 2)));
+    assert_eq!(story.asked(), ["o0", "o1", "o1"]);
+    assert_eq!(story.get.repairs(), 1);
 }
 
 #[test]

@@ -116,7 +116,7 @@ impl Story {
             Request::Cover { .. } => "cover",
             Request::Hint { .. } => "hint",
             Request::HintWrite { .. } => "write-hint",
-            Request::Read { .. } | Request::ReadHint { .. } => "read",
+            Request::Read { .. } | Request::ReadHint { .. } | Request::Sync(_) => "read",
         };
         self.calls.iter().map(|(to, request)| format!("{} {}", word(request), name(*to))).collect()
     }

@@ -1,0 +1,325 @@
+//! What sessions promise, shown on nodes in memory that a driver under a seed plays against each other.
+
+use super::*;
+use crate::merkle::Forest;
+use crate::operation::{Command, Event, Failure, Operation};
+use crate::placement::{ClusterId, Layout, Member, MemberIndex, Mode, NodeId, Partition, Ring};
+use crate::protocol::{Answer, Refusal, Request, wire_bytes};
+use crate::record::{Actor, Clock, Content, Key, Seen, Stamp};
+use crate::replica::{self, Step};
+use crate::storage::{Address, Change, Committer, Feed, HintLedger, MemoryStore, Outcome, Sequence, Store};
+use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+const WALL_MS: u64 = 1_000_000;
+
+struct Node {
+    committer: Committer,
+    store: Arc<MemoryStore>,
+    forest: Arc<Forest>,
+    /// Values other nodes sent it.
+    values_taken: u64,
+}
+
+impl Node {
+    fn new(actor: u64) -> Node {
+        let (store, forest) = (Arc::new(MemoryStore::new()), Arc::new(Forest::new()));
+        Partition::all().for_each(|partition| forest.mark_built(partition));
+        let feed = Arc::new(Feed::new(Sequence(0), 16));
+        let hints = Arc::new(HintLedger::new(1 << 20));
+        let committer =
+            Committer::new(store.clone(), forest.clone(), feed, hints, Actor(actor), Clock::starting_after(Stamp(0)));
+        Node { committer, store, forest, values_taken: 0 }
+    }
+
+    fn commit(&mut self, change: Change) -> Outcome {
+        self.committer.commit(WALL_MS, vec![change]).remove(0).expect("a change in memory")
+    }
+
+    fn write(&mut self, key: &Key, seen: Seen, value: Option<Vec<u8>>) {
+        let content = value.map(Content::plain);
+        self.commit(Change::Write { key: key.clone(), seen, content });
+    }
+
+    fn record(&self, key: &Key) -> Option<crate::record::Record> {
+        let row = self.store.read(&Address::data(key)).unwrap()?;
+        Some(crate::record::Row::decode(&row).unwrap().record)
+    }
+}
+
+struct World {
+    ring: Arc<Ring>,
+    nodes: Vec<Node>,
+}
+
+impl World {
+    fn new(count: usize) -> World {
+        let members = (0..count)
+            .map(|index| Member { id: Some(NodeId(index as u64 + 1)), ..Member::new(format!("http://n{index}:1")) })
+            .collect();
+        let layout = Layout::provisional(ClusterId(1), 3, Mode::Sloppy, members).unwrap();
+        let nodes = (0..count).map(|index| Node::new(index as u64 + 1)).collect();
+        World { ring: Arc::new(Ring::new(layout)), nodes }
+    }
+
+    fn member(&self, index: usize) -> MemberIndex {
+        self.ring.members().nth(index).unwrap()
+    }
+
+    fn answer(&mut self, index: usize, request: Request) -> Answer {
+        let me = self.member(index);
+        let (ring, node) = (self.ring.clone(), &mut self.nodes[index]);
+        match replica::step(request) {
+            Step::Commit(change) => replica::committed(node.committer.commit(WALL_MS, vec![change]).remove(0)),
+            Step::Read(address) => {
+                let row = node.store.read(&address).unwrap();
+                replica::found(&address, row.as_ref())
+            }
+            Step::Compare(request) => replica::compare(&ring, me, &node.forest, &*node.store, request),
+        }
+    }
+
+    /// Plays a session of node 0 with node 1; answers come in an order of the generator's choosing. `meddle` is asked
+    /// for each call to the peer and may answer it itself.
+    fn session(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        settled: Stamp,
+        mut meddle: impl FnMut(&mut World, &Request) -> Option<Result<Answer, Failure>>,
+    ) -> Report {
+        let (me, peer) = (self.member(0), self.member(1));
+        let shared = replica::shared(&self.ring, me, peer);
+        let options = SessionOptions { settled, confirm_ms: CONFIRM_MS };
+        let mut session = Session::new(&self.ring, self.nodes[0].forest.clone(), me, peer, shared, options);
+        let mut commands = Vec::new();
+        let mut report = session.on(Event::Start, &mut commands);
+        while !commands.is_empty() {
+            let command = commands.swap_remove(rng.random_range(0..commands.len()));
+            let event = match command {
+                Command::Wake { .. } => Event::Woken,
+                Command::Call { call, to, request } => {
+                    let index = self.ring.members().position(|member| member == to).unwrap();
+                    if let (Request::Merge { record, .. }, 1) = (&request, index) {
+                        self.nodes[1].values_taken += record.siblings().len() as u64;
+                    }
+                    let result = match if index == 1 { meddle(self, &request) } else { None } {
+                        Some(result) => result,
+                        None => Ok(self.answer(index, request)),
+                    };
+                    if let (Ok(Answer::Found { record: Some(record) } | Answer::Merged { more: Some(record), .. }), 1) =
+                        (&result, index)
+                    {
+                        self.nodes[0].values_taken += record.siblings().len() as u64;
+                    }
+                    match result {
+                        Ok(answer) => Event::Answered { call, answer },
+                        Err(failure) => Event::Failed { call, failure },
+                    }
+                }
+            };
+            let concluded = session.on(event, &mut commands);
+            assert!(concluded.is_none() || report.is_none(), "a session concludes once");
+            report = concluded.or(report);
+        }
+        assert!(session.is_done());
+        report.expect("a session concludes when nothing is left to do")
+    }
+
+    fn heal(&mut self, seed: u64) -> Report {
+        self.session(&mut ChaCha8Rng::seed_from_u64(seed), Stamp(u64::MAX), |_, _| None)
+    }
+
+    fn root(&self, index: usize) -> Option<[u8; 32]> {
+        let shared = replica::shared(&self.ring, self.member(0), self.member(1));
+        crate::merkle::diff::root(&self.nodes[index].forest, &shared)
+    }
+
+    /// Both nodes have the key in one version.
+    fn give_both(&mut self, key: &Key, value: Vec<u8>) {
+        self.nodes[0].write(key, Seen::Everything, Some(value));
+        let record = self.nodes[0].record(key).unwrap();
+        self.nodes[1].commit(Change::Merge { key: key.clone(), record });
+    }
+}
+
+fn key(number: u64) -> Key {
+    Key::new(format!("key{number}")).unwrap()
+}
+
+/// What happens to one key before the copies are compared.
+#[derive(Clone, Debug)]
+struct Deed {
+    key: u64,
+    at: usize,
+    delete: bool,
+    blind: bool,
+    meet: bool,
+}
+
+fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+    let deed = (0..60u64, 0..2usize, prop::bool::weighted(0.25), any::<bool>(), prop::bool::weighted(0.3))
+        .prop_map(|(key, at, delete, blind, meet)| Deed { key, at, delete, blind, meet });
+    prop::collection::vec(deed, 0..150)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn one_session_makes_copies_equal_and_the_next_moves_nothing(deeds in deeds(), crowd in 0..2u64, seed: u64) {
+        let mut world = World::new(2);
+        // In a crowd, the partitions of some of the keys hold too many to be listed whole.
+        let crowded: BTreeSet<Partition> = (0..8).map(|number| Partition::of(key(number).position())).collect();
+        for number in 0..crowd * 60_000 {
+            let key = Key::new(format!("crowd{number}")).unwrap();
+            if crowded.contains(&Partition::of(key.position())) {
+                world.give_both(&key, vec![1]);
+            }
+        }
+        for (at, Deed { key: number, at: node, delete, blind, meet }) in deeds.into_iter().enumerate() {
+            let key = key(number);
+            let held = world.nodes[node].record(&key).unwrap_or_default();
+            let seen = if blind { Seen::Everything } else { Seen::Only(held.context().clone()) };
+            world.nodes[node].write(&key, seen, (!delete).then(|| at.to_string().into_bytes()));
+            if meet {
+                let record = world.nodes[node].record(&key).unwrap();
+                world.nodes[1 - node].commit(Change::Merge { key, record });
+            }
+        }
+        let expected: Vec<_> = (0..60)
+            .map(|number| {
+                let held = |node: usize| world.nodes[node].record(&key(number)).unwrap_or_default();
+                held(0).merge(&held(1))
+            })
+            .collect();
+        let differing = (0..60).filter(|&n| world.nodes[0].record(&key(n)) != world.nodes[1].record(&key(n))).count();
+        let report = world.heal(seed);
+        prop_assert_eq!((report.failed.clone(), report.noop, report.refused, report.not_built), (None, 0, 0, 0));
+        prop_assert!(report.pushed + report.pulled >= differing as u64);
+        for (number, expected) in expected.iter().enumerate() {
+            for node in &world.nodes {
+                prop_assert_eq!(&node.record(&key(number as u64)).unwrap_or_default(), expected);
+            }
+        }
+        prop_assert_eq!(world.root(0), world.root(1));
+        let quiet = world.heal(seed);
+        prop_assert_eq!((quiet.rounds, quiet.pushed, quiet.pulled, quiet.noop), (1, 0, 0, 0));
+        prop_assert!(quiet.bytes_out <= 64 && quiet.bytes_in <= 64);
+    }
+}
+
+#[test]
+fn where_one_side_knows_more_only_its_values_travel() {
+    let mut world = World::new(2);
+    for number in 0..300 {
+        world.give_both(&key(number), vec![7; 500]);
+    }
+    (0..40).for_each(|number| world.nodes[0].write(&key(number), Seen::Everything, Some(vec![8; 500])));
+    (40..90).for_each(|number| world.nodes[1].write(&key(number), Seen::Everything, Some(vec![9; 500])));
+    (90..95).for_each(|number| world.nodes[1].write(&key(number), Seen::Everything, None));
+    (1000..1010).for_each(|number| world.nodes[1].write(&key(number), Seen::Everything, Some(vec![1])));
+    let report = world.heal(1);
+    assert_eq!((report.pushed, report.pulled, report.noop), (40, 65, 0));
+    assert_eq!((world.nodes[1].values_taken, world.nodes[0].values_taken), (40, 60), "values sent are values needed");
+    assert!(report.rounds <= 6, "{report:?}");
+}
+
+#[test]
+fn one_key_among_many_is_found_in_five_rounds() {
+    let mut world = World::new(2);
+    // As many keys in one partition as a million make in all of them.
+    let crowd = (0..).map(|n| Key::new(format!("crowd{n}")).unwrap());
+    let partition = Partition::of(key(0).position());
+    let crowd: Vec<Key> = crowd.filter(|key| Partition::of(key.position()) == partition).take(200).collect();
+    crowd.iter().for_each(|key| world.give_both(key, vec![1]));
+    world.nodes[1].write(&key(0), Seen::Everything, Some(vec![1; 100]));
+    let report = world.heal(1);
+    assert_eq!((report.partitions, report.leaves, report.pulled, report.rounds), (1, 1, 1, 5));
+    let record = wire_bytes(&world.nodes[0].record(&key(0)));
+    assert!(report.bytes_out + report.bytes_in - record <= 4096, "{report:?}");
+}
+
+/// A million keys are 977 in each partition. Here are as many in some of them, and one of a hundred differs.
+#[test]
+fn at_a_million_keys_a_differing_one_costs_few_bytes_of_digests() {
+    let mut world = World::new(2);
+    let partitions = 8;
+    let crowd = (0..1_000_000).filter_map(|n| Key::new(format!("crowd{n}")).ok());
+    let crowd: Vec<Key> = crowd.filter(|key| Partition::of(key.position()).index() < partitions).collect();
+    crowd.iter().for_each(|key| world.give_both(key, vec![1]));
+    let differing: Vec<&Key> = crowd.iter().step_by(100).collect();
+    let mut records = 0;
+    for key in &differing {
+        world.nodes[0].write(key, Seen::Everything, Some(vec![2; 100]));
+        // The request with its key, and an answer of three bytes.
+        let record = world.nodes[0].record(key).unwrap();
+        records += wire_bytes(&Request::Merge { key: (*key).clone(), record }) + 3;
+    }
+    let report = world.heal(1);
+    assert_eq!((report.pushed, report.pulled, report.noop), (differing.len() as u64, 0, 0));
+    let digests = (report.bytes_out + report.bytes_in - records) / differing.len() as u64;
+    eprintln!("{} of {} keys differ: {digests} bytes of digests each; {report:?}", differing.len(), crowd.len());
+    assert!(digests <= 320, "{digests} bytes of digests for each key that differs: {report:?}");
+}
+
+#[test]
+fn what_is_younger_than_the_session_is_left_to_its_own_way() {
+    let mut world = World::new(2);
+    world.nodes[0].write(&key(1), Seen::Everything, Some(vec![1]));
+    world.nodes[1].write(&key(2), Seen::Everything, Some(vec![2]));
+    let settled = Stamp::from_ms(WALL_MS - 1);
+    let report = world.session(&mut ChaCha8Rng::seed_from_u64(1), settled, |_, _| None);
+    assert_eq!((report.pushed, report.pulled, report.noop, report.failed), (0, 0, 0, None));
+    assert_eq!((world.heal(1).pushed, world.root(0)), (1, world.root(1)));
+}
+
+#[test]
+fn a_partition_that_is_being_built_is_passed_over_and_said_so() {
+    let mut world = World::new(2);
+    world.nodes[1].write(&key(1), Seen::Everything, Some(vec![1]));
+    world.nodes[1].write(&key(2), Seen::Everything, Some(vec![2]));
+    world.nodes[0].forest.forget(Partition::of(key(1).position()));
+    let report = world.heal(1);
+    assert_eq!((report.not_built, report.pulled), (1, 1));
+    assert_eq!(world.nodes[0].record(&key(1)), None);
+}
+
+#[test]
+fn a_record_that_is_refused_does_not_hold_up_the_others() {
+    let mut world = World::new(2);
+    (0..20).for_each(|number| world.nodes[0].write(&key(number), Seen::Everything, Some(vec![1])));
+    let report = world.session(&mut ChaCha8Rng::seed_from_u64(3), Stamp(u64::MAX), |_, request| match request {
+        Request::Merge { key: refused, .. } if *refused == key(7) => Some(Ok(Answer::Refused(Refusal::Damaged))),
+        _ => None,
+    });
+    assert_eq!((report.pushed, report.refused, report.failed), (19, 1, None));
+}
+
+#[test]
+fn a_peer_that_goes_silent_ends_the_session_and_the_next_goes_on() {
+    let mut world = World::new(2);
+    (0..400).for_each(|number| world.nodes[0].write(&key(number), Seen::Everything, Some(vec![1])));
+    for silent_after in [0, 1, 2, 3, 100, 300] {
+        let mut calls = 0;
+        let report = world.session(&mut ChaCha8Rng::seed_from_u64(silent_after), Stamp(u64::MAX), |_, _| {
+            calls += 1;
+            (calls > silent_after).then_some(Err(Failure::Unknown))
+        });
+        assert_eq!(report.failed, Some(Cause::Failure(Failure::Unknown)), "after {silent_after}");
+        assert_eq!(report.noop, 0);
+    }
+    assert!(world.heal(1).failed.is_none());
+    assert_eq!(world.root(0), world.root(1));
+}
+
+#[test]
+fn a_peer_that_answers_nonsense_ends_the_session() {
+    let mut world = World::new(2);
+    world.nodes[0].write(&key(1), Seen::Everything, Some(vec![1]));
+    let report = world
+        .session(&mut ChaCha8Rng::seed_from_u64(1), Stamp(u64::MAX), |_, _| Some(Ok(Answer::Found { record: None })));
+    assert_eq!(report.failed, Some(Cause::Nonsense));
+}

@@ -1,0 +1,65 @@
+//! What a session did, in numbers.
+
+use crate::operation::Failure;
+
+/// The account of one session. Bytes are those of the messages, without HTTP around them.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Report {
+    /// Times the peer was asked and waited for.
+    pub rounds: u64,
+    /// Bytes sent to the peer, records included.
+    pub bytes_out: u64,
+    /// Bytes the peer sent.
+    pub bytes_in: u64,
+    /// Partitions that differed.
+    pub partitions: u64,
+    /// Partitions that could not be compared: one of the two is still building its digests, or does not keep them.
+    pub not_built: u64,
+    /// Leaves looked into; a partition of few keys counts as one.
+    pub leaves: u64,
+    /// Records the peer took from this node, and that changed something there.
+    pub pushed: u64,
+    /// Records this node took from the peer, and that changed something here.
+    pub pulled: u64,
+    /// Records sent either way that changed nothing: something else was quicker, or there is a bug.
+    pub noop: u64,
+    /// Records that one of the two would not take, or could not read.
+    pub refused: u64,
+    /// Why it ended before its time.
+    pub failed: Option<Cause>,
+}
+
+/// Why a session ended before its time. What it had moved by then is moved; the next one goes on.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum Cause {
+    /// The peer, or this node, did not do its part.
+    #[error("{}", said(.0))]
+    Failure(Failure),
+    /// It took longer than it may.
+    #[error("it took too long")]
+    Deadline,
+    /// An answer to another question than was asked: a bug of the peer.
+    #[error("the peer answered something else than it was asked")]
+    Nonsense,
+}
+
+impl Report {
+    /// Whether anything was changed anywhere.
+    pub fn has_moved(&self) -> bool {
+        self.pushed + self.pulled > 0
+    }
+
+    /// Whether the peer has more to do than another session: to be tried again shortly.
+    pub fn is_busy(&self) -> bool {
+        let busy = Cause::Failure(Failure::Refused(crate::protocol::Refusal::Overloaded));
+        self.rounds == 1 && self.failed == Some(busy)
+    }
+}
+
+fn said(failure: &Failure) -> String {
+    match failure {
+        Failure::Refused(refusal) => refusal.to_string(),
+        Failure::Unreachable => "the peer cannot be reached".into(),
+        Failure::Unknown => "the peer did not answer".into(),
+    }
+}

@@ -1,0 +1,399 @@
+//! `Session`: one comparison with one peer, and the repair of what it finds.
+//!
+//! ```text
+//!  1  root of what both keep                       equal: done
+//!  2  groups that differ     ──► partitions' digests
+//!  3  upper levels of trees  ──► leaves below what differs        (partitions of few keys skip this)
+//!     a pause, so that writes on their way arrive
+//!  4  key and version lists  ──► what the peer holds otherwise
+//!  5  the records, both ways, a window at a time; each is one merge in the receiver's committer
+//! ```
+//!
+//! In step 4 the peer shows outlines of records that both hold in different versions. Where one side's version
+//! knows all of the other's, only that one travels; where neither does, this node's travels, and the peer answers with
+//! what the merge made of it. So values sent are values needed. What is younger than the session's start is
+//! passed over by whoever holds it, as it may still be on its way: DeCandia et al. (2007), §4.7, compare at rest.
+
+use super::report::{Cause, Report};
+use crate::merkle::Forest;
+use crate::merkle::diff::{self, Digest, FEW_KEYS};
+use crate::operation::{CallId, Command, Event, Failure, Operation};
+use crate::placement::{LEAVES, MemberIndex, Partition, Ring};
+use crate::protocol::{
+    Answer, Bed, Difference, KeyEntry, Leaves, Listed, MemberTag, Refusal, Request, SyncAnswer, SyncRequest, wire_bytes,
+};
+use crate::record::{Key, Record, Stamp};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// How long a difference must last to be repaired, in milliseconds. Far above the time between a write's arrival on
+/// its first owner and on its last, far below what anybody waits for a repair.
+pub const CONFIRM_MS: u64 = 250;
+/// Keys compared at a time, about: bounds the lists, which are 200 bytes a key in memory.
+const PORTION_KEYS: usize = 16_384;
+/// Records on their way at a time, both directions together: small enough that clients' writes do not queue behind.
+const WINDOW_RECORDS: usize = 128;
+/// Bytes of them, unless a single one is larger.
+const WINDOW_BYTES: u64 = 4 << 20;
+
+/// How a session is to go about it.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// This node's time at the start: what was written later is passed over.
+    pub settled: Stamp,
+    /// The pause before keys are compared, in milliseconds.
+    pub confirm_ms: u64,
+}
+
+/// What a call is for.
+enum Purpose {
+    Root,
+    Groups,
+    Trees,
+    Subtrees,
+    List,
+    Compare,
+    /// Fetch the peer's record, to merge it here.
+    Fetch {
+        key: Key,
+    },
+    /// Read this node's record, to send it.
+    Load {
+        key: Key,
+    },
+    /// Merge this node's record there.
+    Push {
+        key: Key,
+    },
+    /// Merge the peer's record here. One that came as `more` of a push is no repair of its own.
+    Keep {
+        is_more: bool,
+    },
+    Over,
+}
+
+/// A record that has to travel.
+struct Move {
+    key: Key,
+    to_peer: bool,
+    bytes: u64,
+}
+
+/// The machine.
+pub struct Session {
+    forest: Arc<Forest>,
+    me: MemberIndex,
+    peer: MemberIndex,
+    tag: MemberTag,
+    shared: Vec<Partition>,
+    options: SessionOptions,
+    report: Report,
+    calls: BTreeMap<CallId, Purpose>,
+    calls_made: u32,
+    /// Partitions that differ and hold many keys, with how many, until their leaves are known.
+    deep: BTreeMap<Partition, u32>,
+    /// Where keys are still to be compared, each with about how many there are.
+    beds: VecDeque<(Bed, usize)>,
+    /// What this node holds in the beds being compared.
+    portion: Vec<(Bed, Vec<Listed>)>,
+    moves: VecDeque<Move>,
+    pausing: bool,
+    /// Whether the peer keeps itself free for this session, and wants to hear when it is over.
+    engaged: bool,
+    concluded: bool,
+}
+
+impl Session {
+    /// A session of `me` with `peer` about `shared`, the partitions that both keep by `ring`.
+    pub fn new(
+        ring: &Ring,
+        forest: Arc<Forest>,
+        me: MemberIndex,
+        peer: MemberIndex,
+        shared: Vec<Partition>,
+        options: SessionOptions,
+    ) -> Session {
+        Session {
+            forest,
+            me,
+            peer,
+            tag: MemberTag::of(&ring.member(me).name),
+            shared,
+            options,
+            report: Report::default(),
+            calls: BTreeMap::new(),
+            calls_made: 0,
+            deep: BTreeMap::new(),
+            beds: VecDeque::new(),
+            portion: Vec::new(),
+            moves: VecDeque::new(),
+            pausing: false,
+            engaged: false,
+            concluded: false,
+        }
+    }
+
+    fn call(&mut self, to: MemberIndex, purpose: Purpose, request: Request, commands: &mut Vec<Command>) {
+        let call = CallId(self.calls_made);
+        self.calls_made += 1;
+        self.calls.insert(call, purpose);
+        if to == self.peer {
+            self.report.bytes_out += wire_bytes(&request);
+        }
+        commands.push(Command::Call { call, to, request });
+    }
+
+    fn ask(&mut self, purpose: Purpose, request: SyncRequest, commands: &mut Vec<Command>) {
+        self.report.rounds += 1;
+        self.call(self.peer, purpose, Request::Sync(request), commands);
+    }
+
+    fn ask_self(&mut self, purpose: Purpose, request: SyncRequest, commands: &mut Vec<Command>) {
+        self.call(self.me, purpose, Request::Sync(request), commands);
+    }
+
+    fn conclude(&mut self, failed: Option<Cause>, commands: &mut Vec<Command>) -> Option<Report> {
+        if self.concluded {
+            return None;
+        }
+        self.concluded = true;
+        self.report.failed = failed;
+        if self.engaged {
+            let request = Request::Sync(SyncRequest::Done { from: self.tag });
+            self.call(self.peer, Purpose::Over, request, commands);
+        }
+        self.calls.clear();
+        Some(self.report.clone())
+    }
+
+    fn answered(&mut self, purpose: Purpose, answer: Answer, commands: &mut Vec<Command>) -> Result<(), Cause> {
+        match (purpose, answer) {
+            (
+                Purpose::Fetch { .. } | Purpose::Load { .. } | Purpose::Push { .. } | Purpose::Keep { .. },
+                Answer::Refused(refusal),
+            ) if concerns_one_record(&refusal) => {
+                self.report.refused += 1;
+            }
+            (_, Answer::Refused(refusal)) => return Err(Cause::Failure(Failure::Refused(refusal))),
+            (Purpose::Root, Answer::Sync(SyncAnswer::Groups(groups))) => self.groups(groups, commands),
+            (Purpose::Groups, Answer::Sync(SyncAnswer::Partitions(theirs))) => self.partitions(theirs, commands),
+            (Purpose::Trees, Answer::Sync(SyncAnswer::Subtrees(trees))) => {
+                self.ask(Purpose::Subtrees, SyncRequest::Subtrees { trees }, commands);
+            }
+            (Purpose::Subtrees, Answer::Sync(SyncAnswer::Leaves(theirs))) => self.leaves(theirs, commands),
+            (Purpose::List, Answer::Sync(SyncAnswer::Listed(mine))) => self.listed(mine, commands),
+            (Purpose::Compare, Answer::Sync(SyncAnswer::Differences(differences))) => self.compared(differences),
+            (Purpose::Fetch { key }, Answer::Found { record: Some(record) }) => {
+                self.call(self.me, Purpose::Keep { is_more: false }, Request::Merge { key, record }, commands);
+            }
+            // The outline was of another key at the same position: the peer lacks this one.
+            (Purpose::Fetch { key }, Answer::Found { record: None }) => self.load(key, commands),
+            (Purpose::Load { .. }, Answer::Found { record: None }) => {}
+            (Purpose::Load { key }, Answer::Found { record: Some(record) }) => {
+                self.call(self.peer, Purpose::Push { key: key.clone() }, Request::Merge { key, record }, commands);
+            }
+            (Purpose::Push { key }, Answer::Merged { applied, more }) => {
+                *(if applied { &mut self.report.pushed } else { &mut self.report.noop }) += 1;
+                if let Some(record) = more {
+                    self.call(self.me, Purpose::Keep { is_more: true }, Request::Merge { key, record }, commands);
+                }
+            }
+            (Purpose::Keep { is_more }, Answer::Merged { applied, .. }) => match (applied, is_more) {
+                (true, _) => self.report.pulled += 1,
+                (false, true) => {}
+                (false, false) => self.report.noop += 1,
+            },
+            (Purpose::Over, _) => {}
+            _ => return Err(Cause::Nonsense),
+        }
+        Ok(())
+    }
+
+    fn groups(&mut self, theirs: Option<Vec<Option<Digest>>>, commands: &mut Vec<Command>) {
+        let Some(theirs) = theirs else { return };
+        self.engaged = true;
+        let groups = diff::differing_groups(&diff::groups(&self.forest, &self.shared), &theirs);
+        if !groups.is_empty() {
+            self.ask(Purpose::Groups, SyncRequest::Groups { from: self.tag, groups }, commands);
+        }
+    }
+
+    fn partitions(&mut self, theirs: Vec<diff::PartitionDigest>, commands: &mut Vec<Command>) {
+        for theirs in theirs {
+            if self.shared.binary_search(&theirs.partition).is_err() {
+                continue;
+            }
+            let mine = diff::partition(&self.forest, theirs.partition);
+            let (Some(mine), Some(built)) = (mine.built, theirs.built) else {
+                self.report.not_built += 1;
+                continue;
+            };
+            if mine.digest == built.digest {
+                continue;
+            }
+            self.report.partitions += 1;
+            if mine.keys.max(built.keys) <= FEW_KEYS {
+                self.report.leaves += 1;
+                let bed = Bed { partition: theirs.partition, leaves: Leaves::All };
+                self.beds.push_back((bed, FEW_KEYS as usize));
+            } else {
+                self.deep.insert(theirs.partition, mine.keys.max(built.keys));
+            }
+        }
+        if self.deep.is_empty() {
+            self.pause(commands);
+        } else {
+            let partitions = self.deep.keys().copied().collect();
+            self.ask_self(Purpose::Trees, SyncRequest::Trees { partitions }, commands);
+        }
+    }
+
+    fn leaves(&mut self, theirs: Vec<diff::SubtreeLeaves>, commands: &mut Vec<Command>) {
+        for theirs in theirs {
+            // A partition is compared once, and only if it was asked for.
+            let Some(keys) = self.deep.remove(&theirs.partition) else { continue };
+            let leaves = diff::differing_leaves(&self.forest, &theirs);
+            let about = leaves.len() * (keys as usize / LEAVES + 1);
+            if !leaves.is_empty() {
+                self.report.leaves += leaves.len() as u64;
+                let bed = Bed { partition: theirs.partition, leaves: Leaves::Some(leaves) };
+                self.beds.push_back((bed, about));
+            }
+        }
+        self.pause(commands);
+    }
+
+    fn pause(&mut self, commands: &mut Vec<Command>) {
+        if !self.beds.is_empty() {
+            self.pausing = true;
+            commands.push(Command::Wake { after_ms: self.options.confirm_ms });
+        }
+    }
+
+    /// Begins with the next beds: first what this node holds there.
+    fn next_portion(&mut self, commands: &mut Vec<Command>) {
+        let (mut keys, mut beds) = (0, Vec::new());
+        while let Some((bed, about)) = self.beds.pop_front_if(|(_, about)| keys == 0 || keys + *about <= PORTION_KEYS) {
+            keys += about;
+            beds.push(bed);
+        }
+        self.portion = beds.iter().map(|bed| (bed.clone(), Vec::new())).collect();
+        self.ask_self(Purpose::List, SyncRequest::List { beds }, commands);
+    }
+
+    fn listed(&mut self, mine: Vec<Vec<Listed>>, commands: &mut Vec<Command>) {
+        for (portion, listed) in self.portion.iter_mut().zip(mine) {
+            portion.1 = listed;
+        }
+        let entries = |listed: &[Listed]| -> Vec<KeyEntry> { listed.iter().map(|listed| listed.entry).collect() };
+        let beds = self.portion.iter().map(|(bed, listed)| (bed.clone(), entries(listed))).collect();
+        self.ask(Purpose::Compare, SyncRequest::Compare { settled: self.options.settled, beds }, commands);
+    }
+
+    fn compared(&mut self, differences: Vec<Vec<Difference>>) {
+        let settled = self.options.settled;
+        for ((_, listed), differences) in std::mem::take(&mut self.portion).into_iter().zip(differences) {
+            let by_version: BTreeMap<Digest, &Listed> = listed.iter().map(|held| (held.entry.version, held)).collect();
+            let by_position: BTreeMap<Digest, &Listed> =
+                listed.iter().map(|held| (held.entry.position, held)).collect();
+            for difference in differences {
+                let (held, theirs) = match difference {
+                    Difference::Unlisted { key, bytes } => {
+                        self.moves.push_back(Move { key, to_peer: false, bytes: u64::from(bytes) });
+                        continue;
+                    }
+                    Difference::Other { position, outline, bytes } => {
+                        (by_position.get(&position), Some((outline, bytes)))
+                    }
+                    Difference::Missing { version } => (by_version.get(&version), None),
+                };
+                if let Some(held) = held.filter(|held| is_settled(&held.outline, settled)) {
+                    let wanted = theirs.filter(|(outline, _)| outline.includes(&held.outline));
+                    let bytes = u64::from(wanted.as_ref().map_or(held.bytes, |(_, bytes)| *bytes));
+                    self.moves.push_back(Move { key: held.key.clone(), to_peer: wanted.is_none(), bytes });
+                }
+            }
+        }
+    }
+
+    fn load(&mut self, key: Key, commands: &mut Vec<Command>) {
+        self.call(self.me, Purpose::Load { key: key.clone() }, Request::Read { key }, commands);
+    }
+
+    /// Sends the next records on their way, both directions at once.
+    fn next_window(&mut self, commands: &mut Vec<Command>) {
+        self.report.rounds += 1;
+        let (mut records, mut bytes) = (0, 0);
+        while let Some(next) = self
+            .moves
+            .pop_front_if(|next| records == 0 || records < WINDOW_RECORDS && bytes + next.bytes <= WINDOW_BYTES)
+        {
+            records += 1;
+            bytes += next.bytes;
+            if next.to_peer {
+                self.load(next.key, commands);
+            } else {
+                let key = next.key.clone();
+                self.call(self.peer, Purpose::Fetch { key: next.key }, Request::Read { key }, commands);
+            }
+        }
+    }
+}
+
+impl Operation for Session {
+    type Output = Report;
+
+    fn on(&mut self, event: Event, commands: &mut Vec<Command>) -> Option<Report> {
+        if self.concluded {
+            return None;
+        }
+        let result = match event {
+            Event::Start if self.shared.is_empty() => Ok(()),
+            Event::Start => {
+                let root = diff::root(&self.forest, &self.shared);
+                self.ask(Purpose::Root, SyncRequest::Root { from: self.tag, root }, commands);
+                Ok(())
+            }
+            Event::Answered { call, answer } => {
+                let purpose = self.calls.remove(&call)?;
+                if !matches!(purpose, Purpose::Trees | Purpose::List | Purpose::Load { .. } | Purpose::Keep { .. }) {
+                    self.report.bytes_in += wire_bytes(&answer);
+                }
+                self.answered(purpose, answer, commands)
+            }
+            Event::Failed { call, failure } => {
+                self.calls.remove(&call)?;
+                Err(Cause::Failure(failure))
+            }
+            Event::Woken => {
+                self.pausing = false;
+                Ok(())
+            }
+            Event::Deadline => Err(Cause::Deadline),
+        };
+        if let Err(cause) = result {
+            return self.conclude(Some(cause), commands);
+        }
+        if self.calls.is_empty() && !self.pausing {
+            match (self.moves.is_empty(), self.beds.is_empty()) {
+                (false, _) => self.next_window(commands),
+                (true, false) => self.next_portion(commands),
+                (true, true) => return self.conclude(None, commands),
+            }
+        }
+        None
+    }
+
+    fn is_done(&self) -> bool {
+        self.concluded
+    }
+}
+
+/// Whether a refusal is about the record at hand; any other would meet the next one just the same.
+fn concerns_one_record(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::StampAhead(_) | Refusal::Damaged | Refusal::TooManySiblings(_) | Refusal::Unreadable)
+}
+
+fn is_settled(outline: &Record, settled: Stamp) -> bool {
+    outline.context().latest().is_none_or(|latest| latest <= settled)
+}

@@ -1,0 +1,331 @@
+//! When sessions run, with whom, and what became of them.
+//!
+//! A node is in one session at a time, its own or another's with it: two peers that both noticed its return would
+//! otherwise send it everything twice. The first to find a difference has it to itself until it says it is
+//! done; others are told to come again, and then mostly find nothing left to do.
+
+use super::outside::{jittered, now, wall_ms};
+use super::shared::Shared;
+use super::worker::Worker;
+use crate::antientropy::{CONFIRM_MS, Report, Session, SessionOptions};
+use crate::membership::State;
+use crate::protocol::MemberTag;
+use crate::record::Stamp;
+use crate::replica;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Accounts kept for the status.
+const ACCOUNTS_KEPT: usize = 20;
+/// How long a node keeps itself free for a peer that began a session and was not heard of again.
+const ENGAGED_MAX: Duration = Duration::from_secs(30);
+/// How long a session may take. What it has not moved by then the next one will.
+const SESSION_TIME_MAX: Duration = Duration::from_secs(600);
+/// How long to wait before a busy peer is asked again, about.
+const RETRY_PERIOD: Duration = Duration::from_millis(200);
+/// How long a session waits for busy nodes, if somebody counts on it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait, after a start or a peer's return, before a comparison: what hints hold for the one that was away
+/// should arrive first, and what nobody kept for it should not wait longer.
+const FIRST_AFTER_MAX: Duration = Duration::from_secs(3);
+/// How long after its return a peer's hints go before any comparison with it. Hints it would not take must not keep
+/// it from being compared.
+const HINTS_FIRST_MAX: Duration = Duration::from_secs(10);
+
+/// Why a session was begun.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reason {
+    /// It was time.
+    Timer,
+    /// The peer had been away.
+    Return,
+    /// Somebody asked for it.
+    Request,
+}
+
+/// One session, for people.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Account {
+    /// With whom: the name in the layout.
+    pub peer: String,
+    /// Why.
+    pub reason: Reason,
+    /// When it began, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Times the peer was asked.
+    pub rounds: u64,
+    /// Bytes of messages sent.
+    pub bytes_out: u64,
+    /// Bytes of messages received.
+    pub bytes_in: u64,
+    /// Partitions that differed.
+    pub partitions: u64,
+    /// Partitions that could not be compared, as one of the two is still building its digests.
+    pub not_built: u64,
+    /// Leaves looked into.
+    pub leaves: u64,
+    /// Records sent that changed something.
+    pub pushed: u64,
+    /// Records fetched that changed something.
+    pub pulled: u64,
+    /// Records moved that changed nothing.
+    pub noop: u64,
+    /// Records that were not taken, or could not be read.
+    pub refused: u64,
+    /// How long it took, in milliseconds.
+    pub ms: u64,
+    /// Why it ended before its time, if it did.
+    pub failed: Option<String>,
+}
+
+/// What all sessions together did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Totals {
+    /// Sessions begun by this node.
+    pub sessions: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// Bytes of messages sent.
+    pub bytes_out: u64,
+    /// Bytes of messages received.
+    pub bytes_in: u64,
+    /// Records sent that changed something.
+    pub pushed: u64,
+    /// Records fetched that changed something.
+    pub pulled: u64,
+    /// Records moved that changed nothing.
+    pub noop: u64,
+    /// Records that were not taken, or could not be read.
+    pub refused: u64,
+}
+
+/// With whom this node is in a session.
+#[derive(Default)]
+enum Engaged {
+    #[default]
+    Nobody,
+    OwnSession,
+    With(MemberTag, Instant),
+}
+
+#[derive(Default)]
+struct Book {
+    engaged: Engaged,
+    totals: Totals,
+    last: VecDeque<Account>,
+    /// Peers whose return somebody already takes care of.
+    returning: BTreeSet<String>,
+    /// When each peer that was away was heard again.
+    returned: BTreeMap<String, Instant>,
+}
+
+/// The sessions of a node, past and present.
+#[derive(Default)]
+pub struct Syncs {
+    book: Mutex<Book>,
+}
+
+/// This node's turn to run a session, given back when dropped.
+struct Turn<'a>(&'a Syncs);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.book().engaged = Engaged::Nobody;
+    }
+}
+
+impl Syncs {
+    /// The totals, and the last sessions, oldest first.
+    pub fn status(&self) -> (Totals, Vec<Account>) {
+        let book = self.book();
+        (book.totals, book.last.iter().cloned().collect())
+    }
+
+    /// Whether the peer may have a session with this node now; if so, nobody else may until it is done.
+    pub(super) fn admit(&self, peer: MemberTag) -> bool {
+        let mut book = self.book();
+        let free = match book.engaged {
+            Engaged::Nobody => true,
+            Engaged::OwnSession => false,
+            Engaged::With(with, until) => with == peer || until <= now(),
+        };
+        if free {
+            book.engaged = Engaged::With(peer, now() + ENGAGED_MAX);
+        }
+        free
+    }
+
+    /// The peer's session is over.
+    pub(super) fn release(&self, peer: MemberTag) {
+        let mut book = self.book();
+        if matches!(book.engaged, Engaged::With(with, _) if with == peer) {
+            book.engaged = Engaged::Nobody;
+        }
+    }
+
+    fn take_turn(&self) -> Option<Turn<'_>> {
+        let mut book = self.book();
+        let free = match book.engaged {
+            Engaged::Nobody => true,
+            Engaged::OwnSession => false,
+            Engaged::With(_, until) => until <= now(),
+        };
+        free.then(|| {
+            book.engaged = Engaged::OwnSession;
+            Turn(self)
+        })
+    }
+
+    fn enter(&self, account: &Account) {
+        let mut book = self.book();
+        let totals = &mut book.totals;
+        totals.sessions += 1;
+        totals.failed += u64::from(account.failed.is_some());
+        totals.bytes_out += account.bytes_out;
+        totals.bytes_in += account.bytes_in;
+        totals.pushed += account.pushed;
+        totals.pulled += account.pulled;
+        totals.noop += account.noop;
+        totals.refused += account.refused;
+        if book.last.len() == ACCOUNTS_KEPT {
+            book.last.pop_front();
+        }
+        book.last.push_back(account.clone());
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Account {
+    fn of(report: Report, peer: &str, reason: Reason, at_ms: u64, took: Duration) -> Account {
+        Account {
+            peer: peer.into(),
+            reason,
+            at_ms,
+            rounds: report.rounds,
+            bytes_out: report.bytes_out,
+            bytes_in: report.bytes_in,
+            partitions: report.partitions,
+            not_built: report.not_built,
+            leaves: report.leaves,
+            pushed: report.pushed,
+            pulled: report.pulled,
+            noop: report.noop,
+            refused: report.refused,
+            ms: took.as_millis() as u64,
+            failed: report.failed.map(|cause| cause.to_string()),
+        }
+    }
+}
+
+/// Compares with every peer that is alive: shortly after the start, then every `--syncfreq`, jittered.
+pub(super) fn on_timer(worker: &Rc<Worker>) {
+    let worker = worker.clone();
+    actix_web::rt::spawn(async move {
+        let node = worker.node.clone();
+        tokio::time::sleep(jittered(node.settings.sync_period.min(FIRST_AFTER_MAX))).await;
+        while !node.is_stopping() {
+            let alive: Vec<String> = {
+                let view = node.view();
+                let alive = view.peers().iter().filter(|peer| peer.state == State::Alive);
+                alive.map(|peer| peer.name.clone()).collect()
+            };
+            for peer in alive.iter().filter(|peer| !is_settling(&node, peer) && !hints_come_first(&node, peer)) {
+                with_peer(&worker, peer, Reason::Timer, Duration::ZERO).await;
+            }
+            tokio::time::sleep(jittered(node.settings.sync_period)).await;
+        }
+    });
+}
+
+/// Whether the peer has just returned, so that hints for it may be on their way from anywhere.
+fn is_settling(node: &Shared, peer: &str) -> bool {
+    let grace = (3 * node.settings.ping_period).min(FIRST_AFTER_MAX);
+    node.syncs.book().returned.get(peer).is_some_and(|returned| now().duration_since(*returned) < grace)
+}
+
+/// Whether the peer is about to be handed what is kept for it here.
+pub(super) fn hints_come_first(node: &Shared, peer: &str) -> bool {
+    let returned = node.syncs.book().returned.get(peer).copied().unwrap_or(node.started);
+    now().duration_since(returned) < HINTS_FIRST_MAX && !node.hints.oldest(peer, 1).is_empty()
+}
+
+/// Compares with a peer that is back, once it was handed what is kept for it.
+pub(super) fn on_return(worker: &Rc<Worker>, peer: &str) {
+    let (worker, peer) = (worker.clone(), peer.to_string());
+    {
+        let mut book = worker.node.syncs.book();
+        book.returned.insert(peer.clone(), now());
+        if !book.returning.insert(peer.clone()) {
+            return;
+        }
+    }
+    actix_web::rt::spawn(async move {
+        let node = worker.node.clone();
+        while !node.is_stopping() && (is_settling(&node, &peer) || hints_come_first(&node, &peer)) {
+            tokio::time::sleep(jittered(RETRY_PERIOD)).await;
+        }
+        with_peer(&worker, &peer, Reason::Return, PATIENCE).await;
+        node.syncs.book().returning.remove(&peer);
+    });
+}
+
+/// Compares with the peer because somebody asked for it. `None` when it, or this node, stayed busy, or the node stops.
+/// Runs to its end whether or not it is waited for.
+pub async fn on_request(worker: &Rc<Worker>, peer: &str) -> Option<Account> {
+    let (worker, peer) = (worker.clone(), peer.to_string());
+    let session = async move { with_peer(&worker, &peer, Reason::Request, PATIENCE).await };
+    actix_web::rt::spawn(session).await.ok().flatten()
+}
+
+/// One session, waiting at most `patience` until both nodes are free for it.
+async fn with_peer(worker: &Rc<Worker>, peer: &str, reason: Reason, patience: Duration) -> Option<Account> {
+    let node = worker.node.clone();
+    let until = now() + patience;
+    loop {
+        if node.is_stopping() {
+            return None;
+        }
+        if let Some(_turn) = node.syncs.take_turn()
+            && let Some(account) = session(worker, peer, reason).await
+        {
+            node.syncs.enter(&account);
+            if account.pushed + account.pulled > 0 {
+                let Account { pushed, pulled, noop, ms, rounds, .. } = account;
+                let bytes = account.bytes_out + account.bytes_in;
+                node.events.info(
+                    "sync",
+                    format!(
+                        "with {peer}: {pushed} sent, {pulled} fetched, {noop} for nothing; {rounds} rounds, \
+                         {bytes} bytes, {ms} ms"
+                    ),
+                );
+            }
+            return Some(account);
+        }
+        if now() >= until {
+            return None;
+        }
+        tokio::time::sleep(jittered(RETRY_PERIOD)).await;
+    }
+}
+
+/// Runs a session; `None` when the peer is busy with another.
+async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Option<Account> {
+    let node = &worker.node;
+    let ring = node.ring();
+    let (me, other) = (node.me(&ring), ring.member_by_name(peer)?);
+    let (began, at_ms) = (now(), wall_ms());
+    let settled = Stamp::from_ms(at_ms).max(node.queue.latest_stamp());
+    let options = SessionOptions { settled, confirm_ms: CONFIRM_MS };
+    let shared = replica::shared(&ring, me, other);
+    let session = Session::new(&ring, Arc::clone(&node.forest), me, other, shared, options);
+    let report = worker.run_long(session, ring, SESSION_TIME_MAX).await?;
+    (!report.is_busy()).then(|| Account::of(report, peer, reason, at_ms, now().duration_since(began)))
+}

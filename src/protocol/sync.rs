@@ -1,0 +1,202 @@
+//! What two nodes say to find where their copies differ, from the widest question to the narrowest.
+
+use super::MalformedMessage;
+use crate::merkle::diff::{Digest, GROUP_PARTITIONS, SUBTREES, Subtrees};
+use crate::placement::{LEAVES, PARTITIONS, Partition};
+use crate::record::{Key, Record, Stamp};
+use serde::{Deserialize, Serialize};
+
+/// Most key entries in one question. A session asks about so many keys at a time, however many there are.
+pub const ENTRIES_MAX: usize = 1 << 20;
+
+/// Which member asks, in 8 bytes: a hash of its name in the layout. Ids are not known before the first ping.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct MemberTag([u8; 8]);
+
+impl MemberTag {
+    /// The tag of the member called `name`.
+    pub fn of(name: &str) -> MemberTag {
+        let hash = blake3::hash(&[b"kringle member tag", name.as_bytes()].concat());
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.as_bytes()[..8]);
+        MemberTag(first)
+    }
+}
+
+/// Some of a partition's leaves.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Leaves {
+    /// All of them.
+    All,
+    /// These, ascending.
+    Some(Vec<u16>),
+}
+
+impl Leaves {
+    /// Whether the leaf is one of them.
+    pub fn contains(&self, leaf: usize) -> bool {
+        match self {
+            Leaves::All => true,
+            Leaves::Some(leaves) => leaves.binary_search_by_key(&leaf, |&leaf| usize::from(leaf)).is_ok(),
+        }
+    }
+}
+
+/// Keys of a partition that are to be looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Bed {
+    /// The partition.
+    pub partition: Partition,
+    /// Which of its leaves.
+    pub leaves: Leaves,
+}
+
+/// One key as digests know it: 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct KeyEntry {
+    /// The key's position.
+    pub position: Digest,
+    /// The low half of its version's digest.
+    pub version: Digest,
+}
+
+/// One key as its own node knows it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Listed {
+    /// The key.
+    pub key: Key,
+    /// As digests know it.
+    pub entry: KeyEntry,
+    /// Its record without values.
+    pub outline: Record,
+    /// About how many bytes its record has.
+    pub bytes: u32,
+}
+
+/// One difference, as the node tells it that was shown a list.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Difference {
+    /// A key that was not on the list.
+    Unlisted {
+        /// The key.
+        key: Key,
+        /// About how many bytes its record has.
+        bytes: u32,
+    },
+    /// A key that was listed with another version.
+    Other {
+        /// The key's position.
+        position: Digest,
+        /// The record held instead, without its values.
+        outline: Record,
+        /// About how many bytes that record has.
+        bytes: u32,
+    },
+    /// A listed version of a key that is not held at all.
+    Missing {
+        /// The version.
+        version: Digest,
+    },
+}
+
+/// The questions of a session.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum SyncRequest {
+    /// Is this the root of what you and I both keep? → [`SyncAnswer::Groups`]
+    Root {
+        /// Who asks.
+        from: MemberTag,
+        /// Its root; none while it can't tell, which is never equal.
+        root: Option<[u8; 32]>,
+    },
+    /// What are the digests of the partitions in these groups? → [`SyncAnswer::Partitions`]
+    Groups {
+        /// Who asks.
+        from: MemberTag,
+        /// The groups.
+        groups: Vec<u16>,
+    },
+    /// What are the upper levels of these partitions' trees? A node asks itself. → [`SyncAnswer::Subtrees`]
+    Trees {
+        /// The partitions.
+        partitions: Vec<Partition>,
+    },
+    /// Which leaves lie below the nodes in which you differ from these? → [`SyncAnswer::Leaves`]
+    Subtrees {
+        /// The upper levels of the asker's trees.
+        trees: Vec<Subtrees>,
+    },
+    /// Which keys do you hold there? A node asks itself. → [`SyncAnswer::Listed`]
+    List {
+        /// Where.
+        beds: Vec<Bed>,
+    },
+    /// These keys are held there; what do you hold otherwise? → [`SyncAnswer::Differences`]
+    Compare {
+        /// What was written later than this may still be on its way, and is passed over.
+        settled: Stamp,
+        /// Where, and what the asker holds there.
+        beds: Vec<(Bed, Vec<KeyEntry>)>,
+    },
+    /// The session has ended; another may begin. → [`SyncAnswer::Done`]
+    Done {
+        /// Who asked.
+        from: MemberTag,
+    },
+}
+
+/// The answers.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum SyncAnswer {
+    /// Nothing when the roots are equal; else a digest of each group, where it is built.
+    Groups(Option<Vec<Option<Digest>>>),
+    /// The partitions' digests.
+    Partitions(Vec<crate::merkle::diff::PartitionDigest>),
+    /// The upper levels.
+    Subtrees(Vec<Subtrees>),
+    /// The leaves below what differed.
+    Leaves(Vec<crate::merkle::diff::SubtreeLeaves>),
+    /// The keys of each bed.
+    Listed(Vec<Vec<Listed>>),
+    /// The differences in each bed.
+    Differences(Vec<Vec<Difference>>),
+    /// So be it.
+    Done,
+}
+
+impl SyncRequest {
+    /// About how many bytes it takes on the wire.
+    pub(super) fn size_hint(&self) -> usize {
+        match self {
+            SyncRequest::Root { .. } | SyncRequest::Done { .. } => 0,
+            SyncRequest::Groups { groups, .. } => 2 * groups.len(),
+            SyncRequest::Trees { partitions } => 2 * partitions.len(),
+            SyncRequest::Subtrees { trees } => trees.iter().map(|tree| 8 + 8 * tree.nodes.len()).sum(),
+            SyncRequest::List { beds } => 16 * beds.len(),
+            SyncRequest::Compare { beds, .. } => beds.iter().map(|(_, entries)| 16 + 16 * entries.len()).sum(),
+        }
+    }
+
+    /// Holds it to its limits: no question takes more work than one about everything there is.
+    pub(super) fn check(&self) -> Result<(), MalformedMessage> {
+        let leaves = |bed: &Bed| match &bed.leaves {
+            Leaves::All => true,
+            Leaves::Some(leaves) => leaves.len() <= LEAVES && leaves.is_sorted(),
+        };
+        let fits = match self {
+            SyncRequest::Root { .. } | SyncRequest::Done { .. } => true,
+            SyncRequest::Groups { groups, .. } => groups.len() <= PARTITIONS / GROUP_PARTITIONS,
+            // Only for oneself: the answers may be long.
+            SyncRequest::Trees { .. } | SyncRequest::List { .. } => false,
+            SyncRequest::Subtrees { trees } => {
+                trees.len() <= PARTITIONS && trees.iter().all(|tree| tree.nodes.len() == SUBTREES)
+            }
+            SyncRequest::Compare { beds, .. } => {
+                beds.len() <= PARTITIONS
+                    && beds.iter().all(|(bed, _)| leaves(bed))
+                    && beds.iter().map(|(_, entries)| entries.len()).sum::<usize>() <= ENTRIES_MAX
+            }
+        };
+        fits.then_some(()).ok_or(MalformedMessage::Limit("a comparison of more than there is"))
+    }
+}
