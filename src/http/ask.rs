@@ -5,7 +5,7 @@ use super::refuse::ApiError;
 use crate::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Replicas, Write};
 use crate::node::Worker;
 use crate::placement::{MemberIndex, Mode, Partition, Ring};
-use crate::protocol::Answer;
+use crate::protocol::{Answer, Request};
 use crate::record::{Content, Context, Key, Record, Seen, Sibling, context_from_token, context_to_token};
 use crate::storage::Address;
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -148,6 +148,7 @@ fn writers_context(record: &Record, before: Seen, own: Option<&Content>) -> Cont
 /// What a read found.
 pub(super) struct Read {
     pub(super) record: Record,
+    /// Who answered, and with what; the records only where they are to be shown.
     pub(super) answers: Vec<(MemberIndex, Option<Record>)>,
     pub(super) ring: Arc<Ring>,
     /// How many owners the mode wanted to hear.
@@ -173,12 +174,21 @@ pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> R
             _ => Err(ApiError::Bug("a look-up was answered with something else")),
         };
     }
+    let explain = query.switch("explain")?;
+    // Where one owner is enough and this node is one, nobody else need be asked.
+    if quorum.needed() == 1
+        && !explain
+        && ring.is_owner(me, Partition::of(key.position()))
+        && let Some(Answer::Found { record }) = worker.at_hand(&Request::Read { key: key.clone() })
+    {
+        return Ok(Read { record: record.unwrap_or_default(), answers: vec![(me, None)], ring, needed: 1 });
+    }
     let deadline = node.settings.timeout.mul_f64(DEADLINE_SHARE);
     let patience = (deadline / 4).min(READ_PATIENCE_MAX);
     let options = GetOptions {
         quorum,
         hard,
-        all: query.switch("explain")?,
+        all: explain,
         patience_ms: (patience.as_millis() as u64).max(1),
         avoid: node.avoid(&ring),
     };

@@ -35,30 +35,39 @@ async fn get(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<Htt
     let query = Query::of(request, READ_PARAMETERS)?;
     let read = ask::read(worker, &query, &key).await?;
     let winner = read.winner(&key)?;
+    let as_json = query.switch("siblings")? || query.switch("explain")?;
+    let mut response = match as_json {
+        true => listed(&query, &read, &key)?,
+        false => HttpResponse::new(StatusCode::OK).set_body(winner.content.value.clone()).map_into_boxed_body(),
+    };
     let count = ask::sibling_count(&read.record);
-    let mut response = HttpResponse::Ok();
-    response.insert_header((ETAG, ask::etag(&key, &read.record)));
-    response.insert_header((CONTEXT, ask::context(&key, read.record.context())));
-    response.insert_header((SIBLINGS, if count == 1 { HeaderValue::from_static("1") } else { count.into() }));
+    let headers = response.headers_mut();
+    headers.insert(ETAG, ask::etag(&key, &read.record));
+    headers.insert(CONTEXT, ask::context(&key, read.record.context()));
+    headers.insert(SIBLINGS, if count == 1 { HeaderValue::from_static("1") } else { count.into() });
     if let Some(line) = read.replicas_line(&key) {
-        response.insert_header((REPLICAS, line));
+        headers.insert(REPLICAS, line);
     }
-    if query.switch("siblings")? || query.switch("explain")? {
-        let mut body = json!({
-            "context": crate::record::context_to_token(&key, read.record.context()),
-            "siblings": ask::siblings_json(&read.record),
-        });
-        ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
-        if query.switch("explain")? {
-            body["explain"] = read.explain(&key);
-        }
-        return Ok(response.json(body));
+    if !as_json {
+        let kept = winner.content.content_type.as_deref().and_then(|kept| HeaderValue::from_str(kept).ok());
+        headers.insert(CONTENT_TYPE, kept.unwrap_or(BYTES));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+        headers.insert(CONTENT_SECURITY_POLICY, SANDBOX);
     }
-    let kept = winner.content.content_type.as_deref().and_then(|kept| HeaderValue::from_str(kept).ok());
-    response.insert_header((CONTENT_TYPE, kept.unwrap_or(BYTES)));
-    response.insert_header((X_CONTENT_TYPE_OPTIONS, NOSNIFF));
-    response.insert_header((CONTENT_SECURITY_POLICY, SANDBOX));
-    Ok(response.body(winner.content.value.clone()))
+    Ok(response)
+}
+
+/// The key with all its values, for `?siblings=1` and `?explain=1`.
+fn listed(query: &Query<'_>, read: &ask::Read, key: &Key) -> Result<HttpResponse, ApiError> {
+    let mut body = json!({
+        "context": crate::record::context_to_token(key, read.record.context()),
+        "siblings": ask::siblings_json(&read.record),
+    });
+    ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
+    if query.switch("explain")? {
+        body["explain"] = read.explain(key);
+    }
+    Ok(HttpResponse::Ok().json(body))
 }
 
 async fn put(

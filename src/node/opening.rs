@@ -16,6 +16,9 @@ use std::sync::Arc;
 
 /// Changes the feed remembers: a watcher that falls behind by more is told of a gap. About 1 MB of short keys.
 const FEED_EVENTS_MAX: usize = 8_192;
+/// Bytes of rows kept in memory beside the recent ones. A write must see the row it replaces: at a million small keys
+/// that is still a look-up in memory. Taken only as rows come.
+const CACHE_BYTES_MAX: u64 = 256 << 20;
 /// Where the layout lies in the store.
 const LAYOUT_FACT: &str = "layout";
 
@@ -84,6 +87,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
         Some(folder) => {
             let mut options = storage::OpenOptions::new(&settings.cluster, id.0, random());
             options.store.durability = durability(settings.durability);
+            options.store.cache_bytes_max = CACHE_BYTES_MAX;
             let opened = storage::open(&folder, options)?;
             id = NodeId(opened.identity.node);
             let every = match settings.durability {
@@ -107,7 +111,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
     let mut committer = Committer::new(store.clone(), forest.clone(), feed.clone(), hints.clone(), actor, clock);
     keep_layout(&*store, &mut committer, &layout)?;
     let shared = Shared::new(settings, id, own.name().to_string(), store, forest, feed, hints, Ring::new(layout));
-    shared.announce_start(&own);
+    shared.announce_start(&own, shared.settings.data.path(port).as_deref());
     if let Some(kept) = kept {
         kept.announce(&shared);
     }

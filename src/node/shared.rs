@@ -140,16 +140,17 @@ impl Shared {
     }
 
     /// Says in one line what starts here.
-    pub(super) fn announce_start(&self, own: &crate::config::PeerUrl) {
+    pub(super) fn announce_start(&self, own: &crate::config::PeerUrl, data: Option<&std::path::Path>) {
         let ring = self.ring();
         let peers: Vec<&str> =
             ring.layout().members().iter().map(|member| member.url.as_str()).filter(|url| *url != own.url()).collect();
         let peers = if peers.is_empty() { "no peers".to_string() } else { format!("peers {}", peers.join(" ")) };
+        let data = data.map_or("nothing on disk".to_string(), |folder| format!("data in {}", folder.display()));
         let settings = &self.settings;
         self.events.info(
             "start",
             format!(
-                "node {} ({}) of cluster {}: {peers}, {} replicas, mode {}, pings every {} s, timeout {} s, durability {}; {}",
+                "node {} ({}) of cluster {}: {peers}, {} replicas, mode {}, pings every {} s, timeout {} s, {data}, durability {}; {}",
                 self.id,
                 own,
                 settings.cluster,

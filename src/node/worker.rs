@@ -176,7 +176,7 @@ impl Worker {
     }
 
     /// The answer to a request, if it is one that memory can answer.
-    fn at_hand(&self, request: &Request) -> Option<Answer> {
+    pub fn at_hand(&self, request: &Request) -> Option<Answer> {
         let address = match request {
             Request::Read { key } => Address::data(key),
             Request::ReadHint { key } => Address::hint(key),
