@@ -1,9 +1,10 @@
 //! What digests cost: a write's share of them, and what a session's questions take.
 
-use criterion::{BatchSize, Criterion, black_box, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use kringle::merkle::{Entry, Forest, PartitionTree, VersionDigest};
 use kringle::placement::Partition;
 use kringle::record::Position;
+use std::hint::black_box;
 
 /// A key's place and digest, spread as hashes are.
 fn entry(number: u64) -> (Position, Entry) {
