@@ -105,7 +105,7 @@ impl ApiError {
             ApiError::NotEnoughOwners { needed, owners } => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 format!(
-                    "{needed} owners were asked for and the key has {owners}; nothing was stored, and no earlier attempt may still surface because of this one"
+                    "{needed} owners were asked for and the key has {owners}: nothing was stored, and nothing will surface"
                 ),
                 "ask for fewer, or add nodes".into(),
             ),
