@@ -206,10 +206,7 @@ impl Committer {
     }
 
     fn load(&self, address: &Address) -> Result<Option<Bytes>, Refused> {
-        match self.store.peek(address) {
-            super::Peek::Known(row) => Ok(row),
-            super::Peek::Ask => Ok(self.store.read(address)?),
-        }
+        Ok(self.store.read(address)?)
     }
 
     /// The row of `key` as the batch has made it so far.
