@@ -10,9 +10,10 @@
 mod counters;
 mod crash_points;
 mod disk;
-mod driver;
+
 mod invariants;
 mod network;
+mod node;
 mod options;
 mod oracle;
 mod plant;

@@ -1,12 +1,12 @@
 //! Clients: each asks one random node after another to read, write or delete one of a few keys, with values that are
 //! never written twice, plainly or with the context of what it last read.
 
-use super::driver::Machine;
 use super::invariants::{acknowledged_is_held, read_sees_the_owners};
-use super::options::about;
-use super::oracle::{Verdict, Write};
-use super::plant::Plant;
-use super::world::{Event, World};
+use super::node::Machine;
+use crate::options::about;
+use crate::oracle::{Verdict, Write};
+use crate::plant::Plant;
+use crate::world::{Event, World};
 use bytes::Bytes;
 use kringle::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Write as Wish};
 use kringle::record::{Content, Context, Record, Seen};

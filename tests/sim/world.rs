@@ -1,13 +1,13 @@
 //! The world: virtual time, one source of chance, and everything that happens in the order in which it does.
 
 use super::counters::Counters;
-use super::driver::{Done, Machine, Node};
 use super::invariants::{self, Copies};
-use super::network::{Fate, Network};
-use super::options::{Options, about};
-use super::oracle::Oracle;
-use super::plant::Plant;
-use super::workload::{Client, Purpose};
+use super::node::{Done, Machine, Node};
+use crate::network::{Fate, Network};
+use crate::options::{Options, about};
+use crate::oracle::Oracle;
+use crate::plant::Plant;
+use crate::workload::{Client, Purpose};
 use bytes::Bytes;
 use kringle::coordinator::{Get, GetOptions, Quorum};
 use kringle::operation::{Event as Told, Failure};
@@ -295,7 +295,7 @@ impl World {
             Event::Ping { node, life, peer } if self.lives(node, life) => self.ping(node, peer),
             Event::HandOver { node, life } if self.lives(node, life) => {
                 self.hand_over(node);
-                let after = super::driver::PING_PERIOD_US + self.rng.random_range(0..100_000);
+                let after = super::node::PING_PERIOD_US + self.rng.random_range(0..100_000);
                 self.schedule(after, Event::HandOver { node, life });
                 invariants::queues_are_bounded(self, node);
             }

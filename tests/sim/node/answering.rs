@@ -1,0 +1,168 @@
+//! Answering: one request from the node's own store, a peer's batch of them.
+
+use super::committing::Submission;
+use crate::network::Fate;
+use crate::options::about;
+use crate::plant::Plant;
+use crate::world::{Event, World};
+use bytes::Bytes;
+use kringle::operation::{CallId, Event as Told, Failure};
+use kringle::protocol::{Answer, Batch, Refusal, Reply, Request};
+use kringle::record::{Key, Record};
+use kringle::replica::{self, Step};
+use kringle::storage::{Address, Peek, Store};
+use rand::Rng;
+
+/// Who is told what became of a change or a look-up.
+#[derive(Clone, Debug)]
+pub(crate) enum Done {
+    Caller(Caller),
+    Gather { gathering: u64, at: usize },
+    HintGone { target: usize, key: Key },
+}
+
+/// Who is told what became of a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Caller {
+    Operation { id: u64, call: CallId, copy: bool },
+    HandOver { key: Key, record: Record, target: usize },
+}
+
+/// A peer's batch being answered.
+pub(crate) struct Gathering {
+    pub(super) from: usize,
+    pub(super) from_life: u32,
+    pub(super) exchange: u64,
+    pub(super) answers: Vec<Option<Answer>>,
+}
+
+impl World {
+    pub(super) fn at_hand(&mut self, node: usize, request: &Request) -> Option<Answer> {
+        let address = match request {
+            Request::Read { key } if self.plant == Some(Plant::OtherKeyRead) => {
+                let at = self.keys.iter().position(|known| known == key).unwrap_or(0);
+                Address::data(&self.keys[if self.rng.random_ratio(1, 20) { 0 } else { at }])
+            }
+            Request::Read { key } => Address::data(key),
+            Request::ReadHint { key } => Address::hint(key),
+            _ => return None,
+        };
+        match self.up(node).store.peek(&address) {
+            Peek::Known(row) => Some(replica::found(&address, row.as_ref())),
+            Peek::Ask => None,
+        }
+    }
+
+    pub(super) fn called(&mut self, node: usize, caller: Caller, result: Result<Answer, Failure>) {
+        match caller {
+            Caller::Operation { id, call, copy } => {
+                let event = match result {
+                    Err(_) if copy && self.plant == Some(Plant::FailureCountedAsAcknowledged) => {
+                        Told::Answered { call, answer: Answer::Merged { applied: true, more: None } }
+                    }
+                    Ok(answer) => Told::Answered { call, answer },
+                    Err(failure) => Told::Failed { call, failure },
+                };
+                self.event(node, id, event);
+            }
+            Caller::HandOver { key, record, target } => match result {
+                Ok(Answer::Merged { .. }) => self.drop_hint(node, key, record, target),
+                _ => {
+                    self.up(node).handing_over.remove(&(target, key));
+                }
+            },
+        }
+    }
+
+    pub(super) fn answer(&mut self, node: usize, request: Request, tag: Option<usize>, done: Done) {
+        if let Some(answer) = self.at_hand(node, &request) {
+            return self.answered(node, done, answer);
+        }
+        match replica::step(request) {
+            Step::Commit(change) => self.commit(node, Submission { change, tag, done }),
+            Step::Read(address) => {
+                let (life, after) = (self.nodes[node].life, about(&mut self.rng, 500));
+                self.schedule(after, Event::Looked { node, life, address, done });
+            }
+            Step::Compare(request) => panic!("no sessions run in this world, yet {request:?} was asked"),
+        }
+    }
+
+    pub(crate) fn looked(&mut self, node: usize, address: &Address, done: Done) {
+        let answer = match self.up(node).store.read(address) {
+            Ok(row) => replica::found(address, row.as_ref()),
+            Err(_) => Answer::Refused(Refusal::Unreadable),
+        };
+        self.answered(node, done, answer);
+    }
+
+    pub(super) fn answered(&mut self, node: usize, done: Done, answer: Answer) {
+        match done {
+            Done::Caller(caller) => self.called(node, caller, Ok(answer)),
+            Done::Gather { gathering, at } => self.gather(node, gathering, at, answer),
+            Done::HintGone { target, key } => {
+                self.up(node).handing_over.remove(&(target, key));
+            }
+        }
+    }
+
+    /// A peer's batch is here.
+    pub(crate) fn arrived(
+        &mut self,
+        node: usize,
+        (from, from_life, exchange): (usize, u32, u64),
+        bytes: &Bytes,
+        tags: Vec<Option<usize>>,
+    ) {
+        if self.nodes[node].up.is_none() {
+            self.counters.hit("connection refused");
+            if let Fate::Arrives(after) | Fate::Jammed(after) = self.fate(node, from) {
+                let failure = Failure::Unreachable;
+                self.schedule(after, Event::Broken { node: from, life: from_life, exchange, failure });
+            }
+            return;
+        }
+        let batch = Batch::decode(bytes).expect("a batch can be read back");
+        let envelope = &batch.envelope;
+        let receiver_is_other = envelope.receiver.is_some_and(|receiver| receiver != self.nodes[node].id);
+        let up = self.up(node);
+        up.heard = up.heard.max(envelope.stamp);
+        assert!(!receiver_is_other, "names and ids stay together here");
+        let gathering = self.next_exchange();
+        let count = batch.requests.len();
+        let answers = vec![None; count];
+        self.up(node).gatherings.insert(gathering, Gathering { from, from_life, exchange, answers });
+        if count == 0 {
+            return self.reply(node, gathering);
+        }
+        for (at, (request, tag)) in batch.requests.into_iter().zip(tags).enumerate() {
+            self.answer(node, request, tag, Done::Gather { gathering, at });
+        }
+    }
+
+    pub(super) fn gather(&mut self, node: usize, gathering: u64, at: usize, answer: Answer) {
+        let gathered = self.up(node).gatherings.get_mut(&gathering).expect("answered once each");
+        gathered.answers[at] = Some(answer);
+        if gathered.answers.iter().all(Option::is_some) {
+            self.reply(node, gathering);
+        }
+    }
+
+    pub(super) fn reply(&mut self, node: usize, gathering: u64) {
+        let Gathering { from, from_life, exchange, answers } =
+            self.up(node).gatherings.remove(&gathering).expect("a batch is answered once");
+        let mut answers: Vec<Answer> = answers.into_iter().flatten().collect();
+        if self.plant == Some(Plant::AnswersSwapped) {
+            answers.reverse();
+        }
+        let stamp = self.up(node).last;
+        let reply = Reply { sender: self.nodes[node].id, epoch: self.ring.epoch(), stamp, answers: Ok(answers) };
+        let bytes = Bytes::from(reply.encode());
+        match self.fate(node, from) {
+            Fate::Arrives(after) | Fate::Jammed(after) => {
+                self.schedule(after, Event::Replied { node: from, life: from_life, exchange, bytes });
+            }
+            Fate::Lost => self.counters.hit("reply lost"),
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Committing in groups: what waits is taken while one commit is under way.
+
+use super::Up;
+use super::answering::Done;
+use crate::options::about;
+use crate::plant::Plant;
+use crate::world::{Event, World};
+use kringle::record::{Row, Stamp};
+use kringle::replica;
+use kringle::storage::{Address, Change, Outcome, Refused, Store};
+use rand::Rng;
+
+/// Most changes in one commit.
+const BATCH_MAX: usize = 1_024;
+
+pub(crate) struct Submission {
+    pub(super) change: Change,
+    pub(super) tag: Option<usize>,
+    pub(super) done: Done,
+}
+
+impl World {
+    pub(super) fn commit(&mut self, node: usize, mut submission: Submission) {
+        if let (Some(Plant::ContextIgnored), Change::Write { seen, .. }) = (self.plant, &mut submission.change) {
+            *seen = kringle::record::Seen::Everything;
+        }
+        self.up(node).waiting.push_back(submission);
+        self.next_commit(node);
+    }
+
+    /// Takes what waits into one commit, if none is under way.
+    pub(super) fn next_commit(&mut self, node: usize) {
+        let up = self.up(node);
+        if up.committing.is_some() || up.waiting.is_empty() {
+            return;
+        }
+        let batch: Vec<Submission> = up.waiting.drain(..up.waiting.len().min(BATCH_MAX)).collect();
+        if batch.len() > 1 {
+            self.counters.hit("group commit");
+        }
+        self.up(node).committing = Some(batch);
+        let mut after = about(&mut self.rng, self.options.sync_mean_us);
+        if !self.quiet && self.rng.random_range(0..1_000) < self.options.slow_sync_permille {
+            after += self.rng.random_range(50_000..2_000_000);
+        }
+        let life = self.nodes[node].life;
+        self.schedule(after, Event::Committed { node, life });
+    }
+
+    pub(crate) fn committed(&mut self, node: usize) {
+        let wall_ms = self.wall_ms(node);
+        let plant = self.plant;
+        let up = self.up(node);
+        let batch = up.committing.take().expect("a commit was under way");
+        // A stamp that is not credible is not taken over.
+        let _ = up.committer.note_stamp(up.heard, wall_ms);
+        let mut changes: Vec<Change> = batch.iter().map(|submission| submission.change.clone()).collect();
+        if plant == Some(Plant::MergeOverwrites) {
+            overwrite(up, &mut changes);
+        }
+        let results = up.committer.commit(wall_ms, changes);
+        up.last = up.committer.last_stamp();
+        for (submission, result) in batch.iter().zip(&results) {
+            self.note_commit(node, submission, result);
+        }
+        self.look_at_rows(node, false);
+        for (submission, result) in batch.into_iter().zip(results) {
+            self.answered(node, submission.done, replica::committed(result));
+        }
+        self.next_commit(node);
+    }
+
+    pub(super) fn note_commit(&mut self, node: usize, submission: &Submission, result: &Result<Outcome, Refused>) {
+        match (&submission.change, result) {
+            (Change::Write { .. } | Change::HintWrite { .. }, Ok(Outcome::Written { record, .. })) => {
+                let dot = record.context().newest().expect("a write leaves a dot");
+                if let Some(write) = submission.tag {
+                    if self.oracle.writes[write].verdict != crate::oracle::Verdict::Open {
+                        self.counters.hit("late maker");
+                    }
+                    self.oracle.dot_made(node, dot, write, self.moment);
+                }
+            }
+            (Change::Hint { .. }, Ok(_)) => self.counters.hit("hint kept"),
+            (Change::HintDelivered { .. }, Ok(_)) => self.counters.hit("hint handed over"),
+            (_, Err(Refused::ReadOnly(_))) => self.counters.hit("refused by a full disk"),
+            (_, Err(Refused::Fenced(_))) => self.counters.hit("refused by a fence"),
+            _ => {}
+        }
+    }
+}
+
+/// The planted bug: copies replace what is there.
+fn overwrite(up: &mut Up, changes: &mut [Change]) {
+    for change in changes {
+        if let Change::Merge { key, record } = change {
+            let row = Row::of(record.clone()).encode();
+            let _ = up.store.append(vec![(Address::data(key), Some(row))], Stamp(0));
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Checkpoints and log segments, and whatever a full disk or a failed sync leaves of them.
+
+use crate::plant::Plant;
+use crate::world::{Event, World};
+use kringle::record::{Row, Stamp};
+use kringle::storage::{Address, Store};
+use rand::Rng;
+
+impl World {
+    pub(crate) fn housekeeping(&mut self, node: usize) {
+        let now_and_then = self.rng.random_ratio(1, 20);
+        let forgetful = self.plant == Some(Plant::TombstoneDropped);
+        let keys = self.keys.clone();
+        let up = self.up(node);
+        let due = up.store.due();
+        if due.segment {
+            // A disk that has no room for a segment has told so where it matters, at the append.
+            let _ = up.store.prepare();
+        }
+        let mut done = false;
+        if due.checkpoint || now_and_then {
+            done = up.store.checkpoint(&mut || ()).is_ok_and(|done| done.rows > 0);
+        }
+        if forgetful && up.committing.is_none() {
+            for key in &keys {
+                let address = Address::data(key);
+                let row = up.store.read(&address).expect("the base can be read");
+                if row.is_some_and(|row| Row::decode(&row).is_ok_and(|row| row.record.is_tombstone())) {
+                    let _ = up.store.append(vec![(address, None)], Stamp(0));
+                }
+            }
+        }
+        if done {
+            self.counters.hit("checkpoint");
+        }
+        let life = self.nodes[node].life;
+        self.schedule(50_000, Event::Housekeeping { node, life });
+    }
+}

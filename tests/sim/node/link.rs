@@ -1,0 +1,157 @@
+//! Links: what goes to one peer gathers while a message is on its way.
+
+use super::answering::{Caller, Done};
+use crate::network::Fate;
+use crate::options::about;
+use crate::world::{Event, World};
+use bytes::Bytes;
+use kringle::operation::Failure;
+use kringle::protocol::{Batch, Envelope, Lane, REQUESTS_PER_BATCH_MAX, Reply, Request};
+use rand::Rng;
+use std::collections::VecDeque;
+
+#[derive(Default)]
+pub(crate) struct Link {
+    pub(crate) waiting: VecDeque<Waiting>,
+    pub(super) busy: bool,
+}
+
+pub(crate) struct Waiting {
+    pub(super) request: Request,
+    pub(super) tag: Option<usize>,
+    pub(super) until: u64,
+    pub(super) caller: Caller,
+}
+
+pub(super) struct Exchange {
+    pub(super) to: usize,
+    /// None for a ping.
+    pub(super) lane: Option<Lane>,
+    pub(super) callers: Vec<Caller>,
+}
+
+impl World {
+    /// Asks a member, this node included, the same way.
+    pub(super) fn send(
+        &mut self,
+        node: usize,
+        to: usize,
+        request: Request,
+        tag: Option<usize>,
+        until: u64,
+        caller: Caller,
+    ) {
+        if to == node {
+            return self.answer(node, request, tag, Done::Caller(caller));
+        }
+        let lane = request.lane();
+        let life = self.nodes[node].life;
+        let link = self.up(node).links.entry((to, lane as u8)).or_default();
+        link.waiting.push_back(Waiting { request, tag, until, caller });
+        if !std::mem::replace(&mut link.busy, true) {
+            self.schedule(0, Event::Flush { node, life, to, lane });
+        }
+    }
+
+    pub(super) fn envelope(&self, node: usize, peer: usize, deadline_us: u64) -> Envelope {
+        let up = self.nodes[node].up.as_ref().expect("only a running node sends");
+        Envelope {
+            cluster: self.ring.layout().cluster(),
+            sender: self.nodes[node].id,
+            receiver: up.view.peer(&self.nodes[peer].name).and_then(|peer| peer.id),
+            epoch: self.ring.epoch(),
+            deadline_ms: (deadline_us / 1_000) as u32,
+            stamp: up.last,
+        }
+    }
+
+    pub(crate) fn flush(&mut self, node: usize, to: usize, lane: Lane) {
+        let (now, timeout) = (self.now, self.timeout_us());
+        let link = self.up(node).links.entry((to, lane as u8)).or_default();
+        let (mut requests, mut tags, mut callers, mut late, mut until) = (vec![], vec![], vec![], vec![], now);
+        while requests.len() < REQUESTS_PER_BATCH_MAX
+            && let Some(waiting) = link.waiting.pop_front()
+        {
+            if waiting.until <= now {
+                late.push(waiting.caller);
+                continue;
+            }
+            until = until.max(waiting.until);
+            requests.push(waiting.request);
+            tags.push(waiting.tag);
+            callers.push(waiting.caller);
+        }
+        if requests.is_empty() {
+            link.busy = false;
+        } else {
+            if requests.len() > 1 {
+                self.counters.hit("batch of several");
+            }
+            let timeout = (until - now).min(timeout);
+            let batch = Batch { envelope: self.envelope(node, to, timeout), requests };
+            self.post(node, to, Some(lane), &batch, tags, callers, timeout);
+        }
+        for caller in late {
+            self.called(node, caller, Err(Failure::Unreachable));
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn post(
+        &mut self,
+        node: usize,
+        to: usize,
+        lane: Option<Lane>,
+        batch: &Batch,
+        tags: Vec<Option<usize>>,
+        callers: Vec<Caller>,
+        timeout: u64,
+    ) {
+        let (exchange, life) = (self.next_exchange(), self.nodes[node].life);
+        self.up(node).exchanges.insert(exchange, Exchange { to, lane, callers });
+        let failure = Failure::Unknown;
+        self.schedule(timeout, Event::Broken { node, life, exchange, failure });
+        let bytes = Bytes::from(batch.encode());
+        let arrives = |after| (after, Event::Arrived { node: to, from: node, from_life: life, exchange, bytes, tags });
+        match self.fate(node, to) {
+            Fate::Arrives(after) | Fate::Jammed(after) => {
+                let (after, event) = arrives(after);
+                let harmless =
+                    |request: &Request| !matches!(request, Request::Write { .. } | Request::HintWrite { .. });
+                let repeat = !self.quiet && self.rng.random_range(0..1_000) < self.options.repeat_permille;
+                if repeat && batch.requests.iter().all(harmless) && !batch.requests.is_empty() {
+                    self.counters.hit("request repeated");
+                    let again = after + about(&mut self.rng, 100_000);
+                    self.schedule(again, event.clone());
+                }
+                self.schedule(after, event);
+            }
+            Fate::Lost => self.counters.hit("request lost"),
+        }
+    }
+
+    /// An exchange has ended, with a reply or without.
+    pub(crate) fn ended(&mut self, node: usize, exchange: u64, result: Result<&Bytes, Failure>) {
+        let Some(Exchange { to, lane, callers }) = self.up(node).exchanges.remove(&exchange) else { return };
+        let result = result.map(|bytes| Reply::decode(bytes).expect("a reply can be read back"));
+        if let Ok(reply) = &result {
+            let up = self.up(node);
+            up.heard = up.heard.max(reply.stamp);
+        }
+        let Some(lane) = lane else { return self.pinged(node, to, result.ok()) };
+        match result {
+            Ok(Reply { answers: Ok(answers), .. }) if answers.len() == callers.len() => {
+                for (caller, answer) in callers.into_iter().zip(answers) {
+                    self.called(node, caller, Ok(answer));
+                }
+            }
+            Ok(_) => unreachable!("a batch gets an answer for each request here"),
+            Err(failure) => {
+                for caller in callers {
+                    self.called(node, caller, Err(failure.clone()));
+                }
+            }
+        }
+        self.flush(node, to, lane);
+    }
+}

@@ -1,0 +1,210 @@
+//! A node between the production parts: the synchronous twin of `src/node`. What lasts, what a crash takes, and how it
+//! starts and stops; what it does in between is in the files below.
+
+mod answering;
+mod committing;
+mod handing_over;
+mod housekeeping;
+mod link;
+mod operations;
+mod pinging;
+
+pub(crate) use answering::{Done, Gathering};
+pub(crate) use committing::Submission;
+pub(crate) use link::Link;
+pub(crate) use operations::{Machine, Running};
+pub(crate) use pinging::PING_PERIOD_US;
+
+use crate::disk::Disk;
+use crate::network::Fate;
+use crate::plant::Plant;
+use crate::world::{Event, World};
+use kringle::membership::{State, View};
+use kringle::merkle::Forest;
+use kringle::operation::Failure;
+use kringle::placement::{MemberIndex, NodeId};
+use kringle::record::{Actor, Clock, Key, Record, Row, Stamp};
+use kringle::storage::{Address, Committer, Feed, HINT_BYTES_MAX, Hint, HintLedger, LogStore, Store};
+use link::Exchange;
+use rand::Rng;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// A node: what lasts.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) me: MemberIndex,
+    pub(crate) id: NodeId,
+    pub(crate) disk: Disk,
+    pub(crate) clock_offset_us: i64,
+    pub(crate) clock_drift_ppm: i64,
+    /// Counts starts, so that whatever was meant for an earlier life is not taken by a later one.
+    pub(crate) life: u32,
+    pub(crate) paused_until: u64,
+    pub(crate) up: Option<Up>,
+}
+
+/// A node: what a crash takes.
+pub(crate) struct Up {
+    pub(crate) store: Arc<LogStore>,
+    committer: Committer,
+    pub(crate) hints: Arc<HintLedger>,
+    heard: Stamp,
+    last: Stamp,
+    pub(crate) waiting: VecDeque<Submission>,
+    committing: Option<Vec<Submission>>,
+    pub(crate) operations: BTreeMap<u64, Running>,
+    operations_made: u64,
+    pub(crate) links: BTreeMap<(usize, u8), Link>,
+    exchanges: BTreeMap<u64, Exchange>,
+    pub(crate) gatherings: BTreeMap<u64, Gathering>,
+    view: View,
+    /// Hints on their way, so that none is sent twice at once.
+    handing_over: BTreeMap<(usize, Key), ()>,
+}
+
+impl Node {
+    pub(crate) fn new(index: usize, name: String, seed: u64) -> Node {
+        Node {
+            name,
+            me: MemberIndex(index as u16),
+            id: NodeId(seed | 1),
+            disk: Disk::new(seed),
+            clock_offset_us: 0,
+            clock_drift_ppm: 0,
+            life: 0,
+            paused_until: 0,
+            up: None,
+        }
+    }
+}
+
+impl World {
+    pub(super) fn up(&mut self, node: usize) -> &mut Up {
+        self.nodes[node].up.as_mut().expect("only a running node has events")
+    }
+
+    pub(crate) fn deadline_ms(&self) -> u64 {
+        self.options.timeout_ms * 9 / 10
+    }
+
+    pub(super) fn timeout_us(&self) -> u64 {
+        self.options.timeout_ms * 1_000
+    }
+
+    /// Starts a node on what its disk holds.
+    pub(crate) fn start(&mut self, node: usize) {
+        let seed = self.rng.random();
+        let store = Arc::new(self.nodes[node].disk.open(seed, self.plant));
+        let (hints, damaged) = HintLedger::scan(&*store, HINT_BYTES_MAX).expect("the base can be read");
+        assert_eq!(damaged, 0, "a hint was damaged by a crash");
+        let hints = Arc::new(hints);
+        let feed = Arc::new(Feed::new(store.last_sequence(), 64));
+        let mut clock = Clock::starting_after(store.last_stamp());
+        let mut actor = Actor(self.rng.random());
+        if self.plant == Some(Plant::ActorReused) {
+            (actor, clock) = (Actor(node as u64 + 1), Clock::default());
+        }
+        let committer =
+            Committer::new(store.clone(), Arc::new(Forest::new()), feed, hints.clone(), actor, clock.clone());
+        let peers = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
+        let view = View::of(peers);
+        self.nodes[node].life += 1;
+        self.nodes[node].paused_until = 0;
+        self.nodes[node].up = Some(Up {
+            store,
+            committer,
+            hints,
+            heard: Stamp(0),
+            last: clock.last(),
+            waiting: VecDeque::new(),
+            committing: None,
+            operations: BTreeMap::new(),
+            operations_made: 0,
+            links: BTreeMap::new(),
+            exchanges: BTreeMap::new(),
+            gatherings: BTreeMap::new(),
+            view,
+            handing_over: BTreeMap::new(),
+        });
+        self.look_at_rows(node, true);
+        let life = self.nodes[node].life;
+        for peer in (0..self.nodes.len()).filter(|&peer| peer != node) {
+            let first = self.rng.random_range(0..PING_PERIOD_US);
+            self.schedule(first, Event::Ping { node, life, peer });
+        }
+        self.schedule(PING_PERIOD_US / 2, Event::HandOver { node, life });
+        self.schedule(50_000, Event::Housekeeping { node, life });
+    }
+
+    /// Stops a node as a power cut does, in the middle of whatever it is doing.
+    pub(crate) fn crash(&mut self, node: usize) {
+        let Some(mut up) = self.nodes[node].up.take() else { return };
+        self.counters.hit("crash");
+        let ahead = self.rng.random_range(0..3);
+        if let Some(batch) = up.committing.take() {
+            self.counters.hit("crash during a commit");
+            self.nodes[node].disk.stop_after(ahead);
+            let wall_ms = self.wall_ms(node);
+            let results = up.committer.commit(wall_ms, batch.into_iter().map(|submission| submission.change).collect());
+            if results.iter().all(|result| result.is_err()) {
+                self.counters.hit("torn commit gone");
+            }
+        }
+        self.nodes[node].disk.crash();
+        for gathering in up.gatherings.into_values() {
+            // A connection that was being served is reset, if that can be said to the other side.
+            let Gathering { from, from_life, exchange, .. } = gathering;
+            if let Fate::Arrives(after) = self.fate(node, from) {
+                self.counters.hit("connection reset");
+                let failure = Failure::Unknown;
+                self.schedule(after, Event::Broken { node: from, life: from_life, exchange, failure });
+            }
+        }
+        for running in up.operations.into_values() {
+            if let Some(purpose) = running.purpose {
+                self.hung_up(purpose);
+            }
+        }
+        if self.nodes.iter().all(|node| node.up.is_none()) {
+            self.counters.hit("crash of all nodes");
+        }
+    }
+
+    /// Tells the oracle what the disk of a running node holds.
+    pub(crate) fn look_at_rows(&mut self, node: usize, recovered: bool) {
+        for key in 0..self.keys.len() {
+            let row = self.row(node, key);
+            self.oracle.row_seen(node, key, row.context());
+            let hint = self.hint_row(node, key);
+            self.oracle.hint_seen(node, key, hint.as_ref());
+            if recovered {
+                let found =
+                    self.oracle.recovered(node, &row) + hint.map_or(0, |record| self.oracle.recovered(node, &record));
+                if found > 0 {
+                    self.counters.hit("unacknowledged commit found after a crash");
+                }
+            }
+        }
+    }
+
+    /// What a running node holds of a key.
+    pub(crate) fn row(&self, node: usize, key: usize) -> Record {
+        let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
+        let row = up.store.read(&Address::data(&self.keys[key])).expect("the base can be read");
+        row.map_or_else(Record::default, |row| Row::decode(&row).expect("no row rots here").record)
+    }
+
+    pub(super) fn hint_row(&self, node: usize, key: usize) -> Option<Record> {
+        let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
+        let row = up.store.read(&Address::hint(&self.keys[key])).expect("the base can be read");
+        row.map(|row| Hint::decode(&row).expect("no hint rots here").record)
+    }
+
+    /// Members this node believes to be down.
+    pub(crate) fn avoid(&self, node: usize) -> Vec<MemberIndex> {
+        let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
+        let down = up.view.peers().iter().filter(|peer| peer.state != State::Alive);
+        down.filter_map(|peer| self.ring.member_by_name(&peer.name)).collect()
+    }
+}

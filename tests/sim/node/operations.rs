@@ -1,0 +1,151 @@
+//! Running operations: told events one at a time, what they want done is done.
+
+use super::answering::Caller;
+use crate::workload::Purpose;
+use crate::world::{Event, World};
+use kringle::coordinator::{Get, Put};
+use kringle::operation::{Command, Event as Told, Operation};
+use kringle::protocol::Request;
+use std::collections::VecDeque;
+
+/// How finely the worker keeps deadlines and wake-ups, in microseconds.
+const TICK_US: u64 = 5_000;
+
+/// A handful live at once, so their size does not matter.
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Machine {
+    Put(Box<Put>),
+    Get(Box<Get>),
+}
+
+impl Machine {
+    pub(super) fn is_done(&self) -> bool {
+        match self {
+            Machine::Put(put) => put.is_done(),
+            Machine::Get(get) => get.is_done(),
+        }
+    }
+}
+
+pub(crate) struct Running {
+    pub(super) machine: Machine,
+    /// Who waits for the conclusion, until it is there.
+    pub(super) purpose: Option<Purpose>,
+    pub(super) tag: Option<usize>,
+    pub(super) until: u64,
+    pub(super) wake: Option<u64>,
+}
+
+impl World {
+    /// Runs an operation: what is at hand is answered on the spot, the rest waits in the table.
+    pub(crate) fn start_operation(&mut self, node: usize, mut machine: Machine, purpose: Purpose, tag: Option<usize>) {
+        let (mut events, mut commands, mut abroad) = (VecDeque::from([Told::Start]), Vec::new(), Vec::new());
+        let mut purpose = Some(purpose);
+        while let Some(event) = events.pop_front() {
+            self.tell(&mut machine, event, &mut commands, &mut purpose);
+            for command in commands.drain(..) {
+                match command {
+                    Command::Call { call, to, request } if to == self.nodes[node].me => {
+                        match self.at_hand(node, &request) {
+                            Some(answer) => events.push_back(Told::Answered { call, answer }),
+                            None => abroad.push(Command::Call { call, to, request }),
+                        }
+                    }
+                    command => abroad.push(command),
+                }
+            }
+        }
+        if machine.is_done() && purpose.is_none() {
+            return;
+        }
+        let until = self.now + self.timeout_us();
+        let deadline = 1_000 * self.deadline_ms();
+        let life = self.nodes[node].life;
+        let up = self.up(node);
+        let id = up.operations_made;
+        up.operations_made += 1;
+        up.operations.insert(id, Running { machine, purpose, tag, until, wake: None });
+        self.schedule(deadline.next_multiple_of(TICK_US), Event::Deadline { node, life, id });
+        self.execute(node, id, abroad);
+    }
+
+    /// Tells a machine something, and its client what it concludes.
+    pub(super) fn tell(
+        &mut self,
+        machine: &mut Machine,
+        event: Told,
+        commands: &mut Vec<Command>,
+        purpose: &mut Option<Purpose>,
+    ) {
+        match machine {
+            Machine::Put(put) => {
+                if let Some(outcome) = put.on(event, commands) {
+                    let purpose = purpose.take().expect("an operation concludes once");
+                    self.put_concluded(purpose, outcome);
+                }
+            }
+            Machine::Get(get) => {
+                if let Some(outcome) = get.on(event, commands) {
+                    let purpose = purpose.take().expect("an operation concludes once");
+                    self.get_concluded(purpose, outcome);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn event(&mut self, node: usize, id: u64, event: Told) {
+        let Some(mut running) = self.up(node).operations.remove(&id) else { return };
+        let mut commands = Vec::new();
+        self.tell(&mut running.machine, event, &mut commands, &mut running.purpose);
+        // Kept while its last commands are carried out, as their calls need its deadline and its tag.
+        let done = running.machine.is_done();
+        self.up(node).operations.insert(id, running);
+        self.execute(node, id, commands);
+        if done {
+            self.up(node).operations.remove(&id);
+        }
+    }
+
+    pub(super) fn execute(&mut self, node: usize, id: u64, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Wake { after_ms } => {
+                    let at = (self.now + 1_000 * after_ms).next_multiple_of(TICK_US);
+                    let (life, after) = (self.nodes[node].life, at - self.now);
+                    if let Some(running) = self.up(node).operations.get_mut(&id) {
+                        running.wake = Some(at);
+                        self.schedule(after, Event::Wake { node, life, id });
+                    }
+                }
+                Command::Call { call, to, request } => {
+                    self.note_call(&request);
+                    let copy = matches!(request, Request::Merge { .. });
+                    let Some(running) = self.up(node).operations.get(&id) else { continue };
+                    let (until, tag) = (running.until, running.tag);
+                    let caller = Caller::Operation { id, call, copy };
+                    self.send(node, to.index(), request, tag, until, caller);
+                }
+            }
+        }
+    }
+
+    pub(super) fn note_call(&mut self, request: &Request) {
+        match request {
+            Request::Cover { .. } => self.counters.hit("second round"),
+            Request::HintWrite { .. } => self.counters.hit("write made on a hint"),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn woken(&mut self, node: usize, id: u64) {
+        let now = self.now;
+        let Some(running) = self.up(node).operations.get_mut(&id) else { return };
+        if running.wake.is_some_and(|wake| wake <= now) {
+            running.wake = None;
+            if running.purpose.is_some() && matches!(running.machine, Machine::Put(_)) {
+                self.counters.hit("silent maker passed over");
+            }
+            self.event(node, id, Told::Woken);
+        }
+    }
+}
