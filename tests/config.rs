@@ -69,6 +69,7 @@ fn without_a_word_a_durable_node_listens_on_loopback_port_8001() {
     assert_eq!(settings.data.path(8001), Some(PathBuf::from("./data/8001")));
     assert_eq!(settings.durability, Durability::Sync);
     assert_eq!((settings.value_bytes_max, settings.key_bytes_max), (8 << 20, 4096));
+    assert_eq!(settings.hint_bytes_max, 256 << 20);
     assert_eq!((settings.log.as_str(), settings.log_format), ("info", LogFormat::Text));
     assert_eq!((settings.cluster.as_str(), settings.connections_max), ("kringle", 10_000));
     assert!(settings.workers >= 1);
@@ -199,6 +200,8 @@ fn every_kind_of_nonsense_is_refused_in_one_line() {
         ("value-max", "8MB", size),
         ("value-max", "65MiB", "is more than the limit of 64MiB"),
         ("value-max", "0", "is no room for even one byte"),
+        ("hint-max-bytes", "2MB", size),
+        ("hint-max-bytes", "1025GiB", "is more than the limit of 1024GiB"),
         ("key-max", "4097", "is more than the limit of 4KiB"),
         ("cluster", "two words", name),
         ("cluster", &long, name),

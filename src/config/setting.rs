@@ -206,6 +206,13 @@ pub const SETTINGS: &[Setting] = &[
                latest) or none (some time)",
     },
     Setting {
+        name: "hint-max-bytes",
+        value: "SIZE",
+        fallback: Fallback::Value("256MiB"),
+        heading: Heading::Storage,
+        help: "Hints kept for one unreachable member, at most: bytes, KiB, MiB or GiB, up to 1024GiB; 0 keeps none",
+    },
+    Setting {
         name: "value-max",
         value: "SIZE",
         fallback: Fallback::Value("8MiB"),

@@ -15,6 +15,9 @@ use std::time::Duration;
 /// and by the coordinator once per owner's queue.
 pub const VALUE_BYTES_MAX: usize = 64 << 20;
 
+/// Most bytes of hints an operator may allow for one member. A slip of the keyboard beyond it.
+const HINT_BYTES_MAX: usize = 1 << 40;
+
 /// Most owners a key may have. Each one is a peer call of every write.
 const REPLICAS_MAX: usize = 16;
 
@@ -83,6 +86,8 @@ pub struct Settings {
     pub data: DataFolder,
     /// What an acknowledgement says about the disk.
     pub durability: Durability,
+    /// Hints kept for one member, in bytes of their rows, 0 to 1 TiB.
+    pub hint_bytes_max: u64,
     /// Longest value, in bytes, 1 to [`VALUE_BYTES_MAX`].
     pub value_bytes_max: usize,
     /// Longest key, in bytes, 1 to [`KEY_BYTES_MAX`].
@@ -210,6 +215,7 @@ impl Settings {
             r: l.take("r", str::parse)?,
             data: data_folder(l)?,
             durability: l.take("durability", str::parse)?,
+            hint_bytes_max: l.take("hint-max-bytes", |given| text::bytes_or_none(given, HINT_BYTES_MAX))? as u64,
             value_bytes_max: l.take("value-max", |given| text::bytes(given, VALUE_BYTES_MAX))?,
             key_bytes_max: l.take("key-max", |given| text::bytes(given, KEY_BYTES_MAX))?,
             log: l.take("log", text::log_filter)?,

@@ -58,6 +58,7 @@ pub(super) fn bytes(text: &str, max: usize) -> Result<usize, Nonsense> {
         "" | "b" => Some(1),
         "kib" => Some(1 << 10),
         "mib" => Some(1 << 20),
+        "gib" => Some(1 << 30),
         _ => None,
     };
     let not_a_size = || Nonsense::new(text, "is not a size such as 8MiB, 512KiB or 1048576 (bytes)");
@@ -72,8 +73,14 @@ pub(super) fn bytes(text: &str, max: usize) -> Result<usize, Nonsense> {
     }
 }
 
+/// The same, where 0 has a meaning too.
+pub(super) fn bytes_or_none(text: &str, max: usize) -> Result<usize, Nonsense> {
+    if text == "0" { Ok(0) } else { bytes(text, max) }
+}
+
 fn shown_bytes(bytes: usize) -> String {
     match bytes {
+        _ if bytes.is_multiple_of(1 << 30) => format!("{}GiB", bytes >> 30),
         _ if bytes.is_multiple_of(1 << 20) => format!("{}MiB", bytes >> 20),
         _ if bytes.is_multiple_of(1 << 10) => format!("{}KiB", bytes >> 10),
         _ => format!("{bytes} bytes"),
@@ -130,6 +137,7 @@ mod tests {
             assert!(error.ends_with("is more than the limit of 64MiB"), "{error}");
         }
         assert!(bytes("0KiB", max).is_err());
+        assert_eq!((bytes("2GiB", 1 << 40), bytes_or_none("0", 1)), (Ok(2 << 30), Ok(0)));
     }
 
     #[test]

@@ -183,6 +183,8 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
         "hints": {
             "count": hints.iter().map(|hint| hint.count).sum::<u64>(),
             "bytes": hints.iter().map(|hint| hint.bytes).sum::<u64>(),
+            "bytes_max": node.hints.bytes_max(),
+            "refused": node.hints.refused(),
             "by_target": by_target,
         },
         "sync": sync_status(worker),

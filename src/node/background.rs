@@ -1,4 +1,4 @@
-//! What a node does by itself: asks after its peers, hands over what it keeps for them, keeps its house.
+//! What a node does by itself: asks after its peers, keeps its house.
 //!
 //! Each loop has a name, a bounded unit of work, and ends when the node is stopping. Loops that talk to peers run on
 //! the main thread with a worker of their own, so liveness never waits behind clients' traffic.
@@ -6,15 +6,10 @@
 use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::membership::State;
-use crate::operation::Failure;
-use crate::protocol::{Answer, Request};
-use crate::record::Key;
-use crate::storage::{Address, Change, CheckpointError, Health, Hint, LogStore, Rebuild, RebuildStep, Store};
+use crate::storage::{Change, CheckpointError, Health, LogStore, Rebuild, RebuildStep, Store};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// How often the recent rows are carried into the base. Longer lets overwrites meet in memory, shorter makes a
 /// restart faster; the log is replayed from the last one.
@@ -25,8 +20,6 @@ const CHECKPOINT_PAUSE: Duration = Duration::from_micros(200);
 const HOUSEKEEPING_TICK: Duration = Duration::from_millis(20);
 /// How often a store that takes no writes is tried again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
-/// Hints sent to one peer at a time. Small, so that a peer that has just come back is not swamped.
-const HINTS_AT_A_TIME: usize = 64;
 
 /// Asks after every peer: at once, then every `--pingfreq`, jittered.
 pub fn ping_peers(worker: &Rc<Worker>) {
@@ -62,89 +55,6 @@ fn ping(worker: &Rc<Worker>, name: &str, result: Result<crate::protocol::Reply, 
             }
         }
         Err(refusal) => node.ping_failed(name, refusal.to_string()),
-    }
-}
-
-/// Hands over the records kept for each peer, oldest first, while the peer is alive and takes them.
-pub fn replay_hints(worker: &Rc<Worker>) {
-    let worker = worker.clone();
-    actix_web::rt::spawn(async move {
-        while !worker.node.is_stopping() {
-            tokio::time::sleep(jittered(worker.node.settings.ping_period)).await;
-            let ring = worker.node.ring();
-            for member in ring.layout().members() {
-                let alive = worker.node.view().peer(&member.name).map(|peer| peer.state == State::Alive);
-                if alive.unwrap_or(member.name == worker.node.name) {
-                    replay_to(&worker, &member.name).await;
-                }
-            }
-        }
-    });
-}
-
-/// Hands over to one target until nothing is left for it or it stops taking.
-async fn replay_to(worker: &Rc<Worker>, target: &str) {
-    let mut delivered = 0;
-    while !worker.node.is_stopping() {
-        let keys = worker.node.hints.oldest(target, HINTS_AT_A_TIME);
-        if keys.is_empty() {
-            break;
-        }
-        let mut moved = 0;
-        for taken in futures_of(keys.into_iter().map(|key| deliver(worker, target, key))).await {
-            moved += usize::from(taken);
-        }
-        delivered += moved;
-        if moved == 0 {
-            break;
-        }
-    }
-    if delivered > 0 {
-        worker.node.events.info("hints", format!("{delivered} hints handed over to {target}"));
-    }
-}
-
-/// Runs futures side by side on this thread and gathers what they return, in order.
-async fn futures_of<F>(futures: impl Iterator<Item = F>) -> Vec<F::Output>
-where
-    F: Future + 'static,
-    F::Output: 'static + Default,
-{
-    let tasks: Vec<_> = futures.map(actix_web::rt::spawn).collect();
-    let mut outputs = Vec::with_capacity(tasks.len());
-    for task in tasks {
-        outputs.push(task.await.unwrap_or_default());
-    }
-    outputs
-}
-
-/// Hands over the hint of one key; it is dropped only once the target has the record.
-fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = bool> + 'static {
-    let (worker, target) = (worker.clone(), target.to_string());
-    async move {
-        let Ok(Some(row)) = worker.read(&Address::hint(&key)).await else { return false };
-        let Ok(hint) = Hint::decode(&row) else { return false };
-        let ring = worker.node.ring();
-        let Some(to) = ring.member_by_name(&target) else { return false };
-        let (tell, told) = oneshot::channel();
-        let request = Request::Merge { key: key.clone(), record: hint.record.clone() };
-        let until = now() + worker.node.settings.timeout;
-        let answered = move |result: Result<Answer, Failure>| {
-            let _ = tell.send(matches!(result, Ok(Answer::Merged { .. })));
-        };
-        worker.send(&ring, to, request, until, Box::new(answered));
-        if told.await != Ok(true) {
-            return false;
-        }
-        let (tell, told) = oneshot::channel();
-        let change = Change::HintDelivered { key, record: hint.record, target: target.into() };
-        worker.commit([(
-            change,
-            Box::new(move |result: Result<_, _>| {
-                let _ = tell.send(result.is_ok());
-            }) as _,
-        )]);
-        told.await == Ok(true)
     }
 }
 

@@ -13,6 +13,7 @@ mod link;
 mod opening;
 mod outside;
 mod queue;
+mod replay;
 mod shared;
 mod sync;
 mod worker;
@@ -59,7 +60,7 @@ impl Node {
     pub fn start_loops(&self) -> Rc<Worker> {
         let worker = Worker::start(self.shared.clone());
         background::ping_peers(&worker);
-        background::replay_hints(&worker);
+        replay::hand_over_hints(&worker);
         sync::on_timer(&worker);
         background::watch_health(&worker);
         worker

@@ -8,8 +8,7 @@ use crate::merkle::Forest;
 use crate::placement::{ClusterId, Layout, LayoutError, Member, NodeId, Partition, Ring};
 use crate::record::{Actor, Clock};
 use crate::storage::{
-    self, Address, Change, Committer, Feed, HINT_BYTES_MAX, HintLedger, MemoryStore, OpenError, Refused, Replayed,
-    Store, StoreError,
+    self, Address, Change, Committer, Feed, HintLedger, MemoryStore, OpenError, Refused, Replayed, Store, StoreError,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,12 +81,13 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
     let (store, hints, keep): (Arc<dyn Store>, _, _) = match settings.data.path(port) {
         None => {
             Partition::all().for_each(|partition| forest.mark_built(partition));
-            (Arc::new(MemoryStore::new()), HintLedger::new(HINT_BYTES_MAX), None)
+            (Arc::new(MemoryStore::new()), HintLedger::new(settings.hint_bytes_max), None)
         }
         Some(folder) => {
             let mut options = storage::OpenOptions::new(&settings.cluster, id.0, random());
             options.store.durability = durability(settings.durability);
             options.store.cache_bytes_max = CACHE_BYTES_MAX;
+            options.hint_bytes_max = settings.hint_bytes_max;
             let opened = storage::open(&folder, options)?;
             id = NodeId(opened.identity.node);
             let every = match settings.durability {

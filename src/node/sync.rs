@@ -253,7 +253,7 @@ fn is_settling(node: &Shared, peer: &str) -> bool {
 /// Whether the peer is about to be handed what is kept for it here.
 pub(super) fn hints_come_first(node: &Shared, peer: &str) -> bool {
     let returned = node.syncs.book().returned.get(peer).copied().unwrap_or(node.started);
-    now().duration_since(returned) < HINTS_FIRST_MAX && !node.hints.oldest(peer, 1).is_empty()
+    now().duration_since(returned) < HINTS_FIRST_MAX && node.hints.has_any(peer)
 }
 
 /// Compares with a peer that is back, once it was handed what is kept for it.

@@ -52,3 +52,25 @@ pub enum Refusal {
     #[error("the deadline had passed")]
     TooLate,
 }
+
+impl Refusal {
+    /// Whether it is about the one thing asked, so that the next may fare better; any other is about the node, which
+    /// will answer the same to whatever is asked for the time being.
+    pub fn is_about_request(&self) -> bool {
+        match self {
+            Refusal::TooManySiblings(_)
+            | Refusal::StampAhead(_)
+            | Refusal::HintsFull
+            | Refusal::Damaged
+            | Refusal::NoTargets
+            | Refusal::Unreadable => true,
+            Refusal::ReadOnly { .. }
+            | Refusal::Fenced
+            | Refusal::Overloaded
+            | Refusal::OtherCluster
+            | Refusal::OtherNode
+            | Refusal::StaleEpoch { .. }
+            | Refusal::TooLate => false,
+        }
+    }
+}

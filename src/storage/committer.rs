@@ -263,6 +263,7 @@ impl Committer {
             let held = held.filter(|entry| entry.targets.contains(target)).map_or(0, |entry| entry.bytes as i64);
             let kept = self.hints.bytes(target) as i64 + batch.hint_bytes.get(target).copied().unwrap_or(0);
             if kept + bytes - held > self.hints.bytes_max() as i64 {
+                self.hints.refuse();
                 return Err(Refused::HintsFull { target: target.clone() });
             }
         }

@@ -5,23 +5,29 @@ use super::{Address, Hint, Kind, PageSize, Span, Store, StoreError};
 use crate::placement::MemberName;
 use crate::record::{Key, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Bytes of hint rows kept for one target at most: a peer that stays away for hours must not fill this disk. Past it
-/// its writes count fewer owners, and anti-entropy brings the rest.
+/// Bytes of hint rows kept for one target where nobody says otherwise: a peer that stays away for hours must not fill
+/// this disk. Past the bound its writes count fewer owners, and anti-entropy brings the rest.
 pub const HINT_BYTES_MAX: u64 = 256 << 20;
+
+/// A hint's place in the order of replay: the latest stamp of its record, and its key.
+pub type HintPlace = (Stamp, Key);
 
 /// The index. Written by the committer, read by anyone; each holds a short lock. About 200 bytes a hint.
 #[derive(Debug)]
 pub struct HintLedger {
     targets: Mutex<BTreeMap<MemberName, Kept>>,
     bytes_max: u64,
+    refused: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Kept {
     /// By the latest stamp of the record, oldest first.
-    oldest: BTreeSet<(Stamp, Key)>,
+    oldest: BTreeSet<HintPlace>,
     bytes: u64,
 }
 
@@ -54,7 +60,7 @@ impl Entry {
 impl HintLedger {
     /// An empty index that allows `bytes_max` bytes of rows for each target; [`HINT_BYTES_MAX`] unless set.
     pub fn new(bytes_max: u64) -> HintLedger {
-        HintLedger { targets: Mutex::default(), bytes_max }
+        HintLedger { targets: Mutex::default(), bytes_max, refused: AtomicU64::new(0) }
     }
 
     /// The index over what `store` holds: a scan of its hint rows, to be done before serving. Also says how many rows
@@ -88,12 +94,18 @@ impl HintLedger {
         self.lock().iter().map(of).collect()
     }
 
-    /// The keys kept for `target`, oldest record first.
-    pub fn oldest(&self, target: &str, limit: usize) -> Vec<Key> {
+    /// What is kept for `target`, oldest record first; only what comes after the place `after`, if one is given.
+    pub fn oldest(&self, target: &str, after: Option<&HintPlace>, limit: usize) -> Vec<HintPlace> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         match self.lock().get(target) {
-            Some(kept) => kept.oldest.iter().take(limit).map(|(_, key)| key.clone()).collect(),
+            Some(kept) => kept.oldest.range((from, Bound::Unbounded)).take(limit).cloned().collect(),
             None => Vec::new(),
         }
+    }
+
+    /// Whether anything is kept for `target`.
+    pub fn has_any(&self, target: &str) -> bool {
+        self.lock().contains_key(target)
     }
 
     /// Where the row of such a key lies.
@@ -109,6 +121,16 @@ impl HintLedger {
     /// Bytes that may be kept for each target.
     pub fn bytes_max(&self) -> u64 {
         self.bytes_max
+    }
+
+    /// How many hints found no room, since the start.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// A hint found no room.
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Follows a change of the hint row of `key`.
@@ -157,8 +179,13 @@ mod tests {
         let (first, second) = (entry(&["a", "b"], 9, 10), entry(&["a"], 3, 5));
         ledger.replace(&key("young"), None, Some(&first));
         ledger.replace(&key("old"), None, Some(&second));
-        assert_eq!(ledger.oldest("a", 9), [key("old"), key("young")]);
-        assert_eq!(ledger.oldest("a", 1), [key("old")]);
+        let keys = |after: Option<&HintPlace>, limit| -> Vec<Key> {
+            ledger.oldest("a", after, limit).into_iter().map(|(_, key)| key).collect()
+        };
+        assert_eq!(keys(None, 9), [key("old"), key("young")]);
+        assert_eq!(keys(None, 1), [key("old")]);
+        assert_eq!(keys(Some(&(Stamp(3), key("old"))), 9), [key("young")], "those before it are passed over");
+        assert!(ledger.has_any("b") && !ledger.has_any("c"));
         assert_eq!((ledger.bytes("a"), ledger.bytes("b"), ledger.bytes("c")), (15, 10, 0));
         ledger.replace(&key("young"), Some(&first), Some(&entry(&["a"], 12, 20)));
         assert_eq!(ledger.status(), [HintStatus { target: "a".into(), count: 2, bytes: 25 }]);

@@ -48,7 +48,7 @@ pub use files::{Files, RealFiles};
 #[cfg(feature = "disk")]
 pub use folder::{Identity, OpenError, OpenOptions, Opened, open};
 pub use hint::{Hint, MEMBER_NAME_BYTES_MAX};
-pub use hints::{HINT_BYTES_MAX, HintLedger, HintStatus};
+pub use hints::{HINT_BYTES_MAX, HintLedger, HintPlace, HintStatus};
 pub use log::{LogOpenError, Replayed};
 pub use log_store::{CheckpointError, Checkpointed, Due, LogStore, LogStoreOptions, StoreOpenError};
 pub use memory::MemoryStore;

@@ -23,7 +23,7 @@ impl World {
             if !alive.unwrap_or(target == node) {
                 continue;
             }
-            for key in up.hints.oldest(&name, HINTS_AT_A_TIME) {
+            for (_, key) in up.hints.oldest(&name, None, HINTS_AT_A_TIME) {
                 let up = self.up(node);
                 if up.handing_over.insert((target, key.clone()), ()).is_some() {
                     continue;

@@ -1,0 +1,129 @@
+//! Hint replay: what is kept for a member is handed to it once it is back. [`Replay`] decides what is sent when.
+//!
+//! Each target has a task of its own, so a slow one delays no other.
+
+use super::outside::{jittered, now};
+use super::shared::Shared;
+use super::worker::Worker;
+use crate::coordinator::{Fate, HINTS_AT_A_TIME, Replay};
+use crate::membership::State;
+use crate::operation::Failure;
+use crate::protocol::{Answer, Refusal, Request};
+use crate::record::Key;
+use crate::storage::{Address, Change, Hint};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use tokio::sync::oneshot;
+
+/// The replay to each member that is alive and has hints here; nothing while a pass is under way.
+type Targets = Rc<RefCell<BTreeMap<String, Option<Replay>>>>;
+
+/// Hands over what is kept for each member that is alive, again and again until the node stops.
+pub fn hand_over_hints(worker: &Rc<Worker>) {
+    let (worker, targets) = (worker.clone(), Targets::default());
+    actix_web::rt::spawn(async move {
+        while !worker.node.is_stopping() {
+            tokio::time::sleep(jittered(worker.node.settings.ping_period)).await;
+            for member in worker.node.ring().layout().members() {
+                if worker.node.hints.has_any(&member.name) {
+                    begin(&worker, &targets, &member.name);
+                }
+            }
+        }
+    });
+}
+
+fn is_alive(node: &Shared, member: &str) -> bool {
+    let state = node.view().peer(member).map(|peer| peer.state);
+    state.map_or(member == node.name, |state| state == State::Alive)
+}
+
+/// Begins a pass over what is kept for `target`, unless it is away or one is under way.
+fn begin(worker: &Rc<Worker>, targets: &Targets, target: &str) {
+    let mut held = targets.borrow_mut();
+    let entry = held.entry(target.to_string()).or_insert_with(|| Some(Replay::default()));
+    let Some(replay) = entry.take() else { return };
+    if !is_alive(&worker.node, target) {
+        // When it is back it may take what it would not take before.
+        *entry = Some(Replay::default());
+        return;
+    }
+    let (worker, targets, target) = (worker.clone(), targets.clone(), target.to_string());
+    actix_web::rt::spawn(async move {
+        let replay = pass(&worker, &target, replay).await;
+        targets.borrow_mut().insert(target, Some(replay));
+    });
+}
+
+/// Hands over until nothing is left that the target takes, or it stops answering.
+async fn pass(worker: &Rc<Worker>, target: &str, mut replay: Replay) -> Replay {
+    let node = &worker.node;
+    let elapsed_ms = || now().duration_since(node.started).as_millis() as u64;
+    replay.begin(elapsed_ms());
+    let mut why = None;
+    while !node.is_stopping() {
+        let places = node.hints.oldest(target, replay.after(), HINTS_AT_A_TIME);
+        let Some(last) = places.last().cloned() else { break };
+        let fates = futures_of(places.into_iter().map(|(_, key)| deliver(worker, target, key))).await;
+        if let Some(Fate::Refused(refusal)) = fates.iter().find(|fate| matches!(fate, Fate::Refused(_))) {
+            why = Some(refusal.clone());
+        }
+        if !replay.met(last, &fates, elapsed_ms()) {
+            break;
+        }
+    }
+    if replay.taken() > 0 {
+        node.events.info("hints", format!("{} hints handed over to {target}", replay.taken()));
+    }
+    if let (Some(refused), Some(why)) = (replay.refused_now(), why) {
+        node.events.warn("hints", format!("{refused} hints for {target} are kept and not taken: {why}"));
+    }
+    replay
+}
+
+/// Runs futures side by side on this thread and gathers what they return, in order.
+async fn futures_of(futures: impl Iterator<Item = impl Future<Output = Fate> + 'static>) -> Vec<Fate> {
+    let tasks: Vec<_> = futures.map(actix_web::rt::spawn).collect();
+    let mut fates = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        fates.push(task.await.unwrap_or(Fate::Stopped));
+    }
+    fates
+}
+
+/// Hands over the hint of one key; it is dropped only once the target has the record.
+fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = Fate> + 'static {
+    let (worker, target) = (worker.clone(), target.to_string());
+    async move {
+        let hint = match worker.read(&Address::hint(&key)).await {
+            Ok(Some(row)) => Hint::decode(&row),
+            Ok(None) => return Fate::Stopped,
+            Err(_) => return Fate::Refused(Refusal::Unreadable),
+        };
+        let Ok(hint) = hint else { return Fate::Refused(Refusal::Damaged) };
+        let ring = worker.node.ring();
+        let Some(to) = ring.member_by_name(&target) else { return Fate::Stopped };
+        let (tell, told) = oneshot::channel();
+        let request = Request::Merge { key: key.clone(), record: hint.record.clone() };
+        let until = now() + worker.node.settings.timeout;
+        let answered = move |result: Result<Answer, Failure>| {
+            let _ = tell.send(Fate::of(&result));
+        };
+        worker.send(&ring, to, request, until, Box::new(answered));
+        match told.await {
+            Ok(Fate::Taken) => {}
+            Ok(other) => return other,
+            Err(_) => return Fate::Stopped,
+        }
+        let (tell, told) = oneshot::channel();
+        let change = Change::HintDelivered { key, record: hint.record, target: target.into() };
+        worker.commit([(
+            change,
+            Box::new(move |result: Result<_, _>| {
+                let _ = tell.send(result.is_ok());
+            }) as _,
+        )]);
+        if told.await == Ok(true) { Fate::Taken } else { Fate::Stopped }
+    }
+}
