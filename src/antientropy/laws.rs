@@ -53,6 +53,13 @@ impl Node {
 struct World {
     ring: Arc<Ring>,
     nodes: Vec<Node>,
+    /// Most records that a session had on their way at a time.
+    travelling_max: usize,
+}
+
+/// Whether the call carries a record, or asks for one.
+fn is_record(command: &Command) -> bool {
+    matches!(command, Command::Call { request: Request::Merge { .. } | Request::Read { .. }, .. })
 }
 
 impl World {
@@ -62,7 +69,7 @@ impl World {
             .collect();
         let layout = Layout::provisional(ClusterId(1), 3, Mode::Sloppy, members).unwrap();
         let nodes = (0..count).map(|index| Node::new(index as u64 + 1)).collect();
-        World { ring: Arc::new(Ring::new(layout)), nodes }
+        World { ring: Arc::new(Ring::new(layout)), nodes, travelling_max: 0 }
     }
 
     fn member(&self, index: usize) -> MemberIndex {
@@ -97,6 +104,7 @@ impl World {
         let mut commands = Vec::new();
         let mut report = session.on(Event::Start, &mut commands);
         while !commands.is_empty() {
+            self.travelling_max = self.travelling_max.max(commands.iter().filter(|command| is_record(command)).count());
             let command = commands.swap_remove(rng.random_range(0..commands.len()));
             let event = match command {
                 Command::Wake { .. } => Event::Woken,
@@ -263,6 +271,22 @@ fn at_a_million_keys_a_differing_one_costs_few_bytes_of_digests() {
     let digests = (report.bytes_out + report.bytes_in - records) / differing.len() as u64;
     eprintln!("{} of {} keys differ: {digests} bytes of digests each; {report:?}", differing.len(), crowd.len());
     assert!(digests <= 320, "{digests} bytes of digests for each key that differs: {report:?}");
+}
+
+#[test]
+fn however_many_keys_differ_the_round_trips_stay_five() {
+    let mut world = World::new(2);
+    let crowd = (0..1_500_000).filter_map(|n| Key::new(format!("crowd{n}")).ok());
+    let crowd: Vec<Key> = crowd.filter(|key| Partition::of(key.position()).index() < 4).collect();
+    assert!(crowd.len() > 5_000, "more than are compared at a time: {}", crowd.len());
+    for (number, key) in crowd.iter().enumerate() {
+        world.nodes[number % 2].write(key, Seen::Everything, Some(vec![1; 100]));
+    }
+    let report = world.heal(1);
+    assert_eq!((report.rounds, report.partitions, report.noop, report.failed.clone()), (5, 4, 0, None), "{report:?}");
+    assert_eq!((report.pushed + report.pulled) as usize, crowd.len());
+    assert_eq!(world.root(0), world.root(1));
+    assert!((2..=128).contains(&world.travelling_max), "{} records at a time", world.travelling_max);
 }
 
 #[test]

@@ -1,11 +1,13 @@
 //! What a session did, in numbers.
 
 use crate::operation::Failure;
+use serde::{Serialize, Serializer};
 
 /// The account of one session. Bytes are those of the messages, without HTTP around them.
-#[derive(Clone, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Report {
-    /// Times the peer was asked and waited for.
+    /// Round trips that waited for one another: each level of the comparison is one, with all its partitions, and the
+    /// stream of records, in which the answer to one record lets a later one go, is one more. At most 5.
     pub rounds: u64,
     /// Bytes sent to the peer, records included.
     pub bytes_out: u64,
@@ -41,6 +43,13 @@ pub enum Cause {
     /// An answer to another question than was asked: a bug of the peer.
     #[error("the peer answered something else than it was asked")]
     Nonsense,
+}
+
+impl Serialize for Cause {
+    /// As a sentence, for people.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 impl Report {

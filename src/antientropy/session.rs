@@ -6,8 +6,13 @@
 //!  3  upper levels of trees  ──► leaves below what differs        (partitions of few keys skip this)
 //!     a pause, so that writes on their way arrive
 //!  4  key and version lists  ──► what the peer holds otherwise
-//!  5  the records, both ways, a window at a time; each is one merge in the receiver's committer
+//!  5  the records, both ways, a stream of them; each is one merge in the receiver's committer
 //! ```
+//!
+//! These five are the round trips that wait for one another, however many keys differ. Where many do, step 4 goes over
+//! them in portions, so that neither node holds a list of everything; no portion needs another's answer, and while one
+//! is compared the records of those before it travel. The stream is a sliding window: the answer to a record lets the
+//! next one go, so that its pace is the receiver's.
 //!
 //! In step 4 the peer shows outlines of records that both hold in different versions. Where one side's version
 //! knows all of the other's, only that one travels; where neither does, this node's travels, and the peer answers with
@@ -29,8 +34,9 @@ use std::sync::Arc;
 /// How long a difference must last to be repaired, in milliseconds. Far above the time between a write's arrival on
 /// its first owner and on its last, far below what anybody waits for a repair.
 pub const CONFIRM_MS: u64 = 250;
-/// Keys compared at a time, about: bounds the lists, which are 200 bytes a key in memory.
-const PORTION_KEYS: usize = 16_384;
+/// Keys compared at a time, about: bounds the lists, which are 200 bytes a key in memory, and the time that the thread
+/// of pings spends over one, to a few milliseconds.
+const PORTION_KEYS: usize = 4_096;
 /// Records on their way at a time, both directions together: small enough that clients' writes do not queue behind.
 const WINDOW_RECORDS: usize = 128;
 /// Bytes of them, unless a single one is larger.
@@ -51,25 +57,37 @@ enum Purpose {
     Groups,
     Trees,
     Subtrees,
+    Differing,
     List,
     Compare,
     /// Fetch the peer's record, to merge it here.
-    Fetch {
-        key: Key,
-    },
+    Fetch(Move),
     /// Read this node's record, to send it.
-    Load {
-        key: Key,
-    },
+    Load(Move),
     /// Merge this node's record there.
-    Push {
-        key: Key,
-    },
+    Push(Move),
     /// Merge the peer's record here. One that came as `more` of a push is no repair of its own.
     Keep {
+        bytes: u64,
         is_more: bool,
     },
     Over,
+}
+
+impl Purpose {
+    /// Whether this node is asked, not the peer.
+    fn is_at_home(&self) -> bool {
+        matches!(self, Purpose::Trees | Purpose::Differing | Purpose::List | Purpose::Load(_) | Purpose::Keep { .. })
+    }
+
+    /// The bytes of the record that travels, if one does.
+    fn record_bytes(&self) -> Option<u64> {
+        match self {
+            Purpose::Fetch(moved) | Purpose::Load(moved) | Purpose::Push(moved) => Some(moved.bytes),
+            Purpose::Keep { bytes, .. } => Some(*bytes),
+            _ => None,
+        }
+    }
 }
 
 /// A record that has to travel.
@@ -77,6 +95,19 @@ struct Move {
     key: Key,
     to_peer: bool,
     bytes: u64,
+}
+
+/// What is on its way.
+#[derive(Default)]
+struct Travelling {
+    records: usize,
+    bytes: u64,
+}
+
+impl Travelling {
+    fn has_room_for(&self, next: &Move) -> bool {
+        self.records == 0 || self.records < WINDOW_RECORDS && self.bytes + next.bytes <= WINDOW_BYTES
+    }
 }
 
 /// The machine.
@@ -94,10 +125,13 @@ pub struct Session {
     deep: BTreeMap<Partition, u32>,
     /// Where keys are still to be compared, each with about how many there are.
     beds: VecDeque<(Bed, usize)>,
-    /// What this node holds in the beds being compared.
-    portion: Vec<(Bed, Vec<Listed>)>,
+    /// What this node holds in the beds being compared; none while none are.
+    portion: Option<Vec<(Bed, Vec<Listed>)>>,
     moves: VecDeque<Move>,
+    travelling: Travelling,
     pausing: bool,
+    /// Whether a record has been sent on its way.
+    streaming: bool,
     /// Whether the peer keeps itself free for this session, and wants to hear when it is over.
     engaged: bool,
     concluded: bool,
@@ -125,9 +159,11 @@ impl Session {
             calls_made: 0,
             deep: BTreeMap::new(),
             beds: VecDeque::new(),
-            portion: Vec::new(),
+            portion: None,
             moves: VecDeque::new(),
+            travelling: Travelling::default(),
             pausing: false,
+            streaming: false,
             engaged: false,
             concluded: false,
         }
@@ -144,7 +180,6 @@ impl Session {
     }
 
     fn ask(&mut self, purpose: Purpose, request: SyncRequest, commands: &mut Vec<Command>) {
-        self.report.rounds += 1;
         self.call(self.peer, purpose, Request::Sync(request), commands);
     }
 
@@ -167,44 +202,55 @@ impl Session {
     }
 
     fn answered(&mut self, purpose: Purpose, answer: Answer, commands: &mut Vec<Command>) -> Result<(), Cause> {
+        let travelled = purpose.record_bytes();
+        let calls_before = self.calls_made;
         match (purpose, answer) {
-            (
-                Purpose::Fetch { .. } | Purpose::Load { .. } | Purpose::Push { .. } | Purpose::Keep { .. },
-                Answer::Refused(refusal),
-            ) if concerns_one_record(&refusal) => {
+            (_, Answer::Refused(refusal)) if travelled.is_some() && concerns_one_record(&refusal) => {
                 self.report.refused += 1;
             }
             (_, Answer::Refused(refusal)) => return Err(Cause::Failure(Failure::Refused(refusal))),
             (Purpose::Root, Answer::Sync(SyncAnswer::Groups(groups))) => self.groups(groups, commands),
             (Purpose::Groups, Answer::Sync(SyncAnswer::Partitions(theirs))) => self.partitions(theirs, commands),
             (Purpose::Trees, Answer::Sync(SyncAnswer::Subtrees(trees))) => {
+                self.report.rounds += 1;
                 self.ask(Purpose::Subtrees, SyncRequest::Subtrees { trees }, commands);
             }
-            (Purpose::Subtrees, Answer::Sync(SyncAnswer::Leaves(theirs))) => self.leaves(theirs, commands),
+            (Purpose::Subtrees, Answer::Sync(SyncAnswer::Leaves(theirs))) => {
+                self.ask_self(Purpose::Differing, SyncRequest::Differing { theirs }, commands);
+            }
+            (Purpose::Differing, Answer::Sync(SyncAnswer::Differing(leaves))) => self.differing(leaves, commands),
             (Purpose::List, Answer::Sync(SyncAnswer::Listed(mine))) => self.listed(mine, commands),
             (Purpose::Compare, Answer::Sync(SyncAnswer::Differences(differences))) => self.compared(differences),
-            (Purpose::Fetch { key }, Answer::Found { record: Some(record) }) => {
-                self.call(self.me, Purpose::Keep { is_more: false }, Request::Merge { key, record }, commands);
+            (Purpose::Fetch(moved), Answer::Found { record: Some(record) }) => {
+                let Move { key, bytes, .. } = moved;
+                self.call(self.me, Purpose::Keep { bytes, is_more: false }, Request::Merge { key, record }, commands);
             }
             // The outline was of another key at the same position: the peer lacks this one.
-            (Purpose::Fetch { key }, Answer::Found { record: None }) => self.load(key, commands),
-            (Purpose::Load { .. }, Answer::Found { record: None }) => {}
-            (Purpose::Load { key }, Answer::Found { record: Some(record) }) => {
-                self.call(self.peer, Purpose::Push { key: key.clone() }, Request::Merge { key, record }, commands);
+            (Purpose::Fetch(moved), Answer::Found { record: None }) => self.load(moved, commands),
+            (Purpose::Load(_), Answer::Found { record: None }) => {}
+            (Purpose::Load(moved), Answer::Found { record: Some(record) }) => {
+                let key = moved.key.clone();
+                self.call(self.peer, Purpose::Push(moved), Request::Merge { key, record }, commands);
             }
-            (Purpose::Push { key }, Answer::Merged { applied, more }) => {
+            (Purpose::Push(Move { key, bytes, .. }), Answer::Merged { applied, more }) => {
                 *(if applied { &mut self.report.pushed } else { &mut self.report.noop }) += 1;
                 if let Some(record) = more {
-                    self.call(self.me, Purpose::Keep { is_more: true }, Request::Merge { key, record }, commands);
+                    let keep = Purpose::Keep { bytes, is_more: true };
+                    self.call(self.me, keep, Request::Merge { key, record }, commands);
                 }
             }
-            (Purpose::Keep { is_more }, Answer::Merged { applied, .. }) => match (applied, is_more) {
+            (Purpose::Keep { is_more, .. }, Answer::Merged { applied, .. }) => match (applied, is_more) {
                 (true, _) => self.report.pulled += 1,
                 (false, true) => {}
                 (false, false) => self.report.noop += 1,
             },
             (Purpose::Over, _) => {}
             _ => return Err(Cause::Nonsense),
+        }
+        // A record whose answer led to no further call has come to the end of its way.
+        if let Some(bytes) = travelled.filter(|_| self.calls_made == calls_before) {
+            self.travelling.records -= 1;
+            self.travelling.bytes -= bytes;
         }
         Ok(())
     }
@@ -214,6 +260,7 @@ impl Session {
         self.engaged = true;
         let groups = diff::differing_groups(&diff::groups(&self.forest, &self.shared), &theirs);
         if !groups.is_empty() {
+            self.report.rounds += 1;
             self.ask(Purpose::Groups, SyncRequest::Groups { from: self.tag, groups }, commands);
         }
     }
@@ -248,15 +295,14 @@ impl Session {
         }
     }
 
-    fn leaves(&mut self, theirs: Vec<diff::SubtreeLeaves>, commands: &mut Vec<Command>) {
-        for theirs in theirs {
+    fn differing(&mut self, theirs: Vec<(Partition, Vec<u16>)>, commands: &mut Vec<Command>) {
+        for (partition, leaves) in theirs {
             // A partition is compared once, and only if it was asked for.
-            let Some(keys) = self.deep.remove(&theirs.partition) else { continue };
-            let leaves = diff::differing_leaves(&self.forest, &theirs);
+            let Some(keys) = self.deep.remove(&partition) else { continue };
             let about = leaves.len() * (keys as usize / LEAVES + 1);
             if !leaves.is_empty() {
                 self.report.leaves += leaves.len() as u64;
-                let bed = Bed { partition: theirs.partition, leaves: Leaves::Some(leaves) };
+                let bed = Bed { partition, leaves: Leaves::Some(leaves) };
                 self.beds.push_back((bed, about));
             }
         }
@@ -266,6 +312,7 @@ impl Session {
     fn pause(&mut self, commands: &mut Vec<Command>) {
         if !self.beds.is_empty() {
             self.pausing = true;
+            self.report.rounds += 1;
             commands.push(Command::Wake { after_ms: self.options.confirm_ms });
         }
     }
@@ -277,22 +324,23 @@ impl Session {
             keys += about;
             beds.push(bed);
         }
-        self.portion = beds.iter().map(|bed| (bed.clone(), Vec::new())).collect();
+        self.portion = Some(beds.iter().map(|bed| (bed.clone(), Vec::new())).collect());
         self.ask_self(Purpose::List, SyncRequest::List { beds }, commands);
     }
 
     fn listed(&mut self, mine: Vec<Vec<Listed>>, commands: &mut Vec<Command>) {
-        for (portion, listed) in self.portion.iter_mut().zip(mine) {
+        let portion = self.portion.get_or_insert_default();
+        for (portion, listed) in portion.iter_mut().zip(mine) {
             portion.1 = listed;
         }
         let entries = |listed: &[Listed]| -> Vec<KeyEntry> { listed.iter().map(|listed| listed.entry).collect() };
-        let beds = self.portion.iter().map(|(bed, listed)| (bed.clone(), entries(listed))).collect();
+        let beds = portion.iter().map(|(bed, listed)| (bed.clone(), entries(listed))).collect();
         self.ask(Purpose::Compare, SyncRequest::Compare { settled: self.options.settled, beds }, commands);
     }
 
     fn compared(&mut self, differences: Vec<Vec<Difference>>) {
         let settled = self.options.settled;
-        for ((_, listed), differences) in std::mem::take(&mut self.portion).into_iter().zip(differences) {
+        for ((_, listed), differences) in self.portion.take().unwrap_or_default().into_iter().zip(differences) {
             let by_version: BTreeMap<Digest, &Listed> = listed.iter().map(|held| (held.entry.version, held)).collect();
             let by_position: BTreeMap<Digest, &Listed> =
                 listed.iter().map(|held| (held.entry.position, held)).collect();
@@ -316,27 +364,38 @@ impl Session {
         }
     }
 
-    fn load(&mut self, key: Key, commands: &mut Vec<Command>) {
-        self.call(self.me, Purpose::Load { key: key.clone() }, Request::Read { key }, commands);
+    fn load(&mut self, moved: Move, commands: &mut Vec<Command>) {
+        let key = moved.key.clone();
+        self.call(self.me, Purpose::Load(moved), Request::Read { key }, commands);
     }
 
-    /// Sends the next records on their way, both directions at once.
-    fn next_window(&mut self, commands: &mut Vec<Command>) {
-        self.report.rounds += 1;
-        let (mut records, mut bytes) = (0, 0);
-        while let Some(next) = self
-            .moves
-            .pop_front_if(|next| records == 0 || records < WINDOW_RECORDS && bytes + next.bytes <= WINDOW_BYTES)
-        {
-            records += 1;
-            bytes += next.bytes;
+    /// Sends records on their way, in both directions, as long as there is room for them.
+    fn fill_window(&mut self, commands: &mut Vec<Command>) {
+        while let Some(next) = self.moves.pop_front_if(|next| self.travelling.has_room_for(next)) {
+            if !std::mem::replace(&mut self.streaming, true) {
+                self.report.rounds += 1;
+            }
+            self.travelling.records += 1;
+            self.travelling.bytes += next.bytes;
             if next.to_peer {
-                self.load(next.key, commands);
+                self.load(next, commands);
             } else {
                 let key = next.key.clone();
-                self.call(self.peer, Purpose::Fetch { key: next.key }, Request::Read { key }, commands);
+                self.call(self.peer, Purpose::Fetch(next), Request::Read { key }, commands);
             }
         }
+    }
+
+    /// Whatever can be done now; whether nothing is left.
+    fn proceed(&mut self, commands: &mut Vec<Command>) -> bool {
+        if self.pausing {
+            return false;
+        }
+        self.fill_window(commands);
+        if self.portion.is_none() && !self.beds.is_empty() && self.moves.len() <= PORTION_KEYS {
+            self.next_portion(commands);
+        }
+        self.calls.is_empty()
     }
 }
 
@@ -350,13 +409,14 @@ impl Operation for Session {
         let result = match event {
             Event::Start if self.shared.is_empty() => Ok(()),
             Event::Start => {
+                self.report.rounds += 1;
                 let root = diff::root(&self.forest, &self.shared);
                 self.ask(Purpose::Root, SyncRequest::Root { from: self.tag, root }, commands);
                 Ok(())
             }
             Event::Answered { call, answer } => {
                 let purpose = self.calls.remove(&call)?;
-                if !matches!(purpose, Purpose::Trees | Purpose::List | Purpose::Load { .. } | Purpose::Keep { .. }) {
+                if !purpose.is_at_home() {
                     self.report.bytes_in += wire_bytes(&answer);
                 }
                 self.answered(purpose, answer, commands)
@@ -374,14 +434,7 @@ impl Operation for Session {
         if let Err(cause) = result {
             return self.conclude(Some(cause), commands);
         }
-        if self.calls.is_empty() && !self.pausing {
-            match (self.moves.is_empty(), self.beds.is_empty()) {
-                (false, _) => self.next_window(commands),
-                (true, false) => self.next_portion(commands),
-                (true, true) => return self.conclude(None, commands),
-            }
-        }
-        None
+        if self.proceed(commands) { self.conclude(None, commands) } else { None }
     }
 
     fn is_done(&self) -> bool {

@@ -1,7 +1,7 @@
 //! What two nodes say to find where their copies differ, from the widest question to the narrowest.
 
 use super::MalformedMessage;
-use crate::merkle::diff::{Digest, GROUP_PARTITIONS, SUBTREES, Subtrees};
+use crate::merkle::diff::{Digest, GROUP_PARTITIONS, SUBTREES, SubtreeLeaves, Subtrees};
 use crate::placement::{LEAVES, PARTITIONS, Partition};
 use crate::record::{Key, Record, Stamp};
 use serde::{Deserialize, Serialize};
@@ -126,6 +126,11 @@ pub enum SyncRequest {
         /// The upper levels of the asker's trees.
         trees: Vec<Subtrees>,
     },
+    /// In which of these leaves do you differ? A node asks itself. → [`SyncAnswer::Differing`]
+    Differing {
+        /// The peer's leaves.
+        theirs: Vec<SubtreeLeaves>,
+    },
     /// Which keys do you hold there? A node asks itself. → [`SyncAnswer::Listed`]
     List {
         /// Where.
@@ -155,7 +160,9 @@ pub enum SyncAnswer {
     /// The upper levels.
     Subtrees(Vec<Subtrees>),
     /// The leaves below what differed.
-    Leaves(Vec<crate::merkle::diff::SubtreeLeaves>),
+    Leaves(Vec<SubtreeLeaves>),
+    /// For each partition asked about, the leaves that differ, ascending.
+    Differing(Vec<(Partition, Vec<u16>)>),
     /// The keys of each bed.
     Listed(Vec<Vec<Listed>>),
     /// The differences in each bed.
@@ -172,6 +179,7 @@ impl SyncRequest {
             SyncRequest::Groups { groups, .. } => 2 * groups.len(),
             SyncRequest::Trees { partitions } => 2 * partitions.len(),
             SyncRequest::Subtrees { trees } => trees.iter().map(|tree| 8 + 8 * tree.nodes.len()).sum(),
+            SyncRequest::Differing { theirs } => 16 * theirs.len(),
             SyncRequest::List { beds } => 16 * beds.len(),
             SyncRequest::Compare { beds, .. } => beds.iter().map(|(_, entries)| 16 + 16 * entries.len()).sum(),
         }
@@ -187,7 +195,7 @@ impl SyncRequest {
             SyncRequest::Root { .. } | SyncRequest::Done { .. } => true,
             SyncRequest::Groups { groups, .. } => groups.len() <= PARTITIONS / GROUP_PARTITIONS,
             // Only for oneself: the answers may be long.
-            SyncRequest::Trees { .. } | SyncRequest::List { .. } => false,
+            SyncRequest::Trees { .. } | SyncRequest::Differing { .. } | SyncRequest::List { .. } => false,
             SyncRequest::Subtrees { trees } => {
                 trees.len() <= PARTITIONS && trees.iter().all(|tree| tree.nodes.len() == SUBTREES)
             }

@@ -44,6 +44,10 @@ pub fn compare(ring: &Ring, me: MemberIndex, forest: &Forest, store: &dyn Store,
         SyncRequest::Subtrees { trees } => {
             SyncAnswer::Leaves(trees.iter().map(|theirs| diff::leaves_below(forest, theirs)).collect())
         }
+        SyncRequest::Differing { theirs } => {
+            let leaves = theirs.iter().map(|theirs| (theirs.partition, diff::differing_leaves(forest, theirs)));
+            SyncAnswer::Differing(leaves.collect())
+        }
         SyncRequest::List { beds } => match beds.iter().map(|bed| list(store, bed)).collect() {
             Ok(listed) => SyncAnswer::Listed(listed),
             Err(_) => return Answer::Refused(Refusal::Unreadable),
