@@ -56,30 +56,11 @@ pub struct Account {
     pub reason: Reason,
     /// When it began, in milliseconds since 1970.
     pub at_ms: u64,
-    /// Times the peer was asked.
-    pub rounds: u64,
-    /// Bytes of messages sent.
-    pub bytes_out: u64,
-    /// Bytes of messages received.
-    pub bytes_in: u64,
-    /// Partitions that differed.
-    pub partitions: u64,
-    /// Partitions that could not be compared, as one of the two is still building its digests.
-    pub not_built: u64,
-    /// Leaves looked into.
-    pub leaves: u64,
-    /// Records sent that changed something.
-    pub pushed: u64,
-    /// Records fetched that changed something.
-    pub pulled: u64,
-    /// Records moved that changed nothing.
-    pub noop: u64,
-    /// Records that were not taken, or could not be read.
-    pub refused: u64,
+    /// What it did.
+    #[serde(flatten)]
+    pub report: Report,
     /// How long it took, in milliseconds.
     pub ms: u64,
-    /// Why it ended before its time, if it did.
-    pub failed: Option<String>,
 }
 
 /// What all sessions together did.
@@ -182,15 +163,15 @@ impl Syncs {
 
     fn enter(&self, account: &Account) {
         let mut book = self.book();
-        let totals = &mut book.totals;
+        let (totals, report) = (&mut book.totals, &account.report);
         totals.sessions += 1;
-        totals.failed += u64::from(account.failed.is_some());
-        totals.bytes_out += account.bytes_out;
-        totals.bytes_in += account.bytes_in;
-        totals.pushed += account.pushed;
-        totals.pulled += account.pulled;
-        totals.noop += account.noop;
-        totals.refused += account.refused;
+        totals.failed += u64::from(report.failed.is_some());
+        totals.bytes_out += report.bytes_out;
+        totals.bytes_in += report.bytes_in;
+        totals.pushed += report.pushed;
+        totals.pulled += report.pulled;
+        totals.noop += report.noop;
+        totals.refused += report.refused;
         if book.last.len() == ACCOUNTS_KEPT {
             book.last.pop_front();
         }
@@ -199,28 +180,6 @@ impl Syncs {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
-impl Account {
-    fn of(report: Report, peer: &str, reason: Reason, at_ms: u64, took: Duration) -> Account {
-        Account {
-            peer: peer.into(),
-            reason,
-            at_ms,
-            rounds: report.rounds,
-            bytes_out: report.bytes_out,
-            bytes_in: report.bytes_in,
-            partitions: report.partitions,
-            not_built: report.not_built,
-            leaves: report.leaves,
-            pushed: report.pushed,
-            pulled: report.pulled,
-            noop: report.noop,
-            refused: report.refused,
-            ms: took.as_millis() as u64,
-            failed: report.failed.map(|cause| cause.to_string()),
-        }
     }
 }
 
@@ -296,9 +255,9 @@ async fn with_peer(worker: &Rc<Worker>, peer: &str, reason: Reason, patience: Du
             && let Some(account) = session(worker, peer, reason).await
         {
             node.syncs.enter(&account);
-            if account.pushed + account.pulled > 0 {
-                let Account { pushed, pulled, noop, ms, rounds, .. } = account;
-                let bytes = account.bytes_out + account.bytes_in;
+            if account.report.has_moved() {
+                let (Report { pushed, pulled, noop, rounds, .. }, ms) = (&account.report, account.ms);
+                let bytes = account.report.bytes_out + account.report.bytes_in;
                 node.events.info(
                     "sync",
                     format!(
@@ -327,5 +286,6 @@ async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Option<Acco
     let shared = replica::shared(&ring, me, other);
     let session = Session::new(&ring, Arc::clone(&node.forest), me, other, shared, options);
     let report = worker.run_long(session, ring, SESSION_TIME_MAX).await?;
-    (!report.is_busy()).then(|| Account::of(report, peer, reason, at_ms, now().duration_since(began)))
+    let ms = now().duration_since(began).as_millis() as u64;
+    (!report.is_busy()).then(|| Account { peer: peer.into(), reason, at_ms, report, ms })
 }
