@@ -82,4 +82,9 @@ pub trait Operation {
     fn repairs(&self) -> u64 {
         0
     }
+
+    /// How many nodes it has asked because others were slow, once it is done.
+    fn hedges(&self) -> u64 {
+        0
+    }
 }

@@ -579,3 +579,31 @@ fn acknowledged_writes_survive_a_network_that_misbehaves() {
         history.verify_on_all(&mut cluster.client(index), 3);
     }
 }
+
+#[test]
+fn one_slow_owner_does_not_slow_reads_down() {
+    let cluster = Cluster::behind_proxies(3, &["--memory"]);
+    let mut client = cluster.client(0);
+    for key in 0..40 {
+        client.put(&format!("/kv/k{key}?w=3"), "v").expect(201);
+    }
+    let mut read_all = |rounds: usize| {
+        let mut took: Vec<Duration> = Vec::new();
+        for key in (0..40).cycle().take(40 * rounds) {
+            let before = Instant::now();
+            client.get(&format!("/kv/k{key}")).expect(200);
+            took.push(before.elapsed());
+        }
+        quantile(&mut took, 0.9)
+    };
+    read_all(5);
+    // Every second read asks node 2 first. It is not suspected, only slow, and its own slow answers change nothing.
+    cluster.fault(2, Fault::Delay(Duration::from_millis(100)));
+    read_all(5);
+    let slowest = read_all(5);
+    assert!(slowest < Duration::from_millis(60), "nine reads of ten take at most {slowest:?}");
+    let status = cluster.client(0).get("/status").json();
+    assert!(status["reads"]["hedged"].as_u64() > Some(80), "{}", status["reads"]);
+    let members = status["members"].as_array().expect("members");
+    assert!(members.iter().all(|member| member["state"] == "alive"), "{members:?}");
+}

@@ -187,6 +187,7 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
             "refused": node.hints.refused(),
             "by_target": by_target,
         },
+        "reads": { "hedged": node.reads_hedged.load(Ordering::Relaxed) },
         "sync": sync_status(worker),
         "events": node.events.latest(EVENTS_SHOWN),
     })))

@@ -29,7 +29,7 @@ pub(super) const WRITE_PARAMETERS: &[&str] = &["mode", "w", "key"];
 
 /// The part of `--timeout` within which an operation concludes; the rest is for carrying its answer home.
 const DEADLINE_SHARE: f64 = 0.9;
-/// How long a read waits for a silent owner before it asks another, at most.
+/// How long a read waits for a silent owner before it asks another, at most; and for all of them, before it asks stand-ins.
 const READ_PATIENCE_MAX: Duration = Duration::from_millis(100);
 
 /// A write that was stored.
@@ -185,10 +185,12 @@ pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> R
     }
     let deadline = node.settings.timeout.mul_f64(DEADLINE_SHARE);
     let patience = (deadline / 4).min(READ_PATIENCE_MAX);
+    let hedge = worker.read_patience(&ring, Partition::of(key.position()), patience);
     let options = GetOptions {
         quorum,
         hard,
         all: explain,
+        hedge_ms: (hedge.as_millis() as u64).max(1),
         patience_ms: (patience.as_millis() as u64).max(1),
         avoid: node.avoid(&ring),
     };

@@ -4,6 +4,7 @@
 //! count and bytes. One request in flight per lane is enough (more measured no better), so a hung peer holds one
 //! connection and one bounded queue, and nobody else's.
 
+use super::latency::Latency;
 use super::outside::now;
 use super::shared::Shared;
 use crate::operation::Failure;
@@ -35,6 +36,7 @@ pub type Told = Box<dyn FnOnce(Result<Answer, Failure>)>;
 struct Waiting {
     request: Request,
     bytes: usize,
+    since: Instant,
     until: Instant,
     told: Told,
 }
@@ -53,13 +55,15 @@ pub struct Link {
     client: awc::Client,
     node: Arc<Shared>,
     lanes: [RefCell<LaneQueue>; Lane::ALL.len()],
+    /// How long reads take here, waiting for their turn included.
+    reads: RefCell<Latency>,
 }
 
 impl Link {
     /// A link to the member called `peer` at `url`. Connects when first used.
     pub fn new(node: Arc<Shared>, peer: String, url: String) -> Rc<Link> {
         let client = client(node.settings.timeout);
-        Rc::new(Link { peer, url, client, node, lanes: Default::default() })
+        Rc::new(Link { peer, url, client, node, lanes: Default::default(), reads: RefCell::default() })
     }
 
     /// Sends `request`, in its turn; `told` hears what became of it, once, at the latest at `until`.
@@ -71,7 +75,7 @@ impl Link {
             let full = queue.waiting.len() >= WAITING_MAX || queue.bytes + bytes > WAITING_BYTES_MAX && queue.bytes > 0;
             if !full {
                 queue.bytes += bytes;
-                queue.waiting.push_back(Waiting { request, bytes, until, told });
+                queue.waiting.push_back(Waiting { request, bytes, since: now(), until, told });
                 if !std::mem::replace(&mut queue.busy, true) {
                     actix_web::rt::spawn(self.clone().flush(lane));
                 }
@@ -79,6 +83,11 @@ impl Link {
             }
         }
         told(Err(Failure::Refused(Refusal::Overloaded)));
+    }
+
+    /// What 95 of 100 recent reads of this peer did not exceed, once there were enough to tell.
+    pub fn read_p95(&self) -> Option<Duration> {
+        self.reads.borrow().p95()
     }
 
     /// Asks whether the peer is there, past every queue. The error is a line for people.
@@ -96,7 +105,7 @@ impl Link {
         // Whatever else is ready to run may have something to say to this peer too.
         tokio::task::yield_now().await;
         loop {
-            let (requests, waiting, until) = self.take(lane);
+            let (requests, waiting, since, until) = self.take(lane);
             if requests.is_empty() {
                 let mut queue = self.lanes[lane as usize].borrow_mut();
                 if queue.waiting.is_empty() {
@@ -108,14 +117,20 @@ impl Link {
             let timeout = until.saturating_duration_since(now()).min(self.node.settings.timeout);
             let envelope = self.node.envelope(&self.peer, timeout.as_millis() as u64);
             let result = self.post(lane.path(), &Batch { envelope, requests }, timeout).await;
+            if lane == Lane::Reads && result.is_ok() {
+                // The one that waited longest stands for its batch.
+                self.reads.borrow_mut().note(now().duration_since(since));
+            }
             self.deliver(result, waiting);
         }
     }
 
-    /// The next batch: what waits, up to the bounds. What has waited past its time is told so.
-    fn take(&self, lane: Lane) -> (Vec<Request>, Vec<Told>, Instant) {
+    /// The next batch: what waits, up to the bounds; since when its first has waited, and until when its last will. What
+    /// has waited past its time is told so.
+    fn take(&self, lane: Lane) -> (Vec<Request>, Vec<Told>, Instant, Instant) {
         let now = now();
-        let (mut requests, mut told, mut late, mut bytes, mut until) = (Vec::new(), Vec::new(), Vec::new(), 0, now);
+        let (mut requests, mut told, mut late, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let (mut since, mut until) = (now, now);
         {
             let mut queue = self.lanes[lane as usize].borrow_mut();
             while let Some(next) = queue.waiting.front() {
@@ -131,13 +146,13 @@ impl Link {
                     continue;
                 }
                 bytes += next.bytes;
-                until = until.max(next.until);
+                (since, until) = (since.min(next.since), until.max(next.until));
                 requests.push(next.request);
                 told.push(next.told);
             }
         }
         late.into_iter().for_each(|told| told(Err(Failure::Unreachable)));
-        (requests, told, until)
+        (requests, told, since, until)
     }
 
     fn deliver(&self, result: Result<Reply, (Failure, String)>, waiting: Vec<Told>) {

@@ -9,6 +9,7 @@
 
 mod background;
 mod events;
+mod latency;
 mod link;
 mod opening;
 mod outside;

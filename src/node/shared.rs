@@ -38,6 +38,8 @@ pub struct Shared {
     pub syncs: Syncs,
     /// Copies sent to owners that a read found behind.
     pub read_repairs: AtomicU64,
+    /// Owners asked because another was slow to answer a read.
+    pub reads_hedged: AtomicU64,
     /// When it started.
     pub started: Instant,
     /// What is known of the peers.
@@ -76,6 +78,7 @@ impl Shared {
             events: Events::default(),
             syncs: Syncs::default(),
             read_repairs: AtomicU64::new(0),
+            reads_hedged: AtomicU64::new(0),
             started: super::outside::now(),
             stopping: AtomicBool::new(false),
             body_bytes: AtomicU64::new(0),

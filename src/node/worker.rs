@@ -11,7 +11,7 @@ use super::queue::Completion;
 use super::shared::Shared;
 use super::sync::hints_come_first;
 use crate::operation::{CallId, Command, Event, Operation};
-use crate::placement::{MemberIndex, Ring};
+use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, Batch, MemberTag, Refusal, Reply, Request, SyncAnswer, SyncRequest};
 use crate::replica::{self, Step};
 use crate::storage::{Address, Change, Outcome, Peek, Refused, StoreError};
@@ -61,6 +61,7 @@ trait Machine {
     fn on(&mut self, event: Event, commands: &mut Vec<Command>);
     fn is_done(&self) -> bool;
     fn repairs(&self) -> u64;
+    fn hedges(&self) -> u64;
 }
 
 struct Reporting<M: Operation> {
@@ -84,6 +85,10 @@ impl<M: Operation> Machine for Reporting<M> {
 
     fn repairs(&self) -> u64 {
         self.machine.repairs()
+    }
+
+    fn hedges(&self) -> u64 {
+        self.machine.hedges()
     }
 }
 
@@ -196,6 +201,7 @@ impl Worker {
             running.machine.on(event, &mut commands);
             if running.machine.is_done() {
                 self.node.read_repairs.fetch_add(running.machine.repairs(), Ordering::Relaxed);
+                self.node.reads_hedged.fetch_add(running.machine.hedges(), Ordering::Relaxed);
                 operations.remove(&id);
             }
         }
@@ -253,6 +259,15 @@ impl Worker {
         let link = Link::new(self.node.clone(), member.name.clone(), member.url.clone());
         links.insert(member.name.clone(), link.clone());
         link
+    }
+
+    /// How long a read of the partition waits for a silent owner before it asks another: what any other owner mostly needs
+    /// for an answer, `most` where nobody knows.
+    pub fn read_patience(&self, ring: &Ring, partition: Partition, most: Duration) -> Duration {
+        let links = self.links.borrow();
+        let link = |owner: &MemberIndex| links.get(&ring.member(*owner).name);
+        let quickest = ring.owners(partition).iter().filter_map(link).filter_map(|link| link.read_p95()).min();
+        quickest.unwrap_or(most).max(TICK).min(most)
     }
 
     /// Answers one request from this node's store.

@@ -81,7 +81,8 @@ impl World {
         let (ring, me, deadline_ms) = (self.ring.clone(), self.nodes[node].me, self.deadline_ms());
         if self.rng.random_range(0..100) < self.options.reads_percent {
             let patience_ms = (deadline_ms / 4).clamp(1, 100);
-            let options = GetOptions { quorum, hard, all: false, patience_ms, avoid };
+            let hedge_ms = self.rng.random_range(5.min(patience_ms)..=patience_ms);
+            let options = GetOptions { quorum, hard, all: false, hedge_ms, patience_ms, avoid };
             let machine = Machine::Get(Box::new(Get::new(self.keys[key].clone(), ring, me, options)));
             return self.start_operation(node, machine, Purpose::Read { client, key }, None);
         }

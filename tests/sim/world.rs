@@ -238,7 +238,8 @@ impl World {
             let node = self.rng.random_range(0..self.nodes.len());
             let (ring, me) = (self.ring.clone(), self.nodes[node].me);
             let avoid = self.avoid(node);
-            let options = GetOptions { quorum: Quorum::one(), hard: false, all: true, patience_ms: 100, avoid };
+            let options =
+                GetOptions { quorum: Quorum::one(), hard: false, all: true, hedge_ms: 5, patience_ms: 100, avoid };
             let get = Get::new(self.keys[key].clone(), ring, me, options);
             self.start_operation(node, Machine::Get(Box::new(get)), Purpose::LastLook { key }, None);
         }

@@ -13,6 +13,8 @@ struct Story {
     ring: Arc<Ring>,
     calls: Vec<(MemberIndex, Request)>,
     outcomes: Vec<GetOutcome>,
+    /// How long the read last wished to be left alone, in milliseconds.
+    wake: Option<u64>,
 }
 
 fn key() -> Key {
@@ -35,10 +37,11 @@ impl Story {
         let (ring, partition) = (ring(), Partition::of(key().position()));
         let mut me = ring.owners(partition)[0];
         let quorum = Quorum::of(Count::Majority, 3).unwrap();
-        let mut options = GetOptions { quorum, hard: false, all: false, patience_ms: 100, avoid: Vec::new() };
+        let mut options =
+            GetOptions { quorum, hard: false, all: false, hedge_ms: 5, patience_ms: 100, avoid: Vec::new() };
         change(&ring, partition, &mut me, &mut options);
         let get = Get::new(key(), ring.clone(), me, options);
-        let mut story = Story { get, ring, calls: Vec::new(), outcomes: Vec::new() };
+        let mut story = Story { get, ring, calls: Vec::new(), outcomes: Vec::new(), wake: None };
         story.tell(Event::Start);
         story
     }
@@ -47,9 +50,12 @@ impl Story {
         let mut commands = Vec::new();
         self.outcomes.extend(self.get.on(event, &mut commands));
         for command in commands {
-            if let Command::Call { call, to, request } = command {
-                assert_eq!(call.0 as usize, self.calls.len());
-                self.calls.push((to, request));
+            match command {
+                Command::Call { call, to, request } => {
+                    assert_eq!(call.0 as usize, self.calls.len());
+                    self.calls.push((to, request));
+                }
+                Command::Wake { after_ms } => self.wake = Some(after_ms),
             }
         }
     }
@@ -123,6 +129,16 @@ fn another_owner_is_asked_for_one_that_fails_refuses_or_is_silent() {
     assert_eq!(story.asked(), ["o0", "o1", "o2"]);
     story.found(2, None).found(0, None);
     assert_eq!(story.value(), Some((None, 2)), "two owners say there is nothing");
+}
+
+#[test]
+fn a_further_owner_is_asked_soon_and_stand_ins_only_much_later() {
+    let mut story = Story::new(|_, _, _, options| (options.hedge_ms, options.patience_ms) = (7, 100));
+    assert_eq!((story.wake, story.get.hedges()), (Some(7), 0));
+    story.tell(Event::Woken);
+    assert_eq!((story.asked().len(), story.wake, story.get.hedges()), (3, Some(100), 1));
+    story.found(2, Some(record(5))).found(0, None);
+    assert_eq!(story.value(), Some((Some("5".into()), 2)), "the slow one is not waited for");
 }
 
 #[test]
