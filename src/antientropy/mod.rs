@@ -3,7 +3,9 @@
 #[cfg(test)]
 mod laws;
 mod report;
+mod schedule;
 mod session;
 
 pub use report::{Cause, Report};
+pub use schedule::{FIRST_AFTER_MS_MAX, Schedule};
 pub use session::{CONFIRM_MS, Session, SessionOptions};

@@ -65,6 +65,7 @@ impl Shared {
         ring: Ring,
     ) -> Shared {
         let peers = ring.layout().members().iter().map(|member| member.name.clone()).filter(|peer| *peer != name);
+        let started = super::outside::now();
         Shared {
             view: Mutex::new(View::of(peers)),
             settings,
@@ -76,10 +77,10 @@ impl Shared {
             hints,
             queue: Arc::default(),
             events: Events::default(),
-            syncs: Syncs::default(),
+            syncs: Syncs::new(started),
             read_repairs: AtomicU64::new(0),
             reads_hedged: AtomicU64::new(0),
-            started: super::outside::now(),
+            started,
             stopping: AtomicBool::new(false),
             body_bytes: AtomicU64::new(0),
             ring: RwLock::new(Arc::new(ring)),

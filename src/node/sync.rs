@@ -1,39 +1,27 @@
-//! When sessions run, with whom, and what became of them.
-//!
-//! A node is in one session at a time, its own or another's with it: two peers that both noticed its return would
-//! otherwise send it everything twice. The first to find a difference has it to itself until it says it is
-//! done; others are told to come again, and then mostly find nothing left to do.
+//! Running sessions, and what became of them. [`Schedule`] decides; here are the waiting and the accounts.
 
 use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::antientropy::{CONFIRM_MS, Report, Session, SessionOptions};
+use crate::antientropy::{CONFIRM_MS, FIRST_AFTER_MS_MAX, Report, Schedule, Session, SessionOptions};
 use crate::membership::State;
 use crate::protocol::MemberTag;
 use crate::record::Stamp;
 use crate::replica;
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Accounts kept for the status.
 const ACCOUNTS_KEPT: usize = 20;
-/// How long a node keeps itself free for a peer that began a session and was not heard of again.
-const ENGAGED_MAX: Duration = Duration::from_secs(30);
 /// How long a session may take. What it has not moved by then the next one will.
 const SESSION_TIME_MAX: Duration = Duration::from_secs(600);
 /// How long to wait before a busy peer is asked again, about.
 const RETRY_PERIOD: Duration = Duration::from_millis(200);
 /// How long a session waits for busy nodes, if somebody counts on it.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest wait, after a start or a peer's return, before a comparison: what hints hold for the one that was away
-/// should arrive first, and what nobody kept for it should not wait longer.
-const FIRST_AFTER_MAX: Duration = Duration::from_secs(3);
-/// How long after its return a peer's hints go before any comparison with it. Hints it would not take must not keep
-/// it from being compared.
-const HINTS_FIRST_MAX: Duration = Duration::from_secs(10);
 
 /// Why a session was begun.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -84,30 +72,20 @@ pub struct Totals {
     pub refused: u64,
 }
 
-/// With whom this node is in a session.
-#[derive(Default)]
-enum Engaged {
-    #[default]
-    Nobody,
-    OwnSession,
-    With(MemberTag, Instant),
-}
-
 #[derive(Default)]
 struct Book {
-    engaged: Engaged,
+    schedule: Schedule,
     totals: Totals,
     last: VecDeque<Account>,
     /// Peers whose return somebody already takes care of.
     returning: BTreeSet<String>,
-    /// When each peer that was away was heard again.
-    returned: BTreeMap<String, Instant>,
 }
 
 /// The sessions of a node, past and present.
-#[derive(Default)]
 pub struct Syncs {
     book: Mutex<Book>,
+    /// When the node started.
+    started: Instant,
 }
 
 /// This node's turn to run a session, given back when dropped.
@@ -115,7 +93,7 @@ struct Turn<'a>(&'a Syncs);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.book().engaged = Engaged::Nobody;
+        self.0.book().schedule.end();
     }
 }
 
@@ -126,39 +104,27 @@ impl Syncs {
         (book.totals, book.last.iter().cloned().collect())
     }
 
+    /// Nothing yet, of a node that started just now.
+    pub(super) fn new(started: Instant) -> Syncs {
+        Syncs { book: Mutex::default(), started }
+    }
+
+    fn now_ms(&self) -> u64 {
+        now().duration_since(self.started).as_millis() as u64
+    }
+
     /// Whether the peer may have a session with this node now; if so, nobody else may until it is done.
     pub(super) fn admit(&self, peer: MemberTag) -> bool {
-        let mut book = self.book();
-        let free = match book.engaged {
-            Engaged::Nobody => true,
-            Engaged::OwnSession => false,
-            Engaged::With(with, until) => with == peer || until <= now(),
-        };
-        if free {
-            book.engaged = Engaged::With(peer, now() + ENGAGED_MAX);
-        }
-        free
+        self.book().schedule.admit(peer, self.now_ms())
     }
 
     /// The peer's session is over.
     pub(super) fn release(&self, peer: MemberTag) {
-        let mut book = self.book();
-        if matches!(book.engaged, Engaged::With(with, _) if with == peer) {
-            book.engaged = Engaged::Nobody;
-        }
+        self.book().schedule.release(peer);
     }
 
     fn take_turn(&self) -> Option<Turn<'_>> {
-        let mut book = self.book();
-        let free = match book.engaged {
-            Engaged::Nobody => true,
-            Engaged::OwnSession => false,
-            Engaged::With(_, until) => until <= now(),
-        };
-        free.then(|| {
-            book.engaged = Engaged::OwnSession;
-            Turn(self)
-        })
+        self.book().schedule.begin(self.now_ms()).then(|| Turn(self))
     }
 
     fn enter(&self, account: &Account) {
@@ -188,7 +154,7 @@ pub(super) fn on_timer(worker: &Rc<Worker>) {
     let worker = worker.clone();
     actix_web::rt::spawn(async move {
         let node = worker.node.clone();
-        tokio::time::sleep(jittered(node.settings.sync_period.min(FIRST_AFTER_MAX))).await;
+        tokio::time::sleep(jittered(node.settings.sync_period.min(Duration::from_millis(FIRST_AFTER_MS_MAX)))).await;
         while !node.is_stopping() {
             let alive: Vec<String> = {
                 let view = node.view();
@@ -203,16 +169,14 @@ pub(super) fn on_timer(worker: &Rc<Worker>) {
     });
 }
 
-/// Whether the peer has just returned, so that hints for it may be on their way from anywhere.
 fn is_settling(node: &Shared, peer: &str) -> bool {
-    let grace = (3 * node.settings.ping_period).min(FIRST_AFTER_MAX);
-    node.syncs.book().returned.get(peer).is_some_and(|returned| now().duration_since(*returned) < grace)
+    let ping_period_ms = node.settings.ping_period.as_millis() as u64;
+    node.syncs.book().schedule.is_settling(peer, ping_period_ms, node.syncs.now_ms())
 }
 
 /// Whether the peer is about to be handed what is kept for it here.
 pub(super) fn hints_come_first(node: &Shared, peer: &str) -> bool {
-    let returned = node.syncs.book().returned.get(peer).copied().unwrap_or(node.started);
-    now().duration_since(returned) < HINTS_FIRST_MAX && node.hints.has_any(peer)
+    node.syncs.book().schedule.hints_go_first(peer, node.syncs.now_ms()) && node.hints.has_any(peer)
 }
 
 /// Compares with a peer that is back, once it was handed what is kept for it.
@@ -220,7 +184,7 @@ pub(super) fn on_return(worker: &Rc<Worker>, peer: &str) {
     let (worker, peer) = (worker.clone(), peer.to_string());
     {
         let mut book = worker.node.syncs.book();
-        book.returned.insert(peer.clone(), now());
+        book.schedule.note_return(&peer, worker.node.syncs.now_ms());
         if !book.returning.insert(peer.clone()) {
             return;
         }
