@@ -5,7 +5,7 @@ use super::refuse::ApiError;
 use crate::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Replicas, Write};
 use crate::node::Worker;
 use crate::placement::{MemberIndex, Mode, Partition, Ring};
-use crate::protocol::{Answer, Request};
+use crate::protocol::Answer;
 use crate::record::{Content, Context, Key, Record, Seen, Sibling, context_from_token, context_to_token};
 use crate::storage::Address;
 use actix_web::http::header::{HeaderName, HeaderValue};
@@ -155,6 +155,25 @@ pub(super) struct Read {
     pub(super) needed: usize,
 }
 
+/// Whether a read that says nothing else is content with one owner's word.
+pub(super) fn one_is_enough(worker: &Worker, ring: &Ring) -> bool {
+    let layout = ring.layout();
+    let owners = usize::from(layout.replicas()).min(layout.members().len());
+    layout.mode() == Mode::Async || worker.node.settings.r.of(owners) <= 1
+}
+
+/// What this node holds, where [`one_is_enough`], it is an owner, and memory can tell: nobody else need be asked, and
+/// nothing waited for.
+pub(super) fn read_at_hand(worker: &Worker, ring: &Ring, key: &Key) -> Option<Record> {
+    if !ring.is_owner(worker.node.me(ring), Partition::of(key.position())) {
+        return None;
+    }
+    match worker.row_at_hand(&Address::data(key))? {
+        Answer::Found { record } => Some(record.unwrap_or_default()),
+        _ => None,
+    }
+}
+
 /// Reads, from as many owners as the request's mode wants, or from this node only.
 pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> Result<Read, ApiError> {
     let node = &worker.node;
@@ -175,14 +194,6 @@ pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> R
         };
     }
     let explain = query.switch("explain")?;
-    // Where one owner is enough and this node is one, nobody else need be asked.
-    if quorum.needed() == 1
-        && !explain
-        && ring.is_owner(me, Partition::of(key.position()))
-        && let Some(Answer::Found { record }) = worker.at_hand(&Request::Read { key: key.clone() })
-    {
-        return Ok(Read { record: record.unwrap_or_default(), answers: vec![(me, None)], ring, needed: 1 });
-    }
     let deadline = node.settings.timeout.mul_f64(DEADLINE_SHARE);
     let patience = (deadline / 4).min(READ_PATIENCE_MAX);
     let hedge = worker.read_patience(&ring, Partition::of(key.position()), patience);

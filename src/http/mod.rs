@@ -36,7 +36,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Sets up an app: the same for production and for tests. `serving` counts the requests being served.
 pub fn configure(config: &mut web::ServiceConfig, worker: Rc<Worker>, serving: Arc<AtomicUsize>) {
-    config.app_data(worker).app_data(serving).default_service(web::to(dispatch));
+    config.app_data(Rc::new(Face { worker, serving })).default_service(web::to(dispatch));
+}
+
+/// What every request needs.
+struct Face {
+    worker: Rc<Worker>,
+    serving: Arc<AtomicUsize>,
 }
 
 /// Counts a request for as long as it is served, so that stopping can wait for it.
@@ -49,16 +55,19 @@ impl Drop for Serving<'_> {
 }
 
 async fn dispatch(request: HttpRequest, payload: web::Payload) -> HttpResponse {
-    let (Some(worker), Some(serving)) =
-        (request.app_data::<Rc<Worker>>().cloned(), request.app_data::<Arc<AtomicUsize>>().cloned())
-    else {
+    let Some(face) = request.app_data::<Rc<Face>>().cloned() else {
         return HttpResponse::InternalServerError().finish();
     };
+    let Face { worker, serving } = &*face;
     serving.fetch_add(1, Ordering::SeqCst);
-    let _serving = Serving(&serving);
-    let mut response = match serve(&worker, &request, payload).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
+    let _serving = Serving(serving);
+    let mut response = match kv::get_at_hand(worker, &request) {
+        Some(response) => response,
+        // In a box: the futures of a write are large, and whatever lies in this one is moved about with every read.
+        None => match Box::pin(serve(worker, &request, payload)).await {
+            Ok(response) => response,
+            Err(error) => error.into_response(),
+        },
     };
     if worker.node.is_stopping() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -187,8 +187,13 @@ impl Worker {
             Request::ReadHint { key } => Address::hint(key),
             _ => return None,
         };
-        match self.node.store.peek(&address) {
-            Peek::Known(row) => Some(replica::found_in_memory(&address, row.as_ref())),
+        self.row_at_hand(&address)
+    }
+
+    /// What lies at an address, if memory can tell.
+    pub fn row_at_hand(&self, address: &Address) -> Option<Answer> {
+        match self.node.store.peek(address) {
+            Peek::Known(row) => Some(replica::found_in_memory(address, row.as_ref())),
             Peek::Ask => None,
         }
     }
