@@ -213,6 +213,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "Hints kept for one unreachable member, at most: bytes, KiB, MiB or GiB, up to 1024GiB; 0 keeps none",
     },
     Setting {
+        name: "scrub-every",
+        value: "SECONDS",
+        fallback: Fallback::Value("86400"),
+        heading: Heading::Storage,
+        help: "Time between two scrubs, which read everything back from disk and repair what rotted; fractions \
+               allowed, 0.001 to 31536000, or off",
+    },
+    Setting {
         name: "value-max",
         value: "SIZE",
         fallback: Fallback::Value("8MiB"),

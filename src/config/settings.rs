@@ -88,6 +88,8 @@ pub struct Settings {
     pub durability: Durability,
     /// Hints kept for one member, in bytes of their rows, 0 to 1 TiB.
     pub hint_bytes_max: u64,
+    /// Time between two scrubs, 1 ms to a year; `None` if there are none.
+    pub scrub_period: Option<Duration>,
     /// Longest value, in bytes, 1 to [`VALUE_BYTES_MAX`].
     pub value_bytes_max: usize,
     /// Longest key, in bytes, 1 to [`KEY_BYTES_MAX`].
@@ -216,6 +218,7 @@ impl Settings {
             data: data_folder(l)?,
             durability: l.take("durability", str::parse)?,
             hint_bytes_max: l.take("hint-max-bytes", |given| text::bytes_or_none(given, HINT_BYTES_MAX))? as u64,
+            scrub_period: l.take("scrub-every", text::rare_seconds)?,
             value_bytes_max: l.take("value-max", |given| text::bytes(given, VALUE_BYTES_MAX))?,
             key_bytes_max: l.take("key-max", |given| text::bytes(given, KEY_BYTES_MAX))?,
             log: l.take("log", text::log_filter)?,

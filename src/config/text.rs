@@ -9,6 +9,9 @@ use std::time::Duration;
 /// Longest period or deadline, in seconds. An hour: beyond it a slip of the keyboard is likelier than an intention.
 const SECONDS_MAX: f64 = 3600.0;
 
+/// Longest period of what need not happen every day, in seconds: a year.
+const RARE_SECONDS_MAX: f64 = 31_536_000.0;
+
 /// Shortest, in seconds. Below a millisecond a timer is a busy loop and a deadline has passed before it is set.
 const SECONDS_MIN: f64 = 0.001;
 
@@ -37,9 +40,21 @@ pub(super) fn port(text: &str) -> Result<u16, Nonsense> {
 }
 
 pub(super) fn seconds(text: &str) -> Result<Duration, Nonsense> {
+    seconds_up_to(text, SECONDS_MAX)
+}
+
+/// The period of something that may be rare, up to a year, or `off`.
+pub(super) fn rare_seconds(text: &str) -> Result<Option<Duration>, Nonsense> {
+    match text.trim() {
+        text if text.eq_ignore_ascii_case("off") => Ok(None),
+        text => seconds_up_to(text, RARE_SECONDS_MAX).map(Some),
+    }
+}
+
+fn seconds_up_to(text: &str, max: f64) -> Result<Duration, Nonsense> {
     match text.parse::<f64>() {
-        Ok(seconds) if seconds.is_finite() && seconds > SECONDS_MAX => {
-            Err(Nonsense::new(text, format!("is more than {SECONDS_MAX} seconds")))
+        Ok(seconds) if seconds.is_finite() && seconds > max => {
+            Err(Nonsense::new(text, format!("is more than {max} seconds")))
         }
         Ok(seconds) if seconds.is_finite() && seconds >= SECONDS_MIN => Ok(Duration::from_secs_f64(seconds)),
         Ok(seconds) if seconds > 0.0 && seconds < SECONDS_MIN => {

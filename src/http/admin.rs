@@ -189,6 +189,7 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
         },
         "reads": { "hedged": node.reads_hedged.load(Ordering::Relaxed) },
         "sync": sync_status(worker),
+        "scrub": node.rot.status(),
         "events": node.events.latest(EVENTS_SHOWN),
     })))
 }

@@ -79,6 +79,15 @@ impl Forest {
         *self.plot(partition) = Plot::default();
     }
 
+    /// Replaces all that is known of a built partition by what was just read from the store. Nothing may change there
+    /// meanwhile.
+    pub fn recount(&self, partition: Partition, entries: impl IntoIterator<Item = (Position, Entry)>) {
+        let mut counted = Plot::default();
+        counted.built = true;
+        entries.into_iter().for_each(|(position, entry)| counted.add(position, entry));
+        *self.plot(partition) = counted;
+    }
+
     /// The sum of all versions in the partition. O(1).
     pub fn partition_digest(&self, partition: Partition) -> LeafSum {
         self.plot(partition).digest

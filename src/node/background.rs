@@ -6,7 +6,7 @@
 use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::storage::{Change, CheckpointError, Health, LogStore, Rebuild, RebuildStep, Store};
+use crate::storage::{Change, CheckpointError, Health, LogStore, PageSize, Rebuild, RebuildStep, Scrub, Store};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,10 @@ const CHECKPOINT_PAUSE: Duration = Duration::from_micros(200);
 const HOUSEKEEPING_TICK: Duration = Duration::from_millis(20);
 /// How often a store that takes no writes is tried again.
 const RETRY_PERIOD: Duration = Duration::from_secs(1);
+/// Most that a scrub reads in one look of the housekeeping thread: with its tick, 12,000 rows or 50 MB a second.
+const SCRUB_PAGE: PageSize = PageSize { rows_max: 256, bytes_max: 1 << 20 };
+/// Most partitions it looks into meanwhile, where they are small.
+const SCRUB_STEPS_MAX: usize = 64;
 
 /// Asks after every peer: at once, then every `--pingfreq`, jittered.
 pub fn ping_peers(worker: &Rc<Worker>) {
@@ -67,15 +71,18 @@ pub(super) struct Keep {
     pub(super) rebuild: Option<Rebuild>,
     /// Time between two syncs, for `--durability interval`.
     pub(super) sync_every: Option<Duration>,
+    /// Time between the starts of two scrubs.
+    pub(super) scrub_every: Option<Duration>,
 }
 
 impl Keep {
     /// Runs until the node stops; then carries everything into the base, so that the next start has nothing to replay.
     pub(super) fn run(self, node: &Shared) {
-        let Keep { store, mut rebuild, sync_every } = self;
+        let Keep { store, mut rebuild, sync_every, scrub_every } = self;
         // Clients come first: this thread only wants what they leave. Without the right to it, it still works.
         let _ = rustix::process::nice(10);
         let (mut last_checkpoint, mut last_sync) = (now(), now());
+        let (mut scrub, mut last_scrub) = (None, now());
         while !node.is_stopping() {
             match rebuild.take() {
                 Some(mut rebuilding) => rebuild = build_next(node, &mut rebuilding).then_some(rebuilding),
@@ -94,15 +101,48 @@ impl Keep {
                 note(store.checkpoint(&mut pace));
                 last_checkpoint = now();
             }
+            if scrub.is_some() {
+                scrub = scrub_next(node, &store, scrub);
+            } else if rebuild.is_none() && scrub_every.is_some_and(|every| last_scrub.elapsed() >= every) {
+                (scrub, last_scrub) = (Some(Scrub::new()), now());
+                node.rot.begin_run();
+            }
         }
         let _ = store.sync();
         note(store.checkpoint(&mut || {}));
     }
 }
 
+/// Reads on with a scrub, as much as fits into one look of the housekeeping thread: 1 MiB, so that it takes a small
+/// share of a disk and of a core. `None` when it is through.
+fn scrub_next(node: &Shared, store: &LogStore, scrub: Option<Scrub>) -> Option<Scrub> {
+    let mut scrub = scrub?;
+    let (mut rows, mut steps, mut more) = (0, 0, true);
+    while more && rows < SCRUB_PAGE.rows_max as u64 && steps < SCRUB_STEPS_MAX {
+        more = scrub.step(store, &node.forest, SCRUB_PAGE);
+        let found = scrub.take_found();
+        for key in &found.hints_damaged {
+            let key = key.as_bytes().escape_ascii().to_string();
+            node.events.error("rot", format!("a hint for {key:?} cannot be read"));
+        }
+        rows += found.rows;
+        steps += 1;
+        node.rot.found(found);
+    }
+    if more {
+        return Some(scrub);
+    }
+    let run = node.rot.end_run()?;
+    let text = format!("scrubbed {} rows in {} ms: {} damaged", run.rows, run.ms, run.damaged);
+    node.events.info("rot", text);
+    None
+}
+
 /// Builds the digests of one more partition; `false` when there is nothing more to do.
 fn build_next(node: &Shared, rebuild: &mut Rebuild) -> bool {
-    match rebuild.step(&node.forest) {
+    let step = rebuild.step(&node.forest);
+    rebuild.take_damaged().into_iter().for_each(|key| node.rot.note(key));
+    match step {
         Ok(RebuildStep::Built(_)) => true,
         Ok(RebuildStep::Done { damaged }) => {
             let took_ms = node.started.elapsed().as_millis();

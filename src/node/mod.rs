@@ -15,6 +15,7 @@ mod opening;
 mod outside;
 mod queue;
 mod replay;
+mod rot;
 mod shared;
 mod sync;
 mod worker;
@@ -22,6 +23,7 @@ mod worker;
 pub use events::{Event, Events};
 pub use opening::StartError;
 pub use outside::wall_ms;
+pub use rot::{Rot, RotStatus, Run};
 pub use shared::Shared;
 pub use sync::{Account, Reason, Syncs, Totals, on_request as sync_with};
 pub use worker::Worker;
@@ -45,8 +47,8 @@ impl Node {
     pub fn start(settings: Settings, port: u16) -> Result<Node, StartError> {
         let opening::Opened { shared, committer, keep } = opening::open(settings, port)?;
         let shared = Arc::new(shared);
-        let queue = shared.queue.clone();
-        let committer = spawn("committer", move || queue.run(committer))?;
+        let (queue, rot) = (shared.queue.clone(), shared.clone());
+        let committer = spawn("committer", move || queue.run(committer, &rot.rot))?;
         let housekeeping = match keep {
             None => None,
             Some(keep) => {
@@ -64,6 +66,7 @@ impl Node {
         replay::hand_over_hints(&worker);
         sync::on_timer(&worker);
         background::watch_health(&worker);
+        rot::repair(&worker);
         worker
     }
 

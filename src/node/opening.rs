@@ -98,7 +98,8 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
             if rebuild.is_none() {
                 Partition::all().for_each(|partition| forest.mark_built(partition));
             }
-            let keep = Keep { store: opened.store.clone(), rebuild, sync_every: every };
+            let keep =
+                Keep { store: opened.store.clone(), rebuild, sync_every: every, scrub_every: settings.scrub_period };
             kept =
                 Some(Kept { folder, is_new: opened.is_new, replayed: opened.replayed, damaged: opened.hints_damaged });
             (opened.store, opened.hints, Some(keep))

@@ -4,6 +4,7 @@
 //! worker, not one per change.
 
 use super::outside::wall_ms;
+use super::rot::Rot;
 use crate::record::{Clock, Stamp};
 use crate::storage::{Change, Committer, Outcome, Refused};
 use std::collections::VecDeque;
@@ -106,8 +107,8 @@ impl CommitQueue {
         self.filled.notify_all();
     }
 
-    /// The committer's thread: runs until the queue is closed and empty.
-    pub fn run(self: Arc<Self>, mut committer: Committer) {
+    /// The committer's thread: runs until the queue is closed and empty. Damaged rows that it meets are noted in `rot`.
+    pub fn run(self: Arc<Self>, mut committer: Committer, rot: &Rot) {
         self.last.store(committer.last_stamp().0, Ordering::Relaxed);
         let mut routes: Vec<(usize, u64)> = Vec::new();
         while let Some(batch) = self.take() {
@@ -122,6 +123,7 @@ impl CommitQueue {
             let _ = committer.note_stamp(Stamp(self.heard.load(Ordering::Relaxed)), wall);
             let results = committer.commit(wall, changes);
             self.last.store(committer.last_stamp().0, Ordering::Relaxed);
+            committer.take_damaged().into_iter().for_each(|key| rot.note(key));
             self.answer(&routes, results);
         }
     }
@@ -175,9 +177,12 @@ fn size_of(change: &Change) -> usize {
         Change::Write { content, .. } | Change::HintWrite { content, .. } => {
             content.as_ref().map_or(0, |content| content.value.len())
         }
-        Change::Merge { record: held, .. } | Change::Hint { record: held, .. } => record(held),
+        Change::Merge { record: held, .. }
+        | Change::Restore { record: held, .. }
+        | Change::Hint { record: held, .. } => record(held),
         Change::Cover { other, .. } => record(other),
         Change::HintDelivered { record: held, .. } => record(held),
         Change::Fact { bytes, .. } => bytes.len(),
+        Change::Recount { .. } => 0,
     }
 }

@@ -9,7 +9,7 @@ use crate::coordinator::{Fate, HINTS_AT_A_TIME, Replay};
 use crate::membership::State;
 use crate::operation::Failure;
 use crate::protocol::{Answer, Refusal, Request};
-use crate::record::Key;
+use crate::record::{Key, Record};
 use crate::storage::{Address, Change, Hint};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -101,7 +101,13 @@ fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = 
             Ok(None) => return Fate::Stopped,
             Err(_) => return Fate::Refused(Refusal::Unreadable),
         };
-        let Ok(hint) = hint else { return Fate::Refused(Refusal::Damaged) };
+        let Ok(hint) = hint else {
+            worker.node.events.error("hints", format!("a hint for {target} cannot be read and is given up"));
+            // The committer finds it unreadable too, and lets go of it.
+            let change = Change::HintDelivered { key, record: Record::default(), target: target.into() };
+            worker.commit([(change, Box::new(|_| ()) as _)]);
+            return Fate::Refused(Refusal::Damaged);
+        };
         let ring = worker.node.ring();
         let Some(to) = ring.member_by_name(&target) else { return Fate::Stopped };
         let (tell, told) = oneshot::channel();

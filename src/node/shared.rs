@@ -3,6 +3,7 @@
 use super::events::Events;
 use super::outside::wall_ms;
 use super::queue::CommitQueue;
+use super::rot::Rot;
 use super::sync::Syncs;
 use crate::config::Settings;
 use crate::membership::{State, View};
@@ -36,6 +37,8 @@ pub struct Shared {
     pub events: Events,
     /// Its anti-entropy sessions.
     pub syncs: Syncs,
+    /// What was found rotten.
+    pub rot: Rot,
     /// Copies sent to owners that a read found behind.
     pub read_repairs: AtomicU64,
     /// Owners asked because another was slow to answer a read.
@@ -78,6 +81,7 @@ impl Shared {
             queue: Arc::default(),
             events: Events::default(),
             syncs: Syncs::new(started),
+            rot: Rot::default(),
             read_repairs: AtomicU64::new(0),
             reads_hedged: AtomicU64::new(0),
             started,

@@ -14,7 +14,7 @@ use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, Batch, MemberTag, Refusal, Reply, Request, SyncAnswer, SyncRequest};
 use crate::replica::{self, Step};
-use crate::storage::{Address, Change, Outcome, Peek, Refused, StoreError};
+use crate::storage::{Address, Change, Kind, Outcome, Peek, Refused, StoreError};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -287,7 +287,13 @@ impl Worker {
                     let worker = self.clone();
                     actix_web::rt::spawn(async move {
                         let answer = match worker.read(&address).await {
-                            Ok(row) => replica::found(&address, row.as_ref()),
+                            Ok(row) => {
+                                let answer = replica::found(&address, row.as_ref());
+                                if answer == Answer::Refused(Refusal::Damaged) && address.kind() == Kind::Data {
+                                    address.key().into_iter().for_each(|key| worker.node.rot.note(key));
+                                }
+                                answer
+                            }
                             Err(_) => Answer::Refused(Refusal::Unreadable),
                         };
                         told(answer);

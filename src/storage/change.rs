@@ -1,7 +1,7 @@
 //! What the committer is asked, and what it answers. Every change of a stored value is one of these.
 
 use super::StoreError;
-use crate::placement::MemberName;
+use crate::placement::{MemberName, Partition};
 use crate::record::{Content, Dot, Key, Record, Seen, StampAhead, TooManySiblings};
 use bytes::Bytes;
 
@@ -23,6 +23,18 @@ pub enum Change {
         key: Key,
         /// The copy.
         record: Record,
+    },
+    /// What the other owners of a key hold, merged, in place of a row that cannot be read. On a sound row it is a `Merge`.
+    Restore {
+        /// The key.
+        key: Key,
+        /// What a majority of the *other* owners hold: whatever was acknowledged with this copy's help is in it.
+        record: Record,
+    },
+    /// Counts a partition's digests anew from its rows, where a scrub found them to differ.
+    Recount {
+        /// Which.
+        partition: Partition,
     },
     /// The second round of a plain write: `dot`, made here, supersedes the older siblings that `other` showed.
     Cover {
@@ -81,14 +93,14 @@ pub enum Outcome {
         /// The record, with the new dot in it.
         record: Record,
     },
-    /// `Merge` or `Hint`.
+    /// `Merge`, `Restore` or `Hint`.
     Merged {
         /// Whether anything changed.
         applied: bool,
         /// What is held now, when that is more than what came.
         more: Option<Record>,
     },
-    /// `HintDelivered` or `Fact`.
+    /// `HintDelivered`, `Fact` or `Recount`.
     Done,
 }
 
@@ -107,7 +119,8 @@ pub enum Refused {
         /// For whom.
         target: MemberName,
     },
-    /// The stored row cannot be read; it is left as it is, for repair.
+    /// The stored row cannot be read; only `Restore` may replace it. Anything else merged over it would pass for all
+    /// this node ever held.
     #[error("the stored row is damaged: {0}")]
     Damaged(crate::record::RowError),
     /// A hint for nobody.

@@ -10,10 +10,10 @@
 use super::hints::Entry;
 use super::{Address, Change, Feed, Hint, HintLedger, Outcome, Refused, RowChange, Store};
 use crate::merkle::Forest;
-use crate::placement::MemberName;
+use crate::placement::{MemberName, Partition};
 use crate::record::{Actor, Clock, Content, Dot, Key, Record, Row, RowError, Seen, Stamp, StampAhead};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Turns changes into durable rows. Its reads may wait for the base, its append for the disk.
@@ -28,6 +28,8 @@ pub struct Committer {
     /// an owner drop what was handed over before.
     hint_actor: Actor,
     clock: Clock,
+    /// Keys whose rows were met and could not be read, since they were last asked for.
+    damaged: Vec<Key>,
 }
 
 /// What a batch has made so far of the rows it touched.
@@ -38,6 +40,8 @@ struct Batch {
     facts: BTreeMap<&'static str, Bytes>,
     /// Bytes of hints the batch adds for each target, beside what the ledger knows.
     hint_bytes: BTreeMap<MemberName, i64>,
+    /// Partitions whose digests are counted anew once the rows are there.
+    recounts: BTreeSet<Partition>,
 }
 
 struct DataDraft {
@@ -66,7 +70,7 @@ impl Committer {
         clock: Clock,
     ) -> Committer {
         let hint_actor = after(actor, clock.last());
-        Committer { store, forest, feed, hints, actor, hint_actor, clock }
+        Committer { store, forest, feed, hints, actor, hint_actor, clock, damaged: Vec::new() }
     }
 
     /// The name under which this store writes.
@@ -82,6 +86,11 @@ impl Committer {
     /// Takes note of a stamp that came with a message, so that later writes here are later than it.
     pub fn note_stamp(&mut self, stamp: Stamp, wall_ms: u64) -> Result<(), StampAhead> {
         self.clock.observe(stamp, wall_ms)
+    }
+
+    /// The keys of damaged rows that changes have met since this was last asked.
+    pub fn take_damaged(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.damaged)
     }
 
     /// Commits a batch: one outcome or refusal for each change, in order. Changes of one key see one another in that
@@ -108,13 +117,12 @@ impl Committer {
             }
             Change::Merge { key, record } => {
                 self.observe_record(&record, wall_ms)?;
-                let draft = self.data(batch, &key)?;
-                let applied = !draft.row.record.includes(&record);
-                if applied {
-                    draft.set(draft.row.record.merge(&record));
-                }
-                let more = (!record.includes(&draft.row.record)).then(|| draft.row.record.clone());
-                Ok(Outcome::Merged { applied, more })
+                Ok(self.data(batch, &key)?.merge(&record))
+            }
+            Change::Restore { key, record } => self.restore(batch, key, record, wall_ms),
+            Change::Recount { partition } => {
+                batch.recounts.insert(partition);
+                Ok(Outcome::Done)
             }
             Change::Cover { key, other, dot } => {
                 self.observe_record(&other, wall_ms)?;
@@ -210,7 +218,7 @@ impl Committer {
     }
 
     /// The row of `key` as the batch has made it so far.
-    fn data<'a>(&self, batch: &'a mut Batch, key: &Key) -> Result<&'a mut DataDraft, Refused> {
+    fn data<'a>(&mut self, batch: &'a mut Batch, key: &Key) -> Result<&'a mut DataDraft, Refused> {
         if !batch.data.contains_key(key) {
             let address = Address::data(key);
             let (bytes, decode): (_, fn(&Bytes) -> _) = match self.store.peek(&address) {
@@ -219,7 +227,10 @@ impl Committer {
             };
             let draft = match bytes {
                 Some(bytes) => {
-                    let row = decode(&bytes).map_err(Refused::Damaged)?;
+                    let row = decode(&bytes).map_err(|why| {
+                        self.damaged.push(key.clone());
+                        Refused::Damaged(why)
+                    })?;
                     DataDraft { before: Some(row.record.clone()), row, changed: false }
                 }
                 None => DataDraft { before: None, row: Row::default(), changed: false },
@@ -230,15 +241,22 @@ impl Committer {
         Ok(batch.data.get_mut(key).expect("just put there"))
     }
 
-    /// The hint of `key` as the batch has made it so far; empty when there is none.
-    fn hint(&self, batch: &mut Batch, key: &Key) -> Result<Hint, Refused> {
+    /// The hint of `key` as the batch has made it so far; empty when there is none, or none that can be read: what
+    /// was in that one is lost, and it must not keep later ones away.
+    fn hint(&mut self, batch: &mut Batch, key: &Key) -> Result<Hint, Refused> {
         if !batch.hints.contains_key(key) {
             let draft = match self.load(&Address::hint(key))? {
-                Some(bytes) => {
-                    let hint = Hint::decode(&bytes).map_err(Refused::Damaged)?;
-                    let entry = Entry::of(&hint, bytes.len());
-                    HintDraft { before: Some(entry.clone()), now: Some((hint, entry, bytes)), changed: false }
-                }
+                Some(bytes) => match Hint::decode(&bytes) {
+                    Ok(hint) => {
+                        let entry = Entry::of(&hint, bytes.len());
+                        HintDraft { before: Some(entry.clone()), now: Some((hint, entry, bytes)), changed: false }
+                    }
+                    Err(_) => {
+                        self.hints.forget(key);
+                        self.hint_actor = after(self.hint_actor, self.clock.last());
+                        HintDraft::default()
+                    }
+                },
                 None => HintDraft::default(),
             };
             batch.hints.insert(key.clone(), draft);
@@ -284,6 +302,7 @@ impl Committer {
             rows.push((Address::hint(key), draft.now.as_ref().map(|now| now.2.clone())));
         }
         if rows.is_empty() {
+            self.recount(&batch.recounts);
             return Ok(());
         }
         let sequence = self.store.append(rows, self.clock.last())?;
@@ -298,6 +317,7 @@ impl Committer {
             self.hints.replace(&key, draft.before.as_ref(), draft.now.as_ref().map(|now| &now.1));
         }
         self.feed.publish(sequence, committed);
+        self.recount(&batch.recounts);
         Ok(())
     }
 }
@@ -314,6 +334,15 @@ fn after(actor: Actor, last: Stamp) -> Actor {
 }
 
 impl DataDraft {
+    fn merge(&mut self, record: &Record) -> Outcome {
+        let applied = !self.row.record.includes(record);
+        if applied {
+            self.set(self.row.record.merge(record));
+        }
+        let more = (!record.includes(&self.row.record)).then(|| self.row.record.clone());
+        Outcome::Merged { applied, more }
+    }
+
     fn set(&mut self, record: Record) {
         self.row.record = record;
         self.changed = true;
@@ -340,5 +369,6 @@ impl Batch {
     }
 }
 
+mod mend;
 #[cfg(test)]
 mod tests;

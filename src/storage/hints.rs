@@ -133,6 +133,19 @@ impl HintLedger {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Forgets the hint of `key`, whose row cannot be read. Looks through all there are. How long that row
+    /// was is not known, so its bytes stay counted until the target's last hint is gone.
+    pub(super) fn forget(&self, key: &Key) {
+        let mut targets = self.lock();
+        for kept in targets.values_mut() {
+            kept.oldest.retain(|(_, other)| other != key);
+            if kept.oldest.is_empty() {
+                kept.bytes = 0;
+            }
+        }
+        targets.retain(|_, kept| !kept.oldest.is_empty());
+    }
+
     /// Follows a change of the hint row of `key`.
     pub(super) fn replace(&self, key: &Key, before: Option<&Entry>, after: Option<&Entry>) {
         let mut targets = self.lock();

@@ -33,6 +33,7 @@ mod log_store;
 mod memory;
 mod rebuild;
 mod recent;
+mod scrub;
 #[doc(hidden)]
 pub mod sim_files;
 mod store;
@@ -53,6 +54,7 @@ pub use log::{LogOpenError, Replayed};
 pub use log_store::{CheckpointError, Checkpointed, Due, LogStore, LogStoreOptions, StoreOpenError};
 pub use memory::MemoryStore;
 pub use rebuild::{Rebuild, RebuildStep};
+pub use scrub::{Found, Scrub};
 pub use store::{Durability, Health, Page, PageSize, Peek, RowChange, Sequence, Store, StoreError, Usage};
 
 use crate::merkle::{Entry, VersionDigest};

@@ -9,7 +9,7 @@ use super::recent::Table;
 use super::{Kind, LogStore, PageSize, Span};
 use crate::merkle::Forest;
 use crate::placement::Partition;
-use crate::record::Row;
+use crate::record::{Key, Row};
 use std::sync::Arc;
 
 /// The scan. Drop it when it is through: it keeps old rows of the base alive.
@@ -18,6 +18,8 @@ pub struct Rebuild {
     base: Box<dyn BaseSnapshot>,
     partitions: std::vec::IntoIter<Partition>,
     damaged: u64,
+    /// Their keys, since they were last asked for.
+    damaged_keys: Vec<Key>,
 }
 
 /// What a step did.
@@ -37,7 +39,12 @@ impl Rebuild {
     pub fn new(store: &LogStore) -> Rebuild {
         let (frozen, base) = store.snapshot();
         let partitions = Partition::all().collect::<Vec<_>>().into_iter();
-        Rebuild { frozen, base, partitions, damaged: 0 }
+        Rebuild { frozen, base, partitions, damaged: 0, damaged_keys: Vec::new() }
+    }
+
+    /// The keys whose rows could not be read, as far as they were not taken before.
+    pub fn take_damaged(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.damaged_keys)
     }
 
     /// Scans one partition into `forest`. About 1 µs a row. After an error that partition is not built, its digests are
@@ -57,7 +64,10 @@ impl Rebuild {
                             forest.add_scanned(key.position(), entry);
                         }
                     }
-                    _ => self.damaged += 1,
+                    (key, _) => {
+                        self.damaged += 1;
+                        self.damaged_keys.extend(key);
+                    }
                 }
             }
             match page.next {

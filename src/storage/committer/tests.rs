@@ -192,9 +192,51 @@ fn a_promise_stays_with_its_row_and_a_damaged_row_stays_as_it_is() {
     let damaged = |outcome| assert!(matches!(outcome, Err(Refused::Damaged(_))), "{outcome:?}");
     damaged(desk.one(write("damaged", Seen::Everything, "v")));
     damaged(desk.one(Change::Merge { key: key("damaged"), record: foreign(1, 5, "v") }));
-    let targets = vec!["http://a".into()];
-    damaged(desk.one(Change::Hint { key: key("damaged"), record: foreign(1, 5, "v"), targets }));
+    assert_eq!(desk.committer.take_damaged(), [key("damaged"), key("damaged")]);
     assert_eq!(desk.store.read(&Address::data(&key("damaged"))), Ok(Some(Bytes::from_static(b"rot"))));
+    // What was in a damaged hint is lost; it does not keep later ones away.
+    let targets = vec!["http://a".into()];
+    let hint = desk.one(Change::Hint { key: key("damaged"), record: foreign(1, 5, "v"), targets });
+    assert_eq!(hint, Ok(Outcome::Merged { applied: true, more: None }));
+}
+
+#[test]
+fn a_damaged_row_is_restored_from_the_others_and_its_digest_with_it() {
+    let mut desk = desk();
+    Partition::all().for_each(|partition| desk.forest.mark_built(partition));
+    desk.one(write("k", Seen::Everything, "first")).unwrap();
+    let copy = desk.row("k").unwrap().record;
+    desk.one(write("k", Seen::Only(Default::default()), "second")).unwrap();
+    let lost = desk.row("k").unwrap().record.winner().unwrap().dot;
+    desk.one(write("other", Seen::Everything, "sound")).unwrap();
+    let rotten = vec![(Address::data(&key("k")), Some(Bytes::from_static(b"rot")))];
+    desk.store.append(rotten, Stamp(0)).unwrap();
+    desk.committer.feed = Arc::new(Feed::new(desk.store.last_sequence(), 10));
+    // The others know nothing: then what is here may be all there is, and stays.
+    let nothing = Change::Restore { key: key("k"), record: Record::default() };
+    assert!(matches!(desk.one(nothing), Err(Refused::Damaged(_))));
+    let restored = desk.one(Change::Restore { key: key("k"), record: copy.clone() });
+    assert_eq!(restored, Ok(Outcome::Merged { applied: true, more: None }));
+    assert_eq!(desk.row("k").unwrap().record, copy);
+    desk.check_forest();
+    // "second" is lost here, and may live elsewhere: a write from here must not claim to have seen it.
+    let third = desk.one(write("k", Seen::Everything, "third"));
+    assert!(!written(&third).1.context().covers(lost), "{third:?}");
+    // Restored again, now a row that is sound, it is a merge like any other.
+    let again = desk.one(Change::Restore { key: key("k"), record: foreign(9, 5, "old") });
+    assert!(matches!(again, Ok(Outcome::Merged { applied: true, .. })));
+    assert_eq!(desk.row("k").unwrap().record.siblings().len(), 2);
+}
+
+#[test]
+fn digests_that_went_wrong_are_counted_anew() {
+    let mut desk = desk();
+    Partition::all().for_each(|partition| desk.forest.mark_built(partition));
+    desk.one(write("k", Seen::Everything, "v")).unwrap();
+    let odd = crate::merkle::Entry { digest: crate::merkle::VersionDigest(1), live: true };
+    desk.forest.apply(key("k").position(), None, Some(odd));
+    desk.one(Change::Recount { partition: Partition::of(key("k").position()) }).unwrap();
+    desk.check_forest();
 }
 
 #[test]
