@@ -85,6 +85,7 @@ impl World {
                 let row = node.store.read(&address).unwrap();
                 replica::found(&address, row.as_ref())
             }
+            Step::Greet(greeting) => panic!("no session greets: {greeting:?}"),
             Step::Compare(request) => replica::compare(&ring, me, &node.forest, &*node.store, request),
         }
     }

@@ -58,6 +58,11 @@ impl Report {
         self.pushed + self.pulled > 0
     }
 
+    /// Whether each of the two now has all that the other had: nothing was passed over, left out or cut short.
+    pub fn is_whole(&self) -> bool {
+        self.failed.is_none() && self.refused == 0 && self.not_built == 0
+    }
+
     /// Whether the peer has more to do than another session: to be tried again shortly.
     pub fn is_busy(&self) -> bool {
         let busy = Cause::Failure(Failure::Refused(crate::protocol::Refusal::Overloaded));

@@ -204,7 +204,8 @@ impl Session {
     fn answered(&mut self, purpose: Purpose, answer: Answer, commands: &mut Vec<Command>) -> Result<(), Cause> {
         let travelled = purpose.record_bytes();
         let calls_before = self.calls_made;
-        match (purpose, answer) {
+        // Whether either of the two counts as an owner is no matter here.
+        match (purpose, answer.content()) {
             (_, Answer::Refused(refusal)) if travelled.is_some() && concerns_one_record(&refusal) => {
                 self.report.refused += 1;
             }

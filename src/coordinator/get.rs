@@ -3,13 +3,14 @@
 //! Asks as many owners as the request wants, this node first if it is one; another for each that fails or is
 //! silent for a while. What they hold is merged, so a stale copy cannot hide a newer one that was read. If no
 //! owner can be reached, or all of them stay silent, the stand-ins are asked, this node included; where they know nothing
-//! either the answer is "unknown", never "absent". After DeCandia et al., "Dynamo" (2007), §4.5.
+//! either the answer is "unknown", never "absent". An owner that is still being filled is passed over like a silent one:
+//! what it holds is shown, what it lacks means nothing. After DeCandia et al., "Dynamo" (2007), §4.5.
 
 use super::Quorum;
-use super::put::asking_order;
+use super::order::asking_order;
 use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
-use crate::protocol::{Answer, Request};
+use crate::protocol::{Answer, Part, Request};
 use crate::record::{Key, Record};
 use std::sync::Arc;
 
@@ -20,8 +21,10 @@ pub enum GetOutcome {
     Found {
         /// What they hold, merged; nothing known when the key was never written.
         record: Record,
-        /// Who answered, and with what.
+        /// Who answered, and with what: first the owners that count, then what others hold or keep for them.
         answers: Vec<(MemberIndex, Option<Record>)>,
+        /// How many owners counted.
+        answered: usize,
     },
     /// Too few owners could be reached.
     Unavailable {
@@ -29,6 +32,8 @@ pub enum GetOutcome {
         answered: usize,
         /// How many were wanted.
         needed: usize,
+        /// How many further ones answered that are still being filled, and do not know what is absent.
+        unfilled: usize,
     },
 }
 
@@ -66,8 +71,9 @@ pub struct Get {
     /// Owners asked and not heard.
     owners_awaited: usize,
     stand_ins_awaited: usize,
+    unfilled: usize,
     answers: Vec<(MemberIndex, Option<Record>)>,
-    /// What stand-ins keep for the owners.
+    /// What stand-ins keep for the owners, and what owners hold that are still being filled.
     kept: Vec<(MemberIndex, Option<Record>)>,
     standing_in: bool,
     concluded: bool,
@@ -100,6 +106,7 @@ impl Get {
             calls: Vec::with_capacity(2),
             owners_awaited: 0,
             stand_ins_awaited: 0,
+            unfilled: 0,
             answers: Vec::with_capacity(2),
             kept: Vec::new(),
             standing_in: false,
@@ -207,7 +214,7 @@ impl Get {
         self.concluded = true;
         let (answered, needed) = (self.answers.len(), self.options.quorum.needed());
         if answered == 0 && !known || self.options.hard && !self.options.quorum.is_reached(answered) {
-            return Some(GetOutcome::Unavailable { answered, needed });
+            return Some(GetOutcome::Unavailable { answered, needed, unfilled: self.unfilled });
         }
         // Where an owner was heard after all, what is kept for it counts too: nobody knows whether it has arrived.
         let mut answers = std::mem::take(&mut self.answers);
@@ -215,12 +222,16 @@ impl Get {
         let mut held = answers.iter().filter_map(|(_, record)| record.as_ref());
         let first = held.next().cloned().unwrap_or_default();
         let record = held.fold(first, |merged, record| if merged == *record { merged } else { merged.merge(record) });
+        if answered == 0 && self.unfilled > 0 && record.is_tombstone() {
+            // An owner that is being filled, and nobody who would know: what it holds may be an old delete.
+            return Some(GetOutcome::Unavailable { answered, needed, unfilled: self.unfilled });
+        }
         // One owner alone cannot be behind itself.
         if answered > 0 && answered + self.owners_awaited > 1 && !record.is_unknown() {
             self.told = Some(record.clone());
             answers[..answered].iter().for_each(|(owner, held)| self.repair(*owner, held.as_ref(), commands));
         }
-        Some(GetOutcome::Found { record, answers })
+        Some(GetOutcome::Found { record, answers, answered })
     }
 }
 
@@ -243,6 +254,11 @@ impl Operation for Get {
             Event::Answered { call, answer } => match (self.take(call)?, answer) {
                 (Asked::Owner(member), Answer::Found { record }) => self.answers.push((member, record)),
                 (Asked::StandIn(member), Answer::Found { record }) => self.kept.push((member, record)),
+                (Asked::Owner(member), Answer::Partial(Part::Found { record })) => {
+                    self.unfilled += 1;
+                    self.kept.push((member, record));
+                    self.ask_next(commands);
+                }
                 (Asked::Owner(_), _) => self.ask_next(commands),
                 (Asked::StandIn(_), _) => {}
             },

@@ -2,6 +2,7 @@
 //! they run on is asked like any other.
 
 mod get;
+mod order;
 mod put;
 mod quorum;
 mod replay;

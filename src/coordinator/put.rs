@@ -12,13 +12,15 @@
 //!
 //! The dot is made by an owner, on the record it holds, and leaves it only once durable. An owner that is silent
 //! for a while is passed over for the next one, which makes a dot of its own: the same value twice at worst, never
-//! none. If no owner can be had, this node keeps the write for all of them. After DeCandia et al., "Dynamo" (2007),
+//! none. If no owner can be had, this node keeps the write for all of them. An owner that is still being filled makes no
+//! dot, and its copy counts as a hint: durable, and not yet an owner's. After DeCandia et al., "Dynamo" (2007),
 //! §4.5–4.6.
 
 use super::Quorum;
+use super::order::asking_order;
 use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
-use crate::protocol::{Answer, Refusal, Request};
+use crate::protocol::{Answer, Part, Refusal, Request};
 use crate::record::{Content, Dot, Key, Record, Seen};
 use std::sync::Arc;
 
@@ -143,6 +145,8 @@ pub struct Put {
     cause: Option<Refusal>,
     /// An owner that was asked to make the dot has not answered, and may have made it.
     doubtful: bool,
+    /// This node is an owner that is still being filled.
+    unfilled: bool,
 }
 
 /// The write once it has a name.
@@ -196,6 +200,7 @@ impl Put {
             patience_over: false,
             cause: None,
             doubtful: false,
+            unfilled: false,
             avoid: options.avoid,
         }
     }
@@ -215,7 +220,7 @@ impl Put {
             let request = Request::Write { key, seen, content };
             self.call(Purpose::Make { owner }, self.members[owner], request, commands);
             commands.push(Command::Wake { after_ms: self.maker_patience_ms });
-        } else if !self.hard && !self.made_on_hint && !self.members.contains(&self.me) {
+        } else if !self.hard && !self.made_on_hint && (self.unfilled || !self.members.contains(&self.me)) {
             self.made_on_hint = true;
             let targets = self.members.iter().map(|&member| self.name(member)).collect();
             self.call(Purpose::MakeHint, self.me, Request::HintWrite { key, seen, content, targets }, commands);
@@ -271,6 +276,18 @@ impl Put {
         self.covers && !self.covering && !self.concluded && more.siblings().iter().any(|sibling| unseen(sibling.dot))
     }
 
+    /// Begins the second round, where what another owner holds calls for it.
+    fn cover(&mut self, more: Option<Record>, commands: &mut Vec<Command>) {
+        if let Some(other) = more.filter(|more| self.should_cover(more))
+            && let Some(Made { maker: Some(maker), dot, .. }) = self.made
+        {
+            self.covering = true;
+            self.found = Some(other.clone());
+            let request = Request::Cover { key: self.write.key.clone(), other, dot };
+            self.call(Purpose::Cover, self.members[maker], request, commands);
+        }
+    }
+
     /// The maker has gone or declines: the others are told what it would have told them. A delete would otherwise be
     /// acknowledged and the older value still be shown. Covering makes no dot, so anyone may do it.
     fn cover_without_maker(&mut self, commands: &mut Vec<Command>) {
@@ -311,14 +328,12 @@ impl Put {
                 self.owners[owner].copying = false;
                 self.owners[owner].acked = true;
                 self.owners[owner].covered |= covering;
-                if let Some(other) = more.filter(|more| self.should_cover(more))
-                    && let Some(Made { maker: Some(maker), dot, .. }) = self.made
-                {
-                    self.covering = true;
-                    self.found = Some(other.clone());
-                    let request = Request::Cover { key: self.write.key.clone(), other, dot };
-                    self.call(Purpose::Cover, self.members[maker], request, commands);
-                }
+                self.cover(more, commands);
+            }
+            (Purpose::Copy { owner, .. }, Answer::Partial(Part::Merged { more, .. })) => {
+                self.owners[owner].copying = false;
+                self.owners[owner].hint = Hint::Kept;
+                self.cover(more, commands);
             }
             (Purpose::Cover, Answer::Written { record, .. }) => {
                 if let Some(made) = &mut self.made {
@@ -339,6 +354,9 @@ impl Put {
         if matches!(failure, Failure::Unknown | Failure::Refused(Refusal::Fenced)) {
             self.doubtful |= matches!(purpose, Purpose::Make { .. } | Purpose::MakeHint);
         }
+        if let (Purpose::Make { owner }, Failure::Refused(Refusal::NotFilled)) = (purpose, &failure) {
+            self.unfilled |= self.members[owner] == self.me;
+        }
         if let Failure::Refused(refusal) = failure {
             self.cause = Some(refusal);
         }
@@ -354,6 +372,7 @@ impl Put {
                 }
             }
             Purpose::Cover => self.cover_without_maker(commands),
+            Purpose::Hint { owner, .. } if self.owners[owner].hint == Hint::Kept => {}
             Purpose::Hint { owner, candidate } => self.hint(owner, candidate + 1, commands),
         }
     }
@@ -464,18 +483,6 @@ impl Put {
 /// Whether every owner would refuse for the same reason, so that asking another is pointless.
 fn shared_by_all(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::TooManySiblings(_) | Refusal::StampAhead(_))
-}
-
-/// The owners of a partition, this node first, those believed down last.
-pub(super) fn asking_order(
-    ring: &Ring,
-    partition: Partition,
-    me: MemberIndex,
-    avoid: &[MemberIndex],
-) -> Vec<MemberIndex> {
-    let mut order = ring.owners(partition).to_vec();
-    order.sort_by_key(|member| if *member == me { 0 } else { 1 + u8::from(avoid.contains(member)) });
-    order
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ impl Fate {
     /// What an answer of the target means for the hint that was sent; a merged one has still to be dropped.
     pub fn of(result: &Result<Answer, Failure>) -> Fate {
         match result {
-            Ok(Answer::Merged { .. }) => Fate::Taken,
+            Ok(Answer::Merged { .. } | Answer::Partial(_)) => Fate::Taken,
             Ok(Answer::Refused(refusal)) if refusal.is_about_request() => Fate::Refused(refusal.clone()),
             _ => Fate::Stopped,
         }

@@ -39,7 +39,13 @@ pub(super) fn ready(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpRe
         Health::Fenced(why) => Err(format!("fenced until a restart: {why}")),
     };
     let stopping = if worker.node.is_stopping() { Err("the node is stopping".into()) } else { Ok("ok".into()) };
-    let checks = [("store", store), ("serving", stopping)];
+    let completeness = &worker.node.completeness;
+    let filled = match completeness.is_asking() {
+        true => Err("asking its peers what they remember of this node".to_string()),
+        // A node that is being filled serves clients like any other: its peers know what it does not.
+        false => Ok(completeness.describe()["state"].as_str().unwrap_or_default().to_string()),
+    };
+    let checks = [("store", store), ("filled", filled), ("serving", stopping)];
     let ready = checks.iter().all(|(_, check)| check.is_ok());
     let mut body = json!({ "ready": ready });
     if verbose || !ready {
@@ -188,6 +194,7 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
             "by_target": by_target,
         },
         "reads": { "hedged": node.reads_hedged.load(Ordering::Relaxed) },
+        "filling": node.completeness.describe(),
         "sync": sync_status(worker),
         "scrub": node.rot.status(),
         "events": node.events.latest(EVENTS_SHOWN),
@@ -211,6 +218,7 @@ fn members(worker: &Worker, ring: &Ring) -> Vec<Value> {
         shown["state"] = json!(state.to_string());
         let itself = peer.is_none().then(wall_ms);
         shown["last_seen_ms"] = json!(peer.as_ref().and_then(|peer| peer.last_seen_ms).or(itself));
+        shown["durable_stamp"] = json!(node.remembered(&member.name).map(|life| life.stamp.to_string()));
         shown["last_error"] = json!(peer.and_then(|peer| peer.last_error));
         shown
     };

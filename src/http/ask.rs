@@ -153,6 +153,8 @@ pub(super) struct Read {
     pub(super) ring: Arc<Ring>,
     /// How many owners the mode wanted to hear.
     pub(super) needed: usize,
+    /// How many it heard.
+    pub(super) answered: usize,
 }
 
 /// Whether a read that says nothing else is content with one owner's word.
@@ -186,9 +188,13 @@ pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> R
         let address = Address::data(key);
         let row = worker.read(&address).await?;
         return match crate::replica::found(&address, row.as_ref()) {
-            Answer::Found { record } => {
-                Ok(Read { record: record.clone().unwrap_or_default(), answers: vec![(me, record)], ring, needed: 1 })
-            }
+            Answer::Found { record } => Ok(Read {
+                record: record.clone().unwrap_or_default(),
+                answers: vec![(me, record)],
+                ring,
+                needed: 1,
+                answered: 1,
+            }),
             Answer::Refused(refusal) => Err(ApiError::Refused(refusal)),
             _ => Err(ApiError::Bug("a look-up was answered with something else")),
         };
@@ -207,8 +213,12 @@ pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> R
     };
     let get = Get::new(key.clone(), ring.clone(), me, options);
     match worker.run(get, ring.clone(), deadline).await {
-        Some(GetOutcome::Found { record, answers }) => Ok(Read { record, answers, ring, needed: quorum.needed() }),
-        Some(GetOutcome::Unavailable { answered, needed }) => Err(ApiError::NotAnswered { answered, needed }),
+        Some(GetOutcome::Found { record, answers, answered }) => {
+            Ok(Read { record, answers, ring, needed: quorum.needed(), answered })
+        }
+        Some(GetOutcome::Unavailable { answered, needed, unfilled }) => {
+            Err(ApiError::NotAnswered { answered, needed, unfilled })
+        }
         None => Err(ApiError::Bug("a read ended without a word")),
     }
 }
@@ -222,10 +232,9 @@ impl Read {
     }
 
     /// The `Kringle-Replicas` of a read that heard fewer owners than its mode wants.
-    pub(super) fn replicas_line(&self, key: &Key) -> Option<HeaderValue> {
-        let partition = Partition::of(key.position());
-        let answered = self.answers.iter().filter(|(who, _)| self.ring.is_owner(*who, partition)).count();
-        (answered < self.needed).then(|| ascii(format!("wanted={}, answered={answered}", self.needed)))
+    pub(super) fn replicas_line(&self) -> Option<HeaderValue> {
+        let Read { needed, answered, .. } = self;
+        (answered < needed).then(|| ascii(format!("wanted={needed}, answered={answered}")))
     }
 
     /// Who holds what: position, partition, and each owner with its version.

@@ -56,7 +56,7 @@ async fn get(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<Htt
     let as_json = query.switch("siblings")? || query.switch("explain")?;
     let mut response = if as_json { listed(&query, &read, &key)? } else { value(winner) };
     describe(&mut response, &key, &read.record);
-    if let Some(line) = read.replicas_line(&key) {
+    if let Some(line) = read.replicas_line() {
         response.headers_mut().insert(REPLICAS, line);
     }
     Ok(response)

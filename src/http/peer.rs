@@ -4,7 +4,8 @@ use super::input::{self, Query};
 use super::refuse::ApiError;
 use super::store;
 use crate::node::Worker;
-use crate::protocol::{Batch, MEDIA_TYPE};
+use crate::placement::Partition;
+use crate::protocol::{Batch, MEDIA_TYPE, Refusal};
 use crate::storage::{Change, Outcome, Refused};
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -46,6 +47,9 @@ pub(super) async fn replicate(
     }
     Query::of(request, &[])?;
     let (key, content, seen) = store::pair(worker, request, payload).await?;
+    if worker.node.is_partial(Partition::of(key.position())) {
+        return Err(ApiError::Refused(Refusal::NotFilled));
+    }
     let (tell, told) = oneshot::channel();
     let change = Change::Write { key, seen, content: Some(content) };
     worker.commit([(

@@ -39,7 +39,7 @@ pub(super) enum ApiError {
     /// The request wants more owners than there are.
     NotEnoughOwners { needed: usize, owners: usize },
     /// Fewer owners than wished answered a read.
-    NotAnswered { answered: usize, needed: usize },
+    NotAnswered { answered: usize, needed: usize, unfilled: usize },
     /// A node said no.
     Refused(Refusal),
     /// This node's store did.
@@ -109,9 +109,19 @@ impl ApiError {
                 ),
                 "ask for fewer, or add nodes".into(),
             ),
-            ApiError::NotAnswered { answered, needed } => (
+            ApiError::NotAnswered { answered, needed, unfilled } => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                format!("{answered} of the {needed} owners needed answered"),
+                match unfilled {
+                    0 => format!("{answered} of the {needed} owners needed answered"),
+                    1 => format!(
+                        "{answered} of the {needed} owners needed answered; another is still being filled from its \
+                         peers, and what it does not hold may well be there"
+                    ),
+                    _ => format!(
+                        "{answered} of the {needed} owners needed answered; {unfilled} others are still being filled \
+                         from their peers, and what they do not hold may well be there"
+                    ),
+                },
                 "try again, or ask for fewer with ?r=".into(),
             ),
             ApiError::Refused(Refusal::TooManySiblings(why)) => (

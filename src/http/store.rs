@@ -125,7 +125,7 @@ pub(super) async fn key(
         body.extend(explained);
     }
     let mut response = HttpResponse::Ok();
-    if let Some(line) = read.replicas_line(&key) {
+    if let Some(line) = read.replicas_line() {
         response.insert_header((ask::REPLICAS, line));
     }
     Ok(response.json(body))

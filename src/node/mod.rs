@@ -9,6 +9,8 @@
 
 mod background;
 mod events;
+mod filling;
+mod gathering;
 mod latency;
 mod link;
 mod opening;
@@ -21,6 +23,7 @@ mod sync;
 mod worker;
 
 pub use events::{Event, Events};
+pub use filling::Completeness;
 pub use opening::StartError;
 pub use outside::wall_ms;
 pub use rot::{Rot, RotStatus, Run};
@@ -64,6 +67,7 @@ impl Node {
         let worker = Worker::start(self.shared.clone());
         background::ping_peers(&worker);
         replay::hand_over_hints(&worker);
+        filling::keep_filled(&worker);
         sync::on_timer(&worker);
         background::watch_health(&worker);
         rot::repair(&worker);

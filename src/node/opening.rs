@@ -1,9 +1,11 @@
 //! From settings to an open node: store, identity, layout.
 
 use super::background::Keep;
+use super::filling::{Completeness, FILLING_FACT, MEMORY_FACT};
 use super::outside::random;
 use super::shared::Shared;
 use crate::config::{Durability, Settings};
+use crate::membership::{Filling, Memory};
 use crate::merkle::Forest;
 use crate::placement::{ClusterId, Layout, LayoutError, Member, NodeId, Partition, Ring};
 use crate::record::{Actor, Clock};
@@ -107,11 +109,16 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
     };
     let layout = layout(&settings, port, own.name(), id)?;
     let (hints, feed) = (Arc::new(hints), Arc::new(Feed::new(store.last_sequence(), FEED_EVENTS_MAX)));
+    let completeness = completeness(&*store, &layout, id, own.name())?;
     let clock = Clock::starting_after(store.last_stamp());
     let actor = Actor(random());
     let mut committer = Committer::new(store.clone(), forest.clone(), feed.clone(), hints.clone(), actor, clock);
-    keep_layout(&*store, &mut committer, &layout)?;
-    let shared = Shared::new(settings, id, own.name().to_string(), store, forest, feed, hints, Ring::new(layout));
+    keep_fact(&*store, &mut committer, LAYOUT_FACT, layout.encode())?;
+    if let Some(filled) = completeness.to_keep() {
+        keep_fact(&*store, &mut committer, FILLING_FACT, filled)?;
+    }
+    let name = own.name().to_string();
+    let shared = Shared::new(settings, id, name, store, forest, feed, hints, completeness, Ring::new(layout));
     shared.announce_start(&own, shared.settings.data.path(port).as_deref());
     if let Some(kept) = kept {
         kept.announce(&shared);
@@ -137,13 +144,27 @@ fn layout(settings: &Settings, port: u16, own: &str, id: NodeId) -> Result<Layou
     Layout::provisional(cluster, settings.replicas as u8, settings.mode, members)
 }
 
-/// Keeps the layout in the store, where it is not there already.
-fn keep_layout(store: &dyn Store, committer: &mut Committer, layout: &Layout) -> Result<(), StartError> {
-    let bytes = bytes::Bytes::from(layout.encode());
-    if store.read(&Address::fact(LAYOUT_FACT))? == Some(bytes.clone()) {
+/// What the store says of its own completeness, and remembers of the peers'.
+fn completeness(store: &dyn Store, layout: &Layout, id: NodeId, own: &str) -> Result<Completeness, StoreError> {
+    let names = layout.members().iter().map(|member| member.name.clone());
+    let kept = store.read(&Address::fact(FILLING_FACT))?;
+    let filling = Filling::new(id, store.last_stamp(), kept.as_deref(), names.filter(|name| name != own));
+    let memory = store.read(&Address::fact(MEMORY_FACT))?.map_or_else(Memory::default, |row| Memory::decode(&row));
+    Ok(Completeness::new(filling, memory))
+}
+
+/// Keeps a fact in the store, where it is not there already.
+fn keep_fact(
+    store: &dyn Store,
+    committer: &mut Committer,
+    name: &'static str,
+    bytes: Vec<u8>,
+) -> Result<(), StartError> {
+    let bytes = bytes::Bytes::from(bytes);
+    if store.read(&Address::fact(name))? == Some(bytes.clone()) {
         return Ok(());
     }
-    let change = Change::Fact { name: LAYOUT_FACT, bytes };
+    let change = Change::Fact { name, bytes };
     for result in committer.commit(super::outside::wall_ms(), vec![change]) {
         result?;
     }

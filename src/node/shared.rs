@@ -1,6 +1,7 @@
 //! What all threads of one node share.
 
 use super::events::Events;
+use super::filling::Completeness;
 use super::outside::wall_ms;
 use super::queue::CommitQueue;
 use super::rot::Rot;
@@ -45,6 +46,8 @@ pub struct Shared {
     pub reads_hedged: AtomicU64,
     /// When it started.
     pub started: Instant,
+    /// Whether it counts as an owner.
+    pub completeness: Completeness,
     /// What is known of the peers.
     pub view: Mutex<View>,
     /// Set when the node is told to stop: no new work is begun in the background.
@@ -65,6 +68,7 @@ impl Shared {
         forest: Arc<Forest>,
         feed: Arc<Feed>,
         hints: Arc<HintLedger>,
+        completeness: Completeness,
         ring: Ring,
     ) -> Shared {
         let peers = ring.layout().members().iter().map(|member| member.name.clone()).filter(|peer| *peer != name);
@@ -85,6 +89,7 @@ impl Shared {
             read_repairs: AtomicU64::new(0),
             reads_hedged: AtomicU64::new(0),
             started,
+            completeness,
             stopping: AtomicBool::new(false),
             body_bytes: AtomicU64::new(0),
             ring: RwLock::new(Arc::new(ring)),

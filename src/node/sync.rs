@@ -33,6 +33,8 @@ pub enum Reason {
     Return,
     /// Somebody asked for it.
     Request,
+    /// This node is being filled.
+    Filling,
 }
 
 /// One session, for people.
@@ -207,6 +209,11 @@ pub async fn on_request(worker: &Rc<Worker>, peer: &str) -> Option<Account> {
     actix_web::rt::spawn(session).await.ok().flatten()
 }
 
+/// Compares with the peer because this node lacks something. `None` when it, or this node, is busy.
+pub(super) async fn to_fill(worker: &Rc<Worker>, peer: &str) -> Option<Account> {
+    with_peer(worker, peer, Reason::Filling, Duration::ZERO).await
+}
+
 /// One session, waiting at most `patience` until both nodes are free for it.
 async fn with_peer(worker: &Rc<Worker>, peer: &str, reason: Reason, patience: Duration) -> Option<Account> {
     let node = worker.node.clone();
@@ -219,6 +226,9 @@ async fn with_peer(worker: &Rc<Worker>, peer: &str, reason: Reason, patience: Du
             && let Some(account) = session(worker, peer, reason).await
         {
             node.syncs.enter(&account);
+            if account.report.is_whole() {
+                node.compared(peer);
+            }
             if account.report.has_moved() {
                 let (Report { pushed, pulled, noop, rounds, .. }, ms) = (&account.report, account.ms);
                 let bytes = account.report.bytes_out + account.report.bytes_in;

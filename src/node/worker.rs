@@ -5,6 +5,7 @@
 //! event by event, until their last call is answered. The table outlives the client that asked, so a client that
 //! hangs up does not cut a write in half.
 
+use super::gathering::{Gathering, reply_bytes};
 use super::link::{Link, Told};
 use super::outside::now;
 use super::queue::Completion;
@@ -192,8 +193,9 @@ impl Worker {
 
     /// What lies at an address, if memory can tell.
     pub fn row_at_hand(&self, address: &Address) -> Option<Answer> {
+        let partial = address.kind() == Kind::Data && self.node.is_partial(address.partition());
         match self.node.store.peek(address) {
-            Peek::Known(row) => Some(replica::found_in_memory(address, row.as_ref())),
+            Peek::Known(row) => Some(replica::found_in_memory(address, row.as_ref()).in_part(partial)),
             Peek::Ask => None,
         }
     }
@@ -277,10 +279,16 @@ impl Worker {
 
     /// Answers one request from this node's store.
     fn answer(self: &Rc<Self>, request: Request, told: Box<dyn FnOnce(Answer)>) {
+        let partial = self.node.answers_in_part(&request);
+        if partial && matches!(request, Request::Write { .. }) {
+            return told(Answer::Refused(Refusal::NotFilled));
+        }
+        let told = move |answer: Answer| told(answer.in_part(partial));
         match replica::step(request) {
             Step::Commit(change) => {
                 self.commit([(change, Box::new(move |result| told(replica::committed(result))) as _)]);
             }
+            Step::Greet(greeting) => self.greeted(&greeting, told),
             Step::Read(address) => match self.node.store.peek(&address) {
                 Peek::Known(row) => told(replica::found(&address, row.as_ref())),
                 Peek::Ask => {
@@ -300,7 +308,7 @@ impl Worker {
                     });
                 }
             },
-            Step::Compare(request) => self.compare(request, told),
+            Step::Compare(request) => self.compare(request, Box::new(told)),
         }
     }
 
@@ -438,16 +446,13 @@ impl Worker {
             return Vec::new();
         }
         let (done, all) = oneshot::channel();
-        let gathering = Rc::new(Gathering {
-            answers: RefCell::new((0..count).map(|_| None).collect()),
-            left: Cell::new(count),
-            done: Cell::new(Some(done)),
-        });
+        let gathering = Rc::new(Gathering::new(count, done));
         let mut changes: Vec<(Change, Committed)> = Vec::new();
         let mut bytes = 0;
         for (at, request) in requests.into_iter().enumerate() {
             let gathering = gathering.clone();
-            if let Request::Sync(_) = request {
+            let partial = self.node.answers_in_part(&request);
+            if let Request::Sync(_) | Request::Greet(_) = request {
                 self.answer(request, Box::new(move |answer| gathering.put(at, answer)));
             } else if let Request::Read { .. } | Request::ReadHint { .. } = request {
                 match self.at_hand(&request) {
@@ -458,41 +463,14 @@ impl Worker {
                     }
                     None => self.answer(request, Box::new(move |answer| gathering.put(at, answer))),
                 }
+            } else if partial && matches!(request, Request::Write { .. }) {
+                gathering.put(at, Answer::Refused(Refusal::NotFilled));
             } else if let Step::Commit(change) = replica::step(request) {
-                changes.push((change, Box::new(move |result| gathering.put(at, replica::committed(result)))));
+                let told = move |result| gathering.put(at, replica::committed(result).in_part(partial));
+                changes.push((change, Box::new(told)));
             }
         }
         self.commit(changes);
         all.await.unwrap_or_default()
-    }
-}
-
-/// The answers to a batch, as they come in.
-struct Gathering {
-    answers: RefCell<Vec<Option<Answer>>>,
-    left: Cell<usize>,
-    done: Cell<Option<oneshot::Sender<Vec<Answer>>>>,
-}
-
-impl Gathering {
-    fn put(&self, at: usize, answer: Answer) {
-        self.answers.borrow_mut()[at] = Some(answer);
-        self.left.set(self.left.get() - 1);
-        if self.left.get() == 0
-            && let Some(done) = self.done.take()
-        {
-            let answers = self.answers.take().into_iter().flatten().collect();
-            // The peer may have gone; what was committed stays committed.
-            let _ = done.send(answers);
-        }
-    }
-}
-
-fn reply_bytes(answer: &Answer) -> usize {
-    match answer {
-        Answer::Found { record: Some(record) } => {
-            record.siblings().iter().map(|sibling| sibling.content.value.len()).sum()
-        }
-        _ => 0,
     }
 }

@@ -1,7 +1,8 @@
 //! What peers ask and answer.
 
 use super::Refusal;
-use super::sync::{SyncAnswer, SyncRequest};
+use super::sync::{MemberTag, SyncAnswer, SyncRequest};
+use crate::membership::{Life, Word};
 use crate::placement::{ClusterId, MemberName, NodeId};
 use crate::record::{Content, Dot, Key, Record, Seen, Stamp};
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,8 @@ pub enum Request {
     },
     /// A question of an anti-entropy session. → [`Answer::Sync`]
     Sync(SyncRequest),
+    /// How the sender stands. → [`Answer::Greeted`]
+    Greet(Greeting),
 }
 
 /// What a node answers to one [`Request`].
@@ -136,6 +139,65 @@ pub enum Answer {
     Refused(Refusal),
     /// What was asked in an anti-entropy session.
     Sync(SyncAnswer),
+    /// How the one that answers stands.
+    Greeted(Greeting),
+    /// The answer of an owner that is still being filled: true as far as it goes, durable where that was asked for, and
+    /// it counts towards no majority. What it does not hold may well be there.
+    Partial(Part),
+}
+
+/// What an owner answers while it is being filled. A type of its own, as an answer that held an answer could be nested
+/// without end in foreign bytes.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Part {
+    /// As [`Answer::Found`].
+    Found {
+        /// The record.
+        record: Option<Record>,
+    },
+    /// As [`Answer::Merged`].
+    Merged {
+        /// Whether it changed anything.
+        applied: bool,
+        /// What is held there, when that is more than what came.
+        more: Option<Record>,
+    },
+}
+
+/// What two nodes tell each other of themselves and of one another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Greeting {
+    /// Which member speaks.
+    pub from: MemberTag,
+    /// The id of its store.
+    pub id: NodeId,
+    /// How it stands.
+    pub word: Word,
+    /// Its last durable stamp.
+    pub durable: Stamp,
+    /// The last life of the one it speaks to that counted, as far as it remembers.
+    pub remembered: Option<Life>,
+}
+
+impl Answer {
+    /// The same; of a node that is still being filled, if it is `partial`.
+    pub fn in_part(self, partial: bool) -> Answer {
+        match self {
+            answer if !partial => answer,
+            Answer::Found { record } => Answer::Partial(Part::Found { record }),
+            Answer::Merged { applied, more } => Answer::Partial(Part::Merged { applied, more }),
+            answer => answer,
+        }
+    }
+
+    /// What was answered, whether it counts or not.
+    pub fn content(self) -> Answer {
+        match self {
+            Answer::Partial(Part::Found { record }) => Answer::Found { record },
+            Answer::Partial(Part::Merged { applied, more }) => Answer::Merged { applied, more },
+            answer => answer,
+        }
+    }
 }
 
 /// Requests that wait for different things travel apart, so that a read never waits behind a write's fsync.
@@ -147,11 +209,13 @@ pub enum Lane {
     Reads,
     /// Comparison, which may take a while.
     Digests,
+    /// What nodes say of themselves.
+    Gossip,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Lane; 3] = [Lane::Writes, Lane::Reads, Lane::Digests];
+    pub const ALL: [Lane; 4] = [Lane::Writes, Lane::Reads, Lane::Digests, Lane::Gossip];
 
     /// The endpoint the lane's batches are posted to.
     pub fn path(self) -> &'static str {
@@ -159,6 +223,7 @@ impl Lane {
             Lane::Writes => "/replicate",
             Lane::Reads => "/store/key",
             Lane::Digests => "/store/hash",
+            Lane::Gossip => "/ping",
         }
     }
 }
@@ -169,6 +234,7 @@ impl Request {
         match self {
             Request::Read { .. } | Request::ReadHint { .. } => Lane::Reads,
             Request::Sync(_) => Lane::Digests,
+            Request::Greet(_) => Lane::Gossip,
             _ => Lane::Writes,
         }
     }
@@ -183,7 +249,7 @@ impl Request {
             | Request::HintWrite { key, .. }
             | Request::Read { key }
             | Request::ReadHint { key } => Some(key),
-            Request::Sync(_) => None,
+            Request::Sync(_) | Request::Greet(_) => None,
         }
     }
 
@@ -196,7 +262,7 @@ impl Request {
             }
             Request::Merge { record, .. } | Request::Hint { record, .. } => values(record),
             Request::Cover { other, .. } => values(other),
-            Request::Read { .. } | Request::ReadHint { .. } => 0,
+            Request::Read { .. } | Request::ReadHint { .. } | Request::Greet(_) => 0,
             Request::Sync(request) => request.size_hint(),
         };
         body + self.key().map_or(0, |key| key.as_bytes().len()) + 96

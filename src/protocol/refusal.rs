@@ -48,6 +48,9 @@ pub enum Refusal {
         /// The epoch of the node that refuses.
         epoch: u64,
     },
+    /// The node is an owner that does not hold its share yet, and makes no writes of its own; another owner does.
+    #[error("the node is still being filled from its peers")]
+    NotFilled,
     /// The time the sender gave had already passed.
     #[error("the deadline had passed")]
     TooLate,
@@ -70,6 +73,7 @@ impl Refusal {
             | Refusal::OtherCluster
             | Refusal::OtherNode
             | Refusal::StaleEpoch { .. }
+            | Refusal::NotFilled
             | Refusal::TooLate => false,
         }
     }

@@ -7,7 +7,7 @@ mod compare;
 
 pub use compare::{compare, is_quick, shared};
 
-use crate::protocol::{Answer, Refusal, Request, SyncRequest};
+use crate::protocol::{Answer, Greeting, Refusal, Request, SyncRequest};
 use crate::record::Row;
 use crate::storage::{Address, Change, Hint, Kind, Outcome, Refused};
 use bytes::Bytes;
@@ -21,6 +21,8 @@ pub enum Step {
     Read(Address),
     /// Ask [`compare`].
     Compare(SyncRequest),
+    /// Take note of how a peer stands, and say how this node does.
+    Greet(Greeting),
 }
 
 /// The first step towards answering `request`.
@@ -36,6 +38,7 @@ pub fn step(request: Request) -> Step {
         Request::Read { key } => Step::Read(Address::data(&key)),
         Request::ReadHint { key } => Step::Read(Address::hint(&key)),
         Request::Sync(request) => Step::Compare(request),
+        Request::Greet(greeting) => Step::Greet(greeting),
     }
 }
 

@@ -203,7 +203,7 @@ impl World {
             Purpose::Write { .. } => unreachable!("a Get reads"),
         };
         match (outcome, client) {
-            (GetOutcome::Found { record, answers }, client) => {
+            (GetOutcome::Found { record, answers, .. }, client) => {
                 let owners = self.owners(key);
                 if answers.iter().any(|(member, _)| !owners.contains(&member.index())) {
                     self.counters.hit("stand-in read");

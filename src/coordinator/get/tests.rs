@@ -88,7 +88,7 @@ impl Story {
     fn value(&self) -> Option<(Option<String>, usize)> {
         assert_eq!(self.outcomes.len(), 1, "{:?}", self.outcomes);
         match &self.outcomes[0] {
-            GetOutcome::Found { record, answers } => {
+            GetOutcome::Found { record, answers, .. } => {
                 let value = record.winner().map(|winner| String::from_utf8(winner.content.value.to_vec()).unwrap());
                 Some((value, answers.len()))
             }
@@ -268,4 +268,60 @@ proptest! {
         prop_assert_eq!(story.outcomes.len(), 1);
         prop_assert!(story.get.is_done());
     }
+}
+
+fn partial(record: Option<Record>) -> Answer {
+    Answer::Partial(Part::Found { record })
+}
+
+#[test]
+fn an_owner_that_is_being_filled_is_passed_over_and_what_it_holds_is_shown() {
+    let mut story = Story::new(|_, _, _, _| {});
+    story.tell(Event::Answered { call: CallId(0), answer: partial(Some(record(8))) });
+    assert_eq!(story.asked(), ["o0", "o1", "o2"]);
+    story.found(1, Some(record(3))).found(2, None);
+    // Two owners that count, and what the third held.
+    assert_eq!(story.value(), Some((Some("8".into()), 3)));
+    assert!(matches!(story.outcomes[0], GetOutcome::Found { answered: 2, .. }));
+}
+
+#[test]
+fn what_an_owner_lacks_that_is_being_filled_is_unknown_and_never_absent() {
+    let mut story = Story::new(|_, _, _, _| {});
+    story.tell(Event::Answered { call: CallId(0), answer: partial(None) });
+    story.fail(1).fail(2);
+    for call in 3..story.calls.len() as u32 {
+        story.found(call, None);
+    }
+    assert_eq!(story.outcomes, [GetOutcome::Unavailable { answered: 0, needed: 2, unfilled: 1 }]);
+    // What it holds is shown, and counts for nothing.
+    let mut story = Story::new(|_, _, _, _| {});
+    story.tell(Event::Answered { call: CallId(0), answer: partial(Some(record(8))) });
+    story.fail(1).fail(2);
+    for call in 3..story.calls.len() as u32 {
+        story.found(call, None);
+    }
+    assert_eq!(story.value(), Some((Some("8".into()), 1)));
+    assert!(matches!(story.outcomes[0], GetOutcome::Found { answered: 0, .. }));
+}
+
+#[test]
+fn a_delete_that_only_an_owner_knows_that_is_being_filled_proves_nothing() {
+    let dot = Dot { stamp: Stamp(9), actor: Actor(9) };
+    let tombstone = record(3).write(&Seen::Everything, dot, None).unwrap();
+    let mut story = Story::new(|_, _, _, _| {});
+    story.tell(Event::Answered { call: CallId(0), answer: partial(Some(tombstone)) });
+    story.fail(1).fail(2);
+    for call in 3..story.calls.len() as u32 {
+        story.found(call, None);
+    }
+    assert!(matches!(story.outcomes[..], [GetOutcome::Unavailable { .. }]), "{:?}", story.outcomes);
+}
+
+#[test]
+fn a_named_number_of_owners_is_one_of_owners_that_count() {
+    let mut story = Story::new(|_, _, _, options| options.hard = true);
+    story.tell(Event::Answered { call: CallId(0), answer: partial(Some(record(8))) });
+    story.found(1, Some(record(8))).fail(2);
+    assert_eq!(story.outcomes, [GetOutcome::Unavailable { answered: 1, needed: 2, unfilled: 1 }]);
 }

@@ -116,7 +116,7 @@ impl Story {
             Request::Cover { .. } => "cover",
             Request::Hint { .. } => "hint",
             Request::HintWrite { .. } => "write-hint",
-            Request::Read { .. } | Request::ReadHint { .. } | Request::Sync(_) => "read",
+            Request::Read { .. } | Request::ReadHint { .. } | Request::Sync(_) | Request::Greet(_) => "read",
         };
         self.calls.iter().map(|(to, request)| format!("{} {}", word(request), name(*to))).collect()
     }
@@ -470,3 +470,5 @@ proptest! {
         prop_assert_eq!(story.outcomes.len(), 1);
     }
 }
+
+mod filling;

@@ -84,6 +84,7 @@ impl World {
                 let (life, after) = (self.nodes[node].life, about(&mut self.rng, 500));
                 self.schedule(after, Event::Looked { node, life, address, done });
             }
+            Step::Greet(greeting) => panic!("nobody greets in this world, yet {greeting:?} came"),
             Step::Compare(request) => panic!("no sessions run in this world, yet {request:?} was asked"),
         }
     }
