@@ -26,11 +26,7 @@ pub fn fill(url: &str, shape: Shape, keys: u64) -> Outcome<()> {
 
 fn put_until(host: &str, shape: Shape, next: &AtomicU64, keys: u64, until: Instant) -> Outcome<()> {
     let broken = |error: std::io::Error| format!("filling {host}: {error}");
-    let stream = TcpStream::connect(host).map_err(broken)?;
-    stream.set_nodelay(true).map_err(broken)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(broken)?;
-    let mut answers = BufReader::new(stream.try_clone().map_err(broken)?);
-    let (mut stream, mut body) = (stream, Vec::new());
+    let stream = connect(host).map_err(broken)?;
     let (before, after) = shape.around_key(host);
     loop {
         let key = next.fetch_add(1, Ordering::Relaxed);
@@ -41,14 +37,30 @@ fn put_until(host: &str, shape: Shape, next: &AtomicU64, keys: u64, until: Insta
             return Err(format!("filling {host} took longer than {TIME_MAX:?}"));
         }
         let request = format!("{before}{}{after}", shape.key(key));
-        stream.write_all(request.as_bytes()).map_err(broken)?;
-        let (status, length) = head(&mut answers).map_err(broken)?;
-        body.resize(length, 0);
-        answers.read_exact(&mut body).map_err(broken)?;
+        let (status, body) = exchange(&stream, request.as_bytes()).map_err(broken)?;
         if !(200..300).contains(&status) {
             return Err(format!("filling {host}: status {status}, {}", String::from_utf8_lossy(&body)));
         }
     }
+}
+
+/// A connection to keep.
+pub fn connect(host: &str) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(host)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    Ok(stream)
+}
+
+/// Sends a request and waits for its answer: the status, and the body.
+pub fn exchange(mut stream: &TcpStream, request: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
+    stream.write_all(request)?;
+    // Nothing comes after the answer until the next request is sent, so nothing read ahead is lost.
+    let mut answer = BufReader::new(stream);
+    let (status, length) = head(&mut answer)?;
+    let mut body = vec![0; length];
+    answer.read_exact(&mut body)?;
+    Ok((status, body))
 }
 
 /// Reads the head of an answer: its status, and how many bytes follow.

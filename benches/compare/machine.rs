@@ -136,6 +136,13 @@ pub fn resident_mib(pid: u32) -> (f64, f64) {
     (field("VmRSS"), field("RssAnon"))
 }
 
+/// Bytes that have passed the loopback interface, everybody's.
+pub fn loopback_bytes() -> u64 {
+    let text = read("/proc/net/dev");
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("lo:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }

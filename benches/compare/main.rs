@@ -10,9 +10,12 @@
 
 #![allow(clippy::print_stdout, reason = "a program whose result is what it prints")]
 
+mod copies;
 mod fill;
+mod healing;
 mod machine;
 mod map_server;
+mod paced;
 mod process;
 mod report;
 mod scenarios;
@@ -55,6 +58,11 @@ cargo bench --bench compare -- <scenario> … [options]
   restart    clean and after kill -9, until ready, and until the digests are built (--large: 1,000,000 keys)
   listing    all keys in key order over all partitions
   placement  the fullest member against the mean, and what a join moves
+  sync             two nodes of 1,000,000 keys: in sync, one key differing, 10,000 differing, 10,000 missing
+  sync-latency     three nodes: what a client feels of a repair and of hints being handed over
+  restart-million  one node of 1,000,000 keys after kill -9: until it serves, and until its digests are built
+  hash             GET /store/hash at 1,000,000 keys while writes run
+  upkeep           what a write's digests cost of the write
   all        all of them
 
   --seconds N      of one measurement (15)          --rounds N   turns of each side (3)

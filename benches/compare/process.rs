@@ -123,11 +123,16 @@ pub fn free_ports<const N: usize>() -> Outcome<[u16; N]> {
 
 /// One request on a connection of its own: status and body.
 pub fn ask(url: &str, method: &str, path: &str, body: &str) -> Outcome<(u16, String)> {
+    ask_within(url, method, path, body, Duration::from_secs(30))
+}
+
+/// The same for one that may take longer, or must not.
+pub fn ask_within(url: &str, method: &str, path: &str, body: &str, time_max: Duration) -> Outcome<(u16, String)> {
     let host = url.trim_start_matches("http://");
     let address: SocketAddr = host.parse().map_err(|_| format!("not an address: {url}"))?;
     let exchange = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_read_timeout(Some(time_max))?;
         let length = body.len();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
         stream.write_all(format!("{head}Content-Length: {length}\r\n\r\n{body}").as_bytes())?;

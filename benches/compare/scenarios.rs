@@ -6,7 +6,7 @@ use crate::process::{ask, wait_for_ok};
 use crate::report::{Side, Target, judged, median, ratio, take_turns};
 use crate::servers::{self, Server};
 use crate::wrk::{self, Shape, VALUE_BYTES};
-use crate::{Options, Outcome};
+use crate::{Options, Outcome, healing};
 use kringle::placement::{ClusterId, Layout, Member, Mode, Ring, Transfer};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,11 @@ const ALL: &[(&str, Scenario)] = &[
     ("restart", restart),
     ("listing", listing),
     ("placement", placement),
+    ("sync", healing::sync),
+    ("sync-latency", healing::latency),
+    ("restart-million", healing::restart),
+    ("hash", healing::hash),
+    ("upkeep", healing::upkeep),
 ];
 
 /// Keys in play, where a scenario does not say.
@@ -48,7 +53,7 @@ fn pin(options: &Options, wanted: Pin) -> Pin {
     if options.free { Pin::Free } else { wanted }
 }
 
-fn has_wrk() -> Outcome<()> {
+pub fn has_wrk() -> Outcome<()> {
     is_installed("wrk").then_some(()).ok_or("wrk is not installed".into())
 }
 

@@ -1,5 +1,6 @@
 //! The servers that are compared, each started with an empty folder on the disk that holds `target/`.
 
+use crate::copies::CLUSTER;
 use crate::machine::{Pin, command_on, is_installed};
 use crate::process::{Process, ask, free_ports, wait_for_ok};
 use crate::{Options, Outcome, map_server};
@@ -105,6 +106,63 @@ pub fn kringle_of_three(options: &Options) -> Outcome<Server> {
         })?;
     }
     Ok(Server::new("3 kringle", urls[0].clone(), folder, processes))
+}
+
+/// Several nodes that keep every key on each, of which any may be killed and started again.
+pub struct Cluster {
+    /// Where each is asked.
+    pub urls: Vec<String>,
+    folder: TempDir,
+    flags: Vec<String>,
+    processes: Vec<Option<Process>>,
+}
+
+impl Cluster {
+    /// So many nodes with these flags, ready and aware of one another.
+    pub fn start<const N: usize>(options: &Options, flags: &[&str]) -> Outcome<Cluster> {
+        let ports = free_ports::<N>()?;
+        let urls: Vec<String> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
+        let mut all: Vec<String> = vec!["--cluster".into(), CLUSTER.into(), "--peers".into(), urls.join(",")];
+        all.extend(flags.iter().map(|flag| (*flag).to_string()));
+        let processes = urls.iter().map(|_| None).collect();
+        let mut cluster = Cluster { urls, folder: folder()?, flags: all, processes };
+        for at in 0..N {
+            cluster.launch(options, at)?;
+        }
+        cluster.await_alive()?;
+        Ok(cluster)
+    }
+
+    /// Starts a node, on what it kept if it ran before, and returns the moment before.
+    pub fn launch(&mut self, options: &Options, at: usize) -> Outcome<Instant> {
+        let data = self.folder.path().join(at.to_string());
+        std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
+        let mut command = node(options, &data, Pin::Free);
+        let port = self.urls[at].rsplit(':').next().unwrap_or_default();
+        command.args(["--port", port]).args(&self.flags);
+        let begun = Instant::now();
+        self.processes[at] = Some(Process::start_and_hear_url("kringle", &mut command)?.0);
+        Ok(begun)
+    }
+
+    /// Ends a node on the spot.
+    pub fn kill(&mut self, at: usize) {
+        if let Some(process) = self.processes[at].take() {
+            process.kill();
+        }
+    }
+
+    /// Waits until every node sees every other.
+    pub fn await_alive(&self) -> Outcome<()> {
+        for url in &self.urls {
+            wait_for_ok(url, "/readyz")?;
+            wait_until(|| {
+                let (_, status) = ask(url, "GET", "/status", "")?;
+                Ok(status.matches(r#""state":"alive""#).count() == self.urls.len())
+            })?;
+        }
+        Ok(())
+    }
 }
 
 /// The map behind the same HTTP server, with as many workers as a node has.

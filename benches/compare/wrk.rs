@@ -87,7 +87,7 @@ impl Shape {
 }
 
 /// Letters without order, so that nothing is gained by compressing them.
-fn value() -> String {
+pub fn value() -> String {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let letter = |_| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

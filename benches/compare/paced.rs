@@ -1,0 +1,106 @@
+//! A client that asks at a steady rate, well below what the nodes can do: what a user's requests feel of work in the
+//! background. A request's time runs from the moment it was due, so that a stall counts for all that it delays.
+
+use crate::Outcome;
+use crate::fill::{connect, exchange};
+use crate::wrk::Shape;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Connections, each with a thread.
+const CONNECTIONS: u64 = 8;
+
+/// How long requests took, in milliseconds, ascending.
+pub struct Times(Vec<f64>);
+
+impl Times {
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The time that so many in a thousand did not exceed.
+    pub fn per_mille(&self, share: usize) -> f64 {
+        self.0.get((self.0.len() * share / 1_000).min(self.0.len().saturating_sub(1))).copied().unwrap_or(0.0)
+    }
+}
+
+/// What was asked: half of it writes, half of it reads, of random ones of the first `keys` keys.
+pub struct Felt {
+    pub puts: Times,
+    pub gets: Times,
+}
+
+/// Asks `rate` times a second while `act` runs, and hands over what it returns.
+pub fn during<T>(url: &str, keys: u64, rate: u64, act: impl FnOnce() -> T) -> Outcome<(Felt, T)> {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let over = &over;
+        let threads: Vec<_> =
+            (0..CONNECTIONS).map(|number| scope.spawn(move || ask(url, keys, rate, number, over))).collect();
+        let result = act();
+        over.store(true, Ordering::Relaxed);
+        let (mut puts, mut gets) = (Vec::new(), Vec::new());
+        for thread in threads {
+            let (some_puts, some_gets) = thread.join().map_err(|_| "a thread broke".to_string())??;
+            puts.extend(some_puts);
+            gets.extend(some_gets);
+        }
+        for times in [&mut puts, &mut gets] {
+            times.sort_by(f64::total_cmp);
+        }
+        Ok((Felt { puts: Times(puts), gets: Times(gets) }, result))
+    })
+}
+
+/// Asks for a path again and again, a hundred times a second, for so long.
+pub fn one_by_one(url: &str, path: &str, time: Duration) -> Outcome<Times> {
+    let host = url.trim_start_matches("http://");
+    let broken = |error: std::io::Error| format!("asking {host}: {error}");
+    let stream = connect(host).map_err(broken)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    let (mut times, until) = (Vec::new(), Instant::now() + time);
+    while Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+        let began = Instant::now();
+        let (status, _) = exchange(&stream, request.as_bytes()).map_err(broken)?;
+        if status != 200 {
+            return Err(format!("{host}{path} answers {status}"));
+        }
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(Times(times))
+}
+
+fn ask(url: &str, keys: u64, rate: u64, number: u64, over: &AtomicBool) -> Outcome<(Vec<f64>, Vec<f64>)> {
+    let host = url.trim_start_matches("http://");
+    let broken = |error: std::io::Error| format!("asking {host}: {error}");
+    let stream = connect(host).map_err(broken)?;
+    let (mut puts, mut gets) = (Vec::new(), Vec::new());
+    let pause = Duration::from_nanos(1_000_000_000 * CONNECTIONS / rate);
+    let mut due = Instant::now() + pause * number as u32 / CONNECTIONS as u32;
+    let mut key = number;
+    while !over.load(Ordering::Relaxed) {
+        // Whoever waits for the moment wakes a little after it, which is the client's own doing.
+        let began = match due.checked_duration_since(Instant::now()) {
+            Some(early) => {
+                std::thread::sleep(early);
+                Instant::now()
+            }
+            None => due,
+        };
+        key = key.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let is_put = key >> 40 & 1 == 0;
+        let shape = if is_put { Shape::Put } else { Shape::Get };
+        let (before, after) = shape.around_key(host);
+        let request = format!("{before}{}{after}", shape.key((key >> 20) % keys));
+        let (status, body) = exchange(&stream, request.as_bytes()).map_err(broken)?;
+        if !(200..300).contains(&status) {
+            return Err(format!("{host} answers {status}: {}", String::from_utf8_lossy(&body)));
+        }
+        let times = if is_put { &mut puts } else { &mut gets };
+        times.push(began.elapsed().as_secs_f64() * 1e3);
+        due += pause;
+    }
+    Ok((puts, gets))
+}
