@@ -57,6 +57,9 @@ struct World {
     travelling_max: usize,
 }
 
+/// Answers a call in a node's stead, or not.
+type Meddler<'a> = dyn FnMut(&mut World, &Request) -> Option<Result<Answer, Failure>> + 'a;
+
 /// Whether the call carries a record, or asks for one.
 fn is_record(command: &Command) -> bool {
     matches!(command, Command::Call { request: Request::Merge { .. } | Request::Read { .. }, .. })
@@ -86,6 +89,7 @@ impl World {
                 replica::found(&address, row.as_ref())
             }
             Step::Greet(greeting) => panic!("no session greets: {greeting:?}"),
+            Step::UnderWay(_) => Answer::UnderWay { since: None, hints: false },
             Step::Compare(request) => replica::compare(&ring, me, &node.forest, &*node.store, request),
         }
     }
@@ -98,15 +102,30 @@ impl World {
         settled: Stamp,
         mut meddle: impl FnMut(&mut World, &Request) -> Option<Result<Answer, Failure>>,
     ) -> Report {
+        self.session_among(rng, settled, &[], &mut meddle)
+    }
+
+    /// The same while these members say what they have under way.
+    fn session_among(
+        &mut self,
+        rng: &mut ChaCha8Rng,
+        settled: Stamp,
+        coordinators: &[usize],
+        meddle: &mut Meddler<'_>,
+    ) -> Report {
         let (me, peer) = (self.member(0), self.member(1));
         let shared = replica::shared(&self.ring, me, peer);
-        let options = SessionOptions { settled, confirm_ms: CONFIRM_MS };
+        let coordinators = coordinators.iter().map(|&index| self.member(index)).collect();
+        let options = SessionOptions { settled, confirm_ms: CONFIRM_MS, coordinators, under_way_ms_max: 5_000 };
         let mut session = Session::new(&self.ring, self.nodes[0].forest.clone(), me, peer, shared, options);
         let mut commands = Vec::new();
         let mut report = session.on(Event::Start, &mut commands);
         while !commands.is_empty() {
             self.travelling_max = self.travelling_max.max(commands.iter().filter(|command| is_record(command)).count());
-            let command = commands.swap_remove(rng.random_range(0..commands.len()));
+            // Time passes last.
+            commands.sort_by_key(|command| matches!(command, Command::Wake { .. }));
+            let now = commands.iter().filter(|command| !matches!(command, Command::Wake { .. })).count().max(1);
+            let command = commands.swap_remove(rng.random_range(0..now));
             let event = match command {
                 Command::Wake { .. } => Event::Woken,
                 Command::Call { call, to, request } => {
@@ -114,7 +133,7 @@ impl World {
                     if let (Request::Merge { record, .. }, 1) = (&request, index) {
                         self.nodes[1].values_taken += record.siblings().len() as u64;
                     }
-                    let result = match if index == 1 { meddle(self, &request) } else { None } {
+                    let result = match if index != 0 { meddle(self, &request) } else { None } {
                         Some(result) => result,
                         None => Ok(self.answer(index, request)),
                     };
@@ -299,6 +318,45 @@ fn what_is_younger_than_the_session_is_left_to_its_own_way() {
     let report = world.session(&mut ChaCha8Rng::seed_from_u64(1), settled, |_, _| None);
     assert_eq!((report.pushed, report.pulled, report.noop, report.failed), (0, 0, 0, None));
     assert_eq!((world.heal(1).pushed, world.root(0)), (1, world.root(1)));
+}
+
+/// What node 2 says it has under way, as it says it to a session of the other two.
+fn session_while(under_way: Option<Answer>) -> (World, Report) {
+    let mut world = World::new(3);
+    let everywhere = Key::new("everywhere").unwrap();
+    world.nodes[0].write(&everywhere, Seen::Everything, Some(vec![1]));
+    let report = world.session_among(
+        &mut ChaCha8Rng::seed_from_u64(1),
+        Stamp::from_ms(WALL_MS + 1),
+        &[0, 1, 2],
+        &mut |_, request| match request {
+            Request::UnderWay { .. } => Some(under_way.clone().ok_or(Failure::Unreachable)),
+            _ => None,
+        },
+    );
+    (world, report)
+}
+
+#[test]
+fn what_a_member_is_still_handing_to_its_owners_is_left_to_it() {
+    let says = |since| session_while(Some(Answer::UnderWay { since, hints: false })).1;
+    let nothing = says(None);
+    assert_eq!((nothing.pushed, nothing.failed), (1, None));
+    assert_eq!(says(Some(Stamp::from_ms(WALL_MS + 1))).pushed, 1, "it began later than the write");
+    let (began_before, silent) = (says(Some(Stamp::from_ms(WALL_MS - 1))), session_while(None).1);
+    for report in [began_before, silent] {
+        assert_eq!((report.pushed, report.noop, report.failed), (0, 0, None));
+    }
+    let refused = session_while(Some(Answer::Refused(Refusal::Overloaded))).1;
+    assert_eq!((refused.pushed, refused.failed), (0, None), "a third member's no does not end the session");
+}
+
+#[test]
+fn a_session_waits_until_hints_have_been_handed_over() {
+    let (mut world, report) = session_while(Some(Answer::UnderWay { since: None, hints: true }));
+    assert_eq!((report.pushed, &report.failed), (0, &Some(Cause::HintsFirst)));
+    assert!(report.is_busy(), "it is tried again shortly");
+    assert_eq!(world.heal(1).pushed, 1);
 }
 
 #[test]

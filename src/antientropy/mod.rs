@@ -5,6 +5,7 @@ mod laws;
 mod report;
 mod schedule;
 mod session;
+mod stream;
 
 pub use report::{Cause, Report};
 pub use schedule::{FIRST_AFTER_MS_MAX, Schedule};

@@ -7,11 +7,12 @@ use serde::{Serialize, Serializer};
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Report {
     /// Round trips that waited for one another: each level of the comparison is one, with all its partitions, and the
-    /// stream of records, in which the answer to one record lets a later one go, is one more. At most 5.
+    /// stream of records, in which the answer to one record lets a later one go, is one more. At most 5. What members are
+    /// asked during the pause before keys are compared is waited for by nothing, and no round.
     pub rounds: u64,
-    /// Bytes sent to the peer, records included.
+    /// Bytes sent, records included; all but a few to the peer.
     pub bytes_out: u64,
-    /// Bytes the peer sent.
+    /// Bytes received.
     pub bytes_in: u64,
     /// Partitions that differed.
     pub partitions: u64,
@@ -40,6 +41,9 @@ pub enum Cause {
     /// It took longer than it may.
     #[error("it took too long")]
     Deadline,
+    /// Hints for one of the two are on their way, and go first: to be tried again shortly.
+    #[error("hints are on their way and go first")]
+    HintsFirst,
     /// An answer to another question than was asked: a bug of the peer.
     #[error("the peer answered something else than it was asked")]
     Nonsense,
@@ -66,7 +70,7 @@ impl Report {
     /// Whether the peer has more to do than another session: to be tried again shortly.
     pub fn is_busy(&self) -> bool {
         let busy = Cause::Failure(Failure::Refused(crate::protocol::Refusal::Overloaded));
-        self.rounds == 1 && self.failed == Some(busy)
+        self.rounds == 1 && self.failed == Some(busy) || self.failed == Some(Cause::HintsFirst)
     }
 }
 

@@ -53,6 +53,13 @@ impl Schedule {
         free
     }
 
+    /// A question of the session under way has come, if it is a peer's: it is not over yet.
+    pub fn note_question(&mut self, now_ms: u64) {
+        if let Engaged::With { until_ms, .. } = &mut self.engaged {
+            *until_ms = now_ms + ENGAGED_MS_MAX;
+        }
+    }
+
     /// The peer's session with this node is over.
     pub fn release(&mut self, peer: MemberTag) {
         if matches!(self.engaged, Engaged::With { peer: with, .. } if with == peer) {
@@ -124,6 +131,18 @@ mod tests {
         assert!(!schedule.admit(b, ENGAGED_MS_MAX - 1));
         assert!(schedule.admit(b, ENGAGED_MS_MAX));
         assert!(schedule.begin(2 * ENGAGED_MS_MAX));
+    }
+
+    #[test]
+    fn a_long_session_keeps_others_out_as_long_as_it_asks() {
+        let (mut schedule, a, b) = (Schedule::default(), MemberTag::of("a"), MemberTag::of("b"));
+        assert!(schedule.admit(a, 0));
+        schedule.note_question(ENGAGED_MS_MAX - 1);
+        assert!(!schedule.admit(b, 2 * ENGAGED_MS_MAX - 2));
+        assert!(schedule.admit(b, 2 * ENGAGED_MS_MAX - 1));
+        schedule.release(b);
+        schedule.note_question(0);
+        assert!(schedule.begin(1), "a question after the end engages nobody");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //!  1  root of what both keep                       equal: done
 //!  2  groups that differ     ──► partitions' digests
 //!  3  upper levels of trees  ──► leaves below what differs        (partitions of few keys skip this)
-//!     a pause, so that writes on their way arrive
+//!     a pause, so that writes on their way arrive; meanwhile every member is asked which those are
 //!  4  key and version lists  ──► what the peer holds otherwise
 //!  5  the records, both ways, a stream of them; each is one merge in the receiver's committer
 //! ```
@@ -16,10 +16,12 @@
 //!
 //! In step 4 the peer shows outlines of records that both hold in different versions. Where one side's version
 //! knows all of the other's, only that one travels; where neither does, this node's travels, and the peer answers with
-//! what the merge made of it. So values sent are values needed. What is younger than the session's start is
-//! passed over by whoever holds it, as it may still be on its way: DeCandia et al. (2007), §4.7, compare at rest.
+//! what the merge made of it. So values sent are values needed. What is younger than the session's start, or than the
+//! oldest write that any member is still handing to its owners, is passed over by whoever holds it: it arrives by itself,
+//! and both at once would send it for nothing. DeCandia et al. (2007), §4.7, compare at rest.
 
 use super::report::{Cause, Report};
+use super::stream::{Move, Stream};
 use crate::merkle::Forest;
 use crate::merkle::diff::{self, Digest, FEW_KEYS};
 use crate::operation::{CallId, Command, Event, Failure, Operation};
@@ -27,7 +29,7 @@ use crate::placement::{LEAVES, MemberIndex, Partition, Ring};
 use crate::protocol::{
     Answer, Bed, Difference, KeyEntry, Leaves, Listed, MemberTag, Refusal, Request, SyncAnswer, SyncRequest, wire_bytes,
 };
-use crate::record::{Key, Record, Stamp};
+use crate::record::{Record, Stamp};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -37,18 +39,18 @@ pub const CONFIRM_MS: u64 = 250;
 /// Keys compared at a time, about: bounds the lists, which are 200 bytes a key in memory, and the time that the thread
 /// of pings spends over one, to a few milliseconds.
 const PORTION_KEYS: usize = 4_096;
-/// Records on their way at a time, both directions together: small enough that clients' writes do not queue behind.
-const WINDOW_RECORDS: usize = 128;
-/// Bytes of them, unless a single one is larger.
-const WINDOW_BYTES: u64 = 4 << 20;
-
 /// How a session is to go about it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// This node's time at the start: what was written later is passed over.
     pub settled: Stamp,
     /// The pause before keys are compared, in milliseconds.
     pub confirm_ms: u64,
+    /// Members that may have writes under way: those that are believed alive, this node and the peer among them.
+    pub coordinators: Vec<MemberIndex>,
+    /// How long a write may be under way at most, in milliseconds: a coordinator that does not say counts as having begun
+    /// one so long before the session.
+    pub under_way_ms_max: u64,
 }
 
 /// What a call is for.
@@ -58,6 +60,7 @@ enum Purpose {
     Trees,
     Subtrees,
     Differing,
+    UnderWay,
     List,
     Compare,
     /// Fetch the peer's record, to merge it here.
@@ -90,32 +93,13 @@ impl Purpose {
     }
 }
 
-/// A record that has to travel.
-struct Move {
-    key: Key,
-    to_peer: bool,
-    bytes: u64,
-}
-
-/// What is on its way.
-#[derive(Default)]
-struct Travelling {
-    records: usize,
-    bytes: u64,
-}
-
-impl Travelling {
-    fn has_room_for(&self, next: &Move) -> bool {
-        self.records == 0 || self.records < WINDOW_RECORDS && self.bytes + next.bytes <= WINDOW_BYTES
-    }
-}
-
 /// The machine.
 pub struct Session {
     forest: Arc<Forest>,
     me: MemberIndex,
     peer: MemberIndex,
     tag: MemberTag,
+    peer_tag: MemberTag,
     shared: Vec<Partition>,
     options: SessionOptions,
     report: Report,
@@ -127,8 +111,7 @@ pub struct Session {
     beds: VecDeque<(Bed, usize)>,
     /// What this node holds in the beds being compared; none while none are.
     portion: Option<Vec<(Bed, Vec<Listed>)>>,
-    moves: VecDeque<Move>,
-    travelling: Travelling,
+    stream: Stream,
     pausing: bool,
     /// Whether a record has been sent on its way.
     streaming: bool,
@@ -152,6 +135,7 @@ impl Session {
             me,
             peer,
             tag: MemberTag::of(&ring.member(me).name),
+            peer_tag: MemberTag::of(&ring.member(peer).name),
             shared,
             options,
             report: Report::default(),
@@ -160,8 +144,7 @@ impl Session {
             deep: BTreeMap::new(),
             beds: VecDeque::new(),
             portion: None,
-            moves: VecDeque::new(),
-            travelling: Travelling::default(),
+            stream: Stream::default(),
             pausing: false,
             streaming: false,
             engaged: false,
@@ -173,7 +156,7 @@ impl Session {
         let call = CallId(self.calls_made);
         self.calls_made += 1;
         self.calls.insert(call, purpose);
-        if to == self.peer {
+        if to != self.me {
             self.report.bytes_out += wire_bytes(&request);
         }
         commands.push(Command::Call { call, to, request });
@@ -209,6 +192,9 @@ impl Session {
             (_, Answer::Refused(refusal)) if travelled.is_some() && concerns_one_record(&refusal) => {
                 self.report.refused += 1;
             }
+            (Purpose::UnderWay, Answer::UnderWay { hints: true, .. }) => return Err(Cause::HintsFirst),
+            (Purpose::UnderWay, Answer::UnderWay { since, .. }) => self.settle(since),
+            (Purpose::UnderWay, Answer::Refused(_)) => self.unheard(),
             (_, Answer::Refused(refusal)) => return Err(Cause::Failure(Failure::Refused(refusal))),
             (Purpose::Root, Answer::Sync(SyncAnswer::Groups(groups))) => self.groups(groups, commands),
             (Purpose::Groups, Answer::Sync(SyncAnswer::Partitions(theirs))) => self.partitions(theirs, commands),
@@ -250,8 +236,7 @@ impl Session {
         }
         // A record whose answer led to no further call has come to the end of its way.
         if let Some(bytes) = travelled.filter(|_| self.calls_made == calls_before) {
-            self.travelling.records -= 1;
-            self.travelling.bytes -= bytes;
+            self.stream.arrived(bytes);
         }
         Ok(())
     }
@@ -314,7 +299,31 @@ impl Session {
         if !self.beds.is_empty() {
             self.pausing = true;
             self.report.rounds += 1;
+            for coordinator in std::mem::take(&mut self.options.coordinators) {
+                let request = Request::UnderWay { between: [self.tag, self.peer_tag] };
+                self.call(coordinator, Purpose::UnderWay, request, commands);
+            }
             commands.push(Command::Wake { after_ms: self.options.confirm_ms });
+        }
+    }
+
+    /// Passes over what is younger than `since` as well.
+    fn settle(&mut self, since: Option<Stamp>) {
+        self.options.settled = since.map_or(self.options.settled, |since| self.options.settled.min(since));
+    }
+
+    /// A coordinator did not say what it has under way.
+    fn unheard(&mut self) {
+        let began_ms = self.options.settled.ms().saturating_sub(self.options.under_way_ms_max);
+        self.settle(Some(Stamp::from_ms(began_ms)));
+    }
+
+    fn end_pause(&mut self) {
+        self.pausing = false;
+        let asked = self.calls.len();
+        self.calls.retain(|_, purpose| !matches!(purpose, Purpose::UnderWay));
+        if self.calls.len() < asked {
+            self.unheard();
         }
     }
 
@@ -348,7 +357,7 @@ impl Session {
             for difference in differences {
                 let (held, theirs) = match difference {
                     Difference::Unlisted { key, bytes } => {
-                        self.moves.push_back(Move { key, to_peer: false, bytes: u64::from(bytes) });
+                        self.stream.push(Move { key, to_peer: false, bytes: u64::from(bytes) });
                         continue;
                     }
                     Difference::Other { position, outline, bytes } => {
@@ -359,7 +368,7 @@ impl Session {
                 if let Some(held) = held.filter(|held| is_settled(&held.outline, settled)) {
                     let wanted = theirs.filter(|(outline, _)| outline.includes(&held.outline));
                     let bytes = u64::from(wanted.as_ref().map_or(held.bytes, |(_, bytes)| *bytes));
-                    self.moves.push_back(Move { key: held.key.clone(), to_peer: wanted.is_none(), bytes });
+                    self.stream.push(Move { key: held.key.clone(), to_peer: wanted.is_none(), bytes });
                 }
             }
         }
@@ -372,12 +381,10 @@ impl Session {
 
     /// Sends records on their way, in both directions, as long as there is room for them.
     fn fill_window(&mut self, commands: &mut Vec<Command>) {
-        while let Some(next) = self.moves.pop_front_if(|next| self.travelling.has_room_for(next)) {
+        while let Some(next) = self.stream.send_next() {
             if !std::mem::replace(&mut self.streaming, true) {
                 self.report.rounds += 1;
             }
-            self.travelling.records += 1;
-            self.travelling.bytes += next.bytes;
             if next.to_peer {
                 self.load(next, commands);
             } else {
@@ -393,7 +400,7 @@ impl Session {
             return false;
         }
         self.fill_window(commands);
-        if self.portion.is_none() && !self.beds.is_empty() && self.moves.len() <= PORTION_KEYS {
+        if self.portion.is_none() && !self.beds.is_empty() && self.stream.waiting() <= PORTION_KEYS {
             self.next_portion(commands);
         }
         self.calls.is_empty()
@@ -422,12 +429,15 @@ impl Operation for Session {
                 }
                 self.answered(purpose, answer, commands)
             }
-            Event::Failed { call, failure } => {
-                self.calls.remove(&call)?;
-                Err(Cause::Failure(failure))
-            }
+            Event::Failed { call, failure } => match self.calls.remove(&call)? {
+                Purpose::UnderWay => {
+                    self.unheard();
+                    Ok(())
+                }
+                _ => Err(Cause::Failure(failure)),
+            },
             Event::Woken => {
-                self.pausing = false;
+                self.end_pause();
                 Ok(())
             }
             Event::Deadline => Err(Cause::Deadline),

@@ -421,6 +421,8 @@ impl Put {
 impl Operation for Put {
     type Output = PutOutcome;
 
+    const DELIVERS: bool = true;
+
     fn on(&mut self, event: Event, commands: &mut Vec<Command>) -> Option<PutOutcome> {
         let must = matches!(event, Event::Deadline);
         match event {

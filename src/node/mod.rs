@@ -20,6 +20,7 @@ mod replay;
 mod rot;
 mod shared;
 mod sync;
+mod under_way;
 mod worker;
 
 pub use events::{Event, Events};

@@ -6,6 +6,7 @@ use super::outside::wall_ms;
 use super::queue::CommitQueue;
 use super::rot::Rot;
 use super::sync::Syncs;
+use super::under_way::UnderWay;
 use crate::config::Settings;
 use crate::membership::{State, View};
 use crate::merkle::Forest;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub queue: Arc<CommitQueue>,
     /// What happened here.
     pub events: Events,
+    /// Writes it coordinates.
+    pub under_way: UnderWay,
     /// Its anti-entropy sessions.
     pub syncs: Syncs,
     /// What was found rotten.
@@ -84,6 +87,7 @@ impl Shared {
             hints,
             queue: Arc::default(),
             events: Events::default(),
+            under_way: UnderWay::default(),
             syncs: Syncs::new(started),
             rot: Rot::default(),
             read_repairs: AtomicU64::new(0),

@@ -5,7 +5,7 @@ use super::shared::Shared;
 use super::worker::Worker;
 use crate::antientropy::{CONFIRM_MS, FIRST_AFTER_MS_MAX, Report, Schedule, Session, SessionOptions};
 use crate::membership::State;
-use crate::protocol::MemberTag;
+use crate::protocol::{Answer, MemberTag, Refusal, SyncAnswer, SyncRequest};
 use crate::record::Stamp;
 use crate::replica;
 use serde::Serialize;
@@ -120,6 +120,11 @@ impl Syncs {
         self.book().schedule.admit(peer, self.now_ms())
     }
 
+    /// A question of a session has come.
+    fn note_question(&self) {
+        self.book().schedule.note_question(self.now_ms());
+    }
+
     /// The peer's session is over.
     pub(super) fn release(&self, peer: MemberTag) {
         self.book().schedule.release(peer);
@@ -177,7 +182,7 @@ fn is_settling(node: &Shared, peer: &str) -> bool {
 }
 
 /// Whether the peer is about to be handed what is kept for it here.
-pub(super) fn hints_come_first(node: &Shared, peer: &str) -> bool {
+fn hints_come_first(node: &Shared, peer: &str) -> bool {
     node.syncs.book().schedule.hints_go_first(peer, node.syncs.now_ms()) && node.hints.has_any(peer)
 }
 
@@ -256,10 +261,59 @@ async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Option<Acco
     let (me, other) = (node.me(&ring), ring.member_by_name(peer)?);
     let (began, at_ms) = (now(), wall_ms());
     let settled = Stamp::from_ms(at_ms).max(node.queue.latest_stamp());
-    let options = SessionOptions { settled, confirm_ms: CONFIRM_MS };
+    let avoid = node.avoid(&ring);
+    let options = SessionOptions {
+        settled,
+        confirm_ms: CONFIRM_MS,
+        coordinators: ring.members().filter(|member| !avoid.contains(member)).collect(),
+        under_way_ms_max: node.settings.timeout.as_millis() as u64,
+    };
     let shared = replica::shared(&ring, me, other);
     let session = Session::new(&ring, Arc::clone(&node.forest), me, other, shared, options);
     let report = worker.run_long(session, ring, SESSION_TIME_MAX).await?;
     let ms = now().duration_since(began).as_millis() as u64;
     (!report.is_busy()).then(|| Account { peer: peer.into(), reason, at_ms, report, ms })
+}
+
+/// Answers a question of a peer's session, or of one's own, off the worker's thread where that may wait.
+pub(super) fn compare(worker: &Rc<Worker>, request: SyncRequest, told: Box<dyn FnOnce(Answer)>) {
+    let node = worker.node.clone();
+    let ring = node.ring();
+    let me = node.me(&ring);
+    if !replica::is_quick(&request) {
+        node.syncs.note_question();
+        actix_web::rt::spawn(async move {
+            let scan = move || replica::compare(&ring, me, &node.forest, &*node.store, request);
+            let answer = tokio::task::spawn_blocking(scan).await;
+            told(answer.unwrap_or(Answer::Refused(Refusal::Unreadable)));
+        });
+        return;
+    }
+    let asker = match &request {
+        SyncRequest::Root { from, .. } => Some(*from),
+        SyncRequest::Done { from } => {
+            node.syncs.release(*from);
+            None
+        }
+        _ => None,
+    };
+    let answer = replica::compare(&ring, me, &node.forest, &*node.store, request);
+    let differs = matches!(answer, Answer::Sync(SyncAnswer::Groups(Some(_))));
+    let is_busy = |asker| has_hints_first(&node, &[asker]) || !node.syncs.admit(asker);
+    match asker {
+        Some(asker) if differs && is_busy(asker) => told(Answer::Refused(Refusal::Overloaded)),
+        _ => told(answer),
+    }
+}
+
+/// What this node has under way as a coordinator.
+pub(super) fn under_way(node: &Shared, between: [MemberTag; 2]) -> Answer {
+    Answer::UnderWay { since: node.under_way.since(), hints: has_hints_first(node, &between) }
+}
+
+/// Whether one of these is about to be handed what is kept for it here.
+fn has_hints_first(node: &Shared, members: &[MemberTag]) -> bool {
+    let ring = node.ring();
+    let names = ring.members().map(|member| &ring.member(member).name);
+    names.filter(|name| members.contains(&MemberTag::of(name))).any(|name| hints_come_first(node, name))
 }

@@ -10,10 +10,10 @@ use super::link::{Link, Told};
 use super::outside::now;
 use super::queue::Completion;
 use super::shared::Shared;
-use super::sync::hints_come_first;
+use super::under_way::{Entry, UnderWay};
 use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
-use crate::protocol::{Answer, Batch, MemberTag, Refusal, Reply, Request, SyncAnswer, SyncRequest};
+use crate::protocol::{Answer, Batch, Refusal, Reply, Request};
 use crate::replica::{self, Step};
 use crate::storage::{Address, Change, Kind, Outcome, Peek, Refused, StoreError};
 use bytes::Bytes;
@@ -55,6 +55,8 @@ struct Running {
     /// Where each call has a time of its own instead: how long that is.
     call_time: Option<Duration>,
     wake: Option<Instant>,
+    /// Kept on the list as long as this is.
+    _under_way: Option<Entry>,
 }
 
 /// An operation with the place its conclusion goes to.
@@ -142,6 +144,7 @@ impl Worker {
         M: Operation + 'static,
         M::Output: 'static,
     {
+        let under_way = M::DELIVERS.then(|| UnderWay::enter(&self.node));
         let me = self.node.me(&ring);
         let (mut events, mut commands, mut abroad) = (VecDeque::from([Event::Start]), Vec::new(), Vec::new());
         let mut output = None;
@@ -171,6 +174,7 @@ impl Worker {
             until: start + self.node.settings.timeout,
             call_time,
             wake: None,
+            _under_way: under_way,
         };
         self.operations.borrow_mut().insert(id, running);
         self.ticking.notify_one();
@@ -308,41 +312,8 @@ impl Worker {
                     });
                 }
             },
-            Step::Compare(request) => self.compare(request, Box::new(told)),
-        }
-    }
-
-    /// Answers a question of a session, off this thread where that may wait.
-    fn compare(self: &Rc<Self>, request: SyncRequest, told: Box<dyn FnOnce(Answer)>) {
-        let node = self.node.clone();
-        let ring = node.ring();
-        let me = node.me(&ring);
-        if !replica::is_quick(&request) {
-            actix_web::rt::spawn(async move {
-                let scan = move || replica::compare(&ring, me, &node.forest, &*node.store, request);
-                let answer = tokio::task::spawn_blocking(scan).await;
-                told(answer.unwrap_or(Answer::Refused(Refusal::Unreadable)));
-            });
-            return;
-        }
-        let asker = match &request {
-            SyncRequest::Root { from, .. } => Some(*from),
-            SyncRequest::Done { from } => {
-                node.syncs.release(*from);
-                None
-            }
-            _ => None,
-        };
-        let answer = replica::compare(&ring, me, &node.forest, &*node.store, request);
-        let differs = matches!(answer, Answer::Sync(SyncAnswer::Groups(Some(_))));
-        let is_busy = |asker| {
-            let asking = ring.members().map(|member| &ring.member(member).name);
-            let hints = asking.filter(|name| MemberTag::of(name) == asker).any(|name| hints_come_first(&node, name));
-            hints || !node.syncs.admit(asker)
-        };
-        match asker {
-            Some(asker) if differs && is_busy(asker) => told(Answer::Refused(Refusal::Overloaded)),
-            _ => told(answer),
+            Step::Compare(request) => super::sync::compare(self, request, Box::new(told)),
+            Step::UnderWay(between) => told(super::sync::under_way(&self.node, between)),
         }
     }
 
@@ -452,7 +423,7 @@ impl Worker {
         for (at, request) in requests.into_iter().enumerate() {
             let gathering = gathering.clone();
             let partial = self.node.answers_in_part(&request);
-            if let Request::Sync(_) | Request::Greet(_) = request {
+            if let Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) = request {
                 self.answer(request, Box::new(move |answer| gathering.put(at, answer)));
             } else if let Request::Read { .. } | Request::ReadHint { .. } = request {
                 match self.at_hand(&request) {

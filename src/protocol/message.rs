@@ -111,6 +111,11 @@ pub enum Request {
     Sync(SyncRequest),
     /// How the sender stands. → [`Answer::Greeted`]
     Greet(Greeting),
+    /// Which writes are you still handing to their owners? Those a session leaves alone. → [`Answer::UnderWay`]
+    UnderWay {
+        /// The two members that have the session.
+        between: [MemberTag; 2],
+    },
 }
 
 /// What a node answers to one [`Request`].
@@ -139,6 +144,13 @@ pub enum Answer {
     Refused(Refusal),
     /// What was asked in an anti-entropy session.
     Sync(SyncAnswer),
+    /// What this node has under way as a coordinator.
+    UnderWay {
+        /// Every write it coordinates that is not on its owners yet has a later stamp. None when there is no such write.
+        since: Option<Stamp>,
+        /// Whether it is about to hand hints to one of the two.
+        hints: bool,
+    },
     /// How the one that answers stands.
     Greeted(Greeting),
     /// The answer of an owner that is still being filled: true as far as it goes, durable where that was asked for, and
@@ -234,7 +246,7 @@ impl Request {
         match self {
             Request::Read { .. } | Request::ReadHint { .. } => Lane::Reads,
             Request::Sync(_) => Lane::Digests,
-            Request::Greet(_) => Lane::Gossip,
+            Request::Greet(_) | Request::UnderWay { .. } => Lane::Gossip,
             _ => Lane::Writes,
         }
     }
@@ -249,7 +261,7 @@ impl Request {
             | Request::HintWrite { key, .. }
             | Request::Read { key }
             | Request::ReadHint { key } => Some(key),
-            Request::Sync(_) | Request::Greet(_) => None,
+            Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) => None,
         }
     }
 
@@ -264,6 +276,7 @@ impl Request {
             Request::Cover { other, .. } => values(other),
             Request::Read { .. } | Request::ReadHint { .. } | Request::Greet(_) => 0,
             Request::Sync(request) => request.size_hint(),
+            Request::UnderWay { .. } => 16,
         };
         body + self.key().map_or(0, |key| key.as_bytes().len()) + 96
     }

@@ -7,7 +7,7 @@ mod compare;
 
 pub use compare::{compare, is_quick, shared};
 
-use crate::protocol::{Answer, Greeting, Refusal, Request, SyncRequest};
+use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request, SyncRequest};
 use crate::record::Row;
 use crate::storage::{Address, Change, Hint, Kind, Outcome, Refused};
 use bytes::Bytes;
@@ -23,6 +23,8 @@ pub enum Step {
     Compare(SyncRequest),
     /// Take note of how a peer stands, and say how this node does.
     Greet(Greeting),
+    /// See what this node has under way as a coordinator, and whether it has hints for one of these.
+    UnderWay([MemberTag; 2]),
 }
 
 /// The first step towards answering `request`.
@@ -39,6 +41,7 @@ pub fn step(request: Request) -> Step {
         Request::ReadHint { key } => Step::Read(Address::hint(&key)),
         Request::Sync(request) => Step::Compare(request),
         Request::Greet(greeting) => Step::Greet(greeting),
+        Request::UnderWay { between } => Step::UnderWay(between),
     }
 }
 

@@ -116,7 +116,11 @@ impl Story {
             Request::Cover { .. } => "cover",
             Request::Hint { .. } => "hint",
             Request::HintWrite { .. } => "write-hint",
-            Request::Read { .. } | Request::ReadHint { .. } | Request::Sync(_) | Request::Greet(_) => "read",
+            Request::Read { .. }
+            | Request::ReadHint { .. }
+            | Request::Sync(_)
+            | Request::UnderWay { .. }
+            | Request::Greet(_) => "read",
         };
         self.calls.iter().map(|(to, request)| format!("{} {}", word(request), name(*to))).collect()
     }

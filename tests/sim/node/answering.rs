@@ -86,6 +86,7 @@ impl World {
             }
             Step::Greet(greeting) => panic!("nobody greets in this world, yet {greeting:?} came"),
             Step::Compare(request) => panic!("no sessions run in this world, yet {request:?} was asked"),
+            Step::UnderWay(between) => panic!("no sessions run in this world, yet one asks about {between:?}"),
         }
     }
 

@@ -1,0 +1,55 @@
+//! `Stream`: the records of a session that have to travel, some of them on their way.
+//!
+//! A sliding window: when one has arrived the next may go, so the pace is the receiver's.
+
+use crate::record::Key;
+use std::collections::VecDeque;
+
+/// Records on their way at a time, both directions together: small enough that clients' writes do not queue behind.
+const WINDOW_RECORDS: usize = 128;
+/// Bytes of them, unless a single one is larger.
+const WINDOW_BYTES: u64 = 4 << 20;
+
+/// A record that has to travel.
+pub(super) struct Move {
+    pub(super) key: Key,
+    pub(super) to_peer: bool,
+    /// About how many it has.
+    pub(super) bytes: u64,
+}
+
+/// The records of a session.
+#[derive(Default)]
+pub(super) struct Stream {
+    waiting: VecDeque<Move>,
+    records: usize,
+    bytes: u64,
+}
+
+impl Stream {
+    /// Lets a record wait for its turn.
+    pub(super) fn push(&mut self, next: Move) {
+        self.waiting.push_back(next);
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// The next record to be sent on its way, if there is room for it.
+    pub(super) fn send_next(&mut self) -> Option<Move> {
+        let (records, bytes) = (self.records, self.bytes);
+        let has_room = |next: &mut Move| records == 0 || records < WINDOW_RECORDS && bytes + next.bytes <= WINDOW_BYTES;
+        let next = self.waiting.pop_front_if(has_room)?;
+        self.records += 1;
+        self.bytes += next.bytes;
+        Some(next)
+    }
+
+    /// A record of so many bytes has come to the end of its way.
+    pub(super) fn arrived(&mut self, bytes: u64) {
+        self.records -= 1;
+        self.bytes -= bytes;
+    }
+}
