@@ -145,8 +145,8 @@ pub struct Put {
     cause: Option<Refusal>,
     /// An owner that was asked to make the dot has not answered, and may have made it.
     doubtful: bool,
-    /// This node is an owner that is still being filled.
-    unfilled: bool,
+    /// This node is an owner that makes no dots for now: it is being filled, or its clock is wrong.
+    declined: bool,
 }
 
 /// The write once it has a name.
@@ -200,7 +200,7 @@ impl Put {
             patience_over: false,
             cause: None,
             doubtful: false,
-            unfilled: false,
+            declined: false,
             avoid: options.avoid,
         }
     }
@@ -220,7 +220,7 @@ impl Put {
             let request = Request::Write { key, seen, content };
             self.call(Purpose::Make { owner }, self.members[owner], request, commands);
             commands.push(Command::Wake { after_ms: self.maker_patience_ms });
-        } else if !self.hard && !self.made_on_hint && (self.unfilled || !self.members.contains(&self.me)) {
+        } else if !self.hard && !self.made_on_hint && (self.declined || !self.members.contains(&self.me)) {
             self.made_on_hint = true;
             let targets = self.members.iter().map(|&member| self.name(member)).collect();
             self.call(Purpose::MakeHint, self.me, Request::HintWrite { key, seen, content, targets }, commands);
@@ -354,8 +354,11 @@ impl Put {
         if matches!(failure, Failure::Unknown | Failure::Refused(Refusal::Fenced)) {
             self.doubtful |= matches!(purpose, Purpose::Make { .. } | Purpose::MakeHint);
         }
-        if let (Purpose::Make { owner }, Failure::Refused(Refusal::NotFilled)) = (purpose, &failure) {
-            self.unfilled |= self.members[owner] == self.me;
+        let declines = |refusal: &Refusal| matches!(refusal, Refusal::NotFilled | Refusal::ClockAhead { .. });
+        if let (Purpose::Make { owner }, Failure::Refused(refusal)) = (purpose, &failure)
+            && declines(refusal)
+        {
+            self.declined |= self.members[owner] == self.me;
         }
         if let Failure::Refused(refusal) = failure {
             self.cause = Some(refusal);

@@ -195,6 +195,7 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
         },
         "reads": { "hedged": node.reads_hedged.load(Ordering::Relaxed) },
         "filling": node.completeness.describe(),
+        "clock": { "ahead_ms": node.clock_ahead_ms() },
         "sync": sync_status(worker),
         "scrub": node.rot.status(),
         "events": node.events.latest(EVENTS_SHOWN),

@@ -6,10 +6,12 @@
 //!
 //! A node also knows by its peers whether it is whole ([`Filling`]): they remember the lives of the others ([`Memory`]).
 
+mod clocks;
 mod filling;
 mod life;
 mod view;
 
+pub use clocks::Clocks;
 pub use filling::{Filling, Stage, Why, Word};
 pub use life::{Life, Memory, REMEMBERED_EVERY_MS};
 pub use view::{PEER_FAILURES_UNTIL_DOWN, Peer, State, Transition, View};

@@ -3,12 +3,13 @@
 //!
 //! Greetings travel both ways, in the request and in its reply, and by a lane of their own: at once after the start,
 //! until each peer was heard; then when something changed, as often as pings where it is only the last durable stamp.
+//! They carry the clocks as well: a node that is ahead of most of its peers makes no writes of its own.
 
-use super::outside::{jittered, now};
+use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
 use super::sync;
 use super::worker::Worker;
-use crate::membership::{Filling, Life, Memory, Stage, State, Word};
+use crate::membership::{Clocks, Filling, Life, Memory, Stage, State, Word};
 use crate::operation::Failure;
 use crate::placement::{Partition, Ring};
 use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request};
@@ -39,10 +40,13 @@ const YOUNG_MAX: Duration = Duration::from_secs(10);
 /// How often it is looked whether there is something to do.
 const TICK: Duration = Duration::from_millis(50);
 
-/// What a node knows of its own completeness, and remembers of the others'.
+/// What a node knows of its own completeness and of its clock, and remembers of the others'.
 pub struct Completeness {
     filling: Mutex<Filling>,
     memory: Mutex<Memory>,
+    clocks: Mutex<Clocks>,
+    /// Whether the peers' clocks say that this node's is wrong.
+    is_ahead: AtomicBool,
     /// Whether it is filled, durably: what hot paths look at.
     counts: AtomicBool,
 }
@@ -52,7 +56,8 @@ impl Completeness {
     pub(super) fn new(filling: Filling, memory: Memory) -> Completeness {
         // Alone, there is nobody to ask; what is filled is so durably before anybody is served.
         let counts = AtomicBool::new(filling.stage() == Stage::Filled);
-        Completeness { filling: Mutex::new(filling), memory: Mutex::new(memory), counts }
+        let (filling, memory) = (Mutex::new(filling), Mutex::new(memory));
+        Completeness { filling, memory, clocks: Mutex::default(), is_ahead: AtomicBool::new(false), counts }
     }
 
     /// What the store is to say before anybody is served, if that is known already.
@@ -66,6 +71,10 @@ impl Completeness {
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn clocks(&self) -> MutexGuard<'_, Clocks> {
+        self.clocks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Whether the node still finds out, after its start, how it stands.
@@ -118,6 +127,41 @@ impl Shared {
         }
     }
 
+    /// Why this node makes no write of its own now, if `request` asks for one: another owner is to make it.
+    pub(super) fn declines(&self, request: &Request) -> Option<Refusal> {
+        let Request::Write { key, .. } = request else { return None };
+        let completeness = &self.completeness;
+        if self.is_partial(Partition::of(key.position())) {
+            return Some(Refusal::NotFilled);
+        }
+        let is_ahead = completeness.is_ahead.load(Ordering::Relaxed);
+        is_ahead.then(|| Refusal::ClockAhead { ahead_ms: completeness.clocks().ahead_ms() })
+    }
+
+    /// By how many milliseconds this node's time is ahead of most of its peers'.
+    pub fn clock_ahead_ms(&self) -> u64 {
+        self.completeness.clocks().ahead_ms()
+    }
+
+    /// Takes note of a peer's clock. What counts here is the time that the next stamp would have.
+    fn note_clock(&self, peer: &str, peer_ms: u64) {
+        let own_ms = wall_ms().max(self.queue.last_stamp().ms());
+        let (is_ahead, ahead_ms) = {
+            let mut clocks = self.completeness.clocks();
+            clocks.note(peer, peer_ms, own_ms);
+            (clocks.is_ahead(), clocks.ahead_ms())
+        };
+        if self.completeness.is_ahead.swap(is_ahead, Ordering::Relaxed) != is_ahead {
+            match is_ahead {
+                true => self.events.warn(
+                    "clock",
+                    format!("this node's time is {ahead_ms} ms ahead of most peers': it passes writes on to them"),
+                ),
+                false => self.events.info("clock", "this node's time is that of its peers again: it takes writes"),
+            }
+        }
+    }
+
     /// Whether this node counts, as far as it may tell `peer`: which must have said before what it remembers, or it would
     /// take this store for the one it knew.
     fn counts_for(&self, peer: &str) -> bool {
@@ -135,7 +179,7 @@ impl Shared {
         let word = Word { filled: self.counts_for(peer), holds: !nothing || !self.hints.status().is_empty() };
         let remembered = self.remembered(peer);
         let (from, durable) = (MemberTag::of(&self.name), self.store.last_stamp());
-        Greeting { from, id: self.id, word, durable, remembered }
+        Greeting { from, id: self.id, word, durable, wall_ms: wall_ms(), remembered }
     }
 
     /// A session with `peer` about everything that both keep ended well.
@@ -173,6 +217,7 @@ impl Worker {
                 view.forget_id(peer);
             }
         }
+        self.node.note_clock(peer, greeting.wall_ms);
         let changed = completeness.filling().heard(peer, greeting.word, greeting.remembered);
         if changed {
             self.stage_changed(|| ());

@@ -284,8 +284,8 @@ impl Worker {
     /// Answers one request from this node's store.
     fn answer(self: &Rc<Self>, request: Request, told: Box<dyn FnOnce(Answer)>) {
         let partial = self.node.answers_in_part(&request);
-        if partial && matches!(request, Request::Write { .. }) {
-            return told(Answer::Refused(Refusal::NotFilled));
+        if let Some(refusal) = self.node.declines(&request) {
+            return told(Answer::Refused(refusal));
         }
         let told = move |answer: Answer| told(answer.in_part(partial));
         match replica::step(request) {
@@ -434,8 +434,8 @@ impl Worker {
                     }
                     None => self.answer(request, Box::new(move |answer| gathering.put(at, answer))),
                 }
-            } else if partial && matches!(request, Request::Write { .. }) {
-                gathering.put(at, Answer::Refused(Refusal::NotFilled));
+            } else if let Some(refusal) = self.node.declines(&request) {
+                gathering.put(at, Answer::Refused(refusal));
             } else if let Step::Commit(change) = replica::step(request) {
                 let told = move |result| gathering.put(at, replica::committed(result).in_part(partial));
                 changes.push((change, Box::new(told)));

@@ -187,6 +187,8 @@ pub struct Greeting {
     pub word: Word,
     /// Its last durable stamp.
     pub durable: Stamp,
+    /// Its wall clock, in milliseconds since 1970.
+    pub wall_ms: u64,
     /// The last life of the one it speaks to that counted, as far as it remembers.
     pub remembered: Option<Life>,
 }

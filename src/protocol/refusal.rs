@@ -51,6 +51,12 @@ pub enum Refusal {
     /// The node is an owner that does not hold its share yet, and makes no writes of its own; another owner does.
     #[error("the node is still being filled from its peers")]
     NotFilled,
+    /// The node's clock is far ahead of its peers', and it makes no writes of its own; an operator must set it right.
+    #[error("the node's clock is {ahead_ms} ms ahead of most of its peers'")]
+    ClockAhead {
+        /// By how much, in milliseconds.
+        ahead_ms: u64,
+    },
     /// The time the sender gave had already passed.
     #[error("the deadline had passed")]
     TooLate,
@@ -74,6 +80,7 @@ impl Refusal {
             | Refusal::OtherNode
             | Refusal::StaleEpoch { .. }
             | Refusal::NotFilled
+            | Refusal::ClockAhead { .. }
             | Refusal::TooLate => false,
         }
     }

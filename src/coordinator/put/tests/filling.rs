@@ -28,6 +28,9 @@ fn a_copy_on_an_owner_that_is_being_filled_counts_as_a_hint() {
 #[test]
 fn an_owner_that_is_being_filled_makes_no_dot_and_another_does() {
     let mut story = Story::plain();
+    story.answer(0, Answer::Refused(Refusal::ClockAhead { ahead_ms: 70_000 })).answer(1, written(2, 9));
+    assert_eq!(story.asked(), ["write o0", "write o1", "copy o0", "copy o2"], "one whose clock is wrong neither");
+    let mut story = Story::plain();
     story.answer(0, Answer::Refused(Refusal::NotFilled)).answer(1, written(2, 9));
     assert_eq!(story.asked(), ["write o0", "write o1", "copy o0", "copy o2"]);
     story.answer(2, partly_merged(None)).answer(3, merged(None));
