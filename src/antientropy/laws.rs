@@ -91,6 +91,7 @@ impl World {
             Step::Greet(greeting) => panic!("no session greets: {greeting:?}"),
             Step::UnderWay(_) => Answer::UnderWay { since: None, hints: false },
             Step::Compare(request) => replica::compare(&ring, me, &node.forest, &*node.store, request),
+            Step::Gossip(_) => panic!("a session does not gossip"),
         }
     }
 

@@ -3,18 +3,18 @@
 use crate::placement::NodeId;
 use std::fmt;
 
-/// Failed pings in a row after which a peer counts as down. Three, so that one lost packet or one long pause
-/// does not redirect traffic.
-pub const PEER_FAILURES_UNTIL_DOWN: u32 = 3;
+/// Failed pings in a row after which a peer that others still reach counts as suspect here: it can't be asked from
+/// here. Two, so that one lost packet does not redirect traffic.
+pub const PEER_FAILURES_UNTIL_SUSPECT: u32 = 2;
 
 /// What a peer is believed to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
     /// It answers, or was not asked yet.
     Alive,
-    /// It failed to answer its last ping.
+    /// It has not answered, and may yet speak up; or it does not answer this node, though it does others.
     Suspect,
-    /// It failed to answer [`PEER_FAILURES_UNTIL_DOWN`] pings in a row.
+    /// Nobody has heard it for a while.
     Down,
 }
 
@@ -42,6 +42,8 @@ pub struct Peer {
     /// Why the last failed ping failed.
     pub last_error: Option<String>,
     failures: u32,
+    /// What the members together hold of it.
+    verdict: State,
 }
 
 /// A peer changed its state: worth a line in the log.
@@ -64,8 +66,15 @@ pub struct View {
 impl View {
     /// A view of peers not asked yet. They count as alive.
     pub fn of(names: impl IntoIterator<Item = String>) -> View {
-        let fresh =
-            |name| Peer { name, id: None, state: State::Alive, last_seen_ms: None, last_error: None, failures: 0 };
+        let fresh = |name| Peer {
+            name,
+            id: None,
+            state: State::Alive,
+            last_seen_ms: None,
+            last_error: None,
+            failures: 0,
+            verdict: State::Alive,
+        };
         let mut peers: Vec<Peer> = names.into_iter().map(fresh).collect();
         peers.sort_by(|left, right| left.name.cmp(&right.name));
         View { peers }
@@ -86,7 +95,7 @@ impl View {
         let peer = self.peer_mut(name)?;
         (peer.id, peer.last_seen_ms, peer.failures) = (Some(id), Some(now_ms), 0);
         peer.last_error = None;
-        peer.turn(State::Alive)
+        peer.turn()
     }
 
     /// Notes that a ping of `name` failed.
@@ -94,7 +103,18 @@ impl View {
         let peer = self.peer_mut(name)?;
         peer.failures = peer.failures.saturating_add(1);
         peer.last_error = Some(error);
-        peer.turn(if peer.failures < PEER_FAILURES_UNTIL_DOWN { State::Suspect } else { State::Down })
+        peer.turn()
+    }
+
+    /// Notes what the members together hold of `name`, as [`super::Liveness`] tells it.
+    pub fn judged(&mut self, name: &str, verdict: State) -> Option<Transition> {
+        let peer = self.peer_mut(name)?;
+        peer.verdict = verdict;
+        if verdict == State::Alive {
+            // Somebody has just heard it; whether this node can is for the next pings to say.
+            peer.failures = 0;
+        }
+        peer.turn()
     }
 
     /// Forgets the id of `name`: another node answered at its address.
@@ -111,7 +131,9 @@ impl View {
 }
 
 impl Peer {
-    fn turn(&mut self, to: State) -> Option<Transition> {
+    fn turn(&mut self) -> Option<Transition> {
+        let unreachable = self.failures >= PEER_FAILURES_UNTIL_SUSPECT;
+        let to = if unreachable && self.verdict == State::Alive { State::Suspect } else { self.verdict };
         let from = std::mem::replace(&mut self.state, to);
         (from != to).then(|| Transition { name: self.name.clone(), from, to })
     }
@@ -121,17 +143,30 @@ impl Peer {
 mod tests {
     use super::*;
 
+    fn turns(change: Option<Transition>) -> Option<(State, State)> {
+        change.map(|change| (change.from, change.to))
+    }
+
     #[test]
-    fn a_peer_is_suspected_then_down_and_alive_again_with_the_first_answer() {
+    fn a_peer_is_what_the_members_hold_of_it() {
         let mut view = View::of(["b".to_string(), "a".to_string()]);
-        let states: Vec<Option<State>> =
-            (0..5).map(|_| view.failed("a", "refused".into()).map(|change| change.to)).collect();
-        assert_eq!(states, [Some(State::Suspect), None, Some(State::Down), None, None]);
+        assert_eq!(turns(view.failed("a", "refused".into())), None, "one failure is a lost packet");
+        assert_eq!(turns(view.judged("a", State::Suspect)), Some((State::Alive, State::Suspect)));
+        assert_eq!(turns(view.judged("a", State::Down)), Some((State::Suspect, State::Down)));
+        assert_eq!(turns(view.failed("a", "refused".into())), None);
         assert_eq!(view.peer("a").unwrap().last_error.as_deref(), Some("refused"));
-        let back = view.heard("a", NodeId(7), 1_000).unwrap();
-        assert_eq!((back.from, back.to), (State::Down, State::Alive));
+        assert_eq!(turns(view.heard("a", NodeId(7), 1_000)), None, "it has yet to say that it is back");
+        assert_eq!(turns(view.judged("a", State::Alive)), Some((State::Down, State::Alive)));
         assert_eq!(view.peer("a").unwrap().last_seen_ms, Some(1_000));
         assert_eq!(view.peer("b").unwrap().state, State::Alive);
+    }
+
+    #[test]
+    fn a_peer_that_only_others_reach_is_suspect_here() {
+        let mut view = View::of(["a".to_string()]);
+        assert_eq!(turns(view.failed("a", "no answer".into())), None);
+        assert_eq!(turns(view.failed("a", "no answer".into())), Some((State::Alive, State::Suspect)));
+        assert_eq!(turns(view.heard("a", NodeId(7), 1_000)), Some((State::Suspect, State::Alive)));
     }
 
     #[test]
@@ -139,5 +174,6 @@ mod tests {
         let mut view = View::of(["a".to_string()]);
         assert_eq!(view.heard("x", NodeId(1), 1), None);
         assert_eq!(view.failed("x", "no".into()), None);
+        assert_eq!(view.judged("x", State::Down), None);
     }
 }

@@ -1,9 +1,9 @@
-//! What a node does by itself: asks after its peers, keeps its house.
+//! What a node does by itself to keep its house.
 //!
 //! Each loop has a name, a bounded unit of work, and ends when the node is stopping. Loops that talk to peers run on
 //! the main thread with a worker of their own, so liveness never waits behind clients' traffic.
 
-use super::outside::{jittered, now, wall_ms};
+use super::outside::{now, wall_ms};
 use super::shared::Shared;
 use super::worker::Worker;
 use crate::storage::{Change, CheckpointError, Health, LogStore, PageSize, Rebuild, RebuildStep, Scrub, Store};
@@ -24,43 +24,6 @@ const RETRY_PERIOD: Duration = Duration::from_secs(1);
 const SCRUB_PAGE: PageSize = PageSize { rows_max: 256, bytes_max: 1 << 20 };
 /// Most partitions it looks into meanwhile, where they are small.
 const SCRUB_STEPS_MAX: usize = 64;
-
-/// Asks after every peer: at once, then every `--pingfreq`, jittered.
-pub fn ping_peers(worker: &Rc<Worker>) {
-    let ring = worker.node.ring();
-    for member in ring.layout().members() {
-        if member.name == worker.node.name {
-            continue;
-        }
-        let (worker, name) = (worker.clone(), member.name.clone());
-        actix_web::rt::spawn(async move {
-            while !worker.node.is_stopping() {
-                let ring = worker.node.ring();
-                let Some(to) = ring.member_by_name(&name) else { return };
-                ping(&worker, &name, worker.link(&ring, to).ping().await);
-                tokio::time::sleep(jittered(worker.node.settings.ping_period)).await;
-            }
-        });
-    }
-}
-
-fn ping(worker: &Rc<Worker>, name: &str, result: Result<crate::protocol::Reply, String>) {
-    let node = &worker.node;
-    let reply = match result {
-        Ok(reply) => reply,
-        Err(error) => return node.ping_failed(name, error),
-    };
-    match &reply.answers {
-        Ok(_) if reply.sender == node.id => node.ping_failed(name, "this node itself answers at that address".into()),
-        Ok(_) => {
-            node.queue.heard(reply.stamp);
-            if node.heard(name, reply.sender) {
-                super::sync::on_return(worker, name);
-            }
-        }
-        Err(refusal) => node.ping_failed(name, refusal.to_string()),
-    }
-}
 
 /// What the housekeeping thread of a store on disk keeps: checkpoints, log segments, timed syncs, and the rebuilding
 /// of digests after a start.

@@ -90,15 +90,11 @@ impl Link {
         self.reads.borrow().p95()
     }
 
-    /// Asks whether the peer is there, past every queue. The error is a line for people.
-    pub async fn ping(&self) -> Result<Reply, String> {
-        let timeout = self.node.settings.timeout;
-        let batch =
-            Batch { envelope: self.node.envelope(&self.peer, timeout.as_millis() as u64), requests: Vec::new() };
-        match self.post("/ping", &batch, timeout).await {
-            Ok(reply) => Ok(reply),
-            Err((_, error)) => Err(error),
-        }
+    /// Carries gossip to the peer and its answer back, past every queue, within `timeout`. The error is a line for people.
+    pub async fn ping(&self, packets: Vec<Vec<u8>>, timeout: Duration) -> Result<Reply, String> {
+        let envelope = self.node.envelope(&self.peer, timeout.as_millis() as u64);
+        let batch = Batch { envelope, requests: vec![Request::Gossip { packets }] };
+        self.post("/ping", &batch, timeout).await.map_err(|(_, error)| error)
     }
 
     async fn flush(self: Rc<Self>, lane: Lane) {

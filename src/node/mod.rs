@@ -15,6 +15,7 @@ mod latency;
 mod link;
 mod opening;
 mod outside;
+mod pinging;
 mod queue;
 mod replay;
 mod rot;
@@ -66,7 +67,7 @@ impl Node {
     /// Starts the loops that talk to peers, on the calling thread, which must be in an actix runtime.
     pub fn start_loops(&self) -> Rc<Worker> {
         let worker = Worker::start(self.shared.clone());
-        background::ping_peers(&worker);
+        pinging::ping_peers(&worker);
         replay::hand_over_hints(&worker);
         filling::keep_filled(&worker);
         sync::on_timer(&worker);

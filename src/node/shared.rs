@@ -2,20 +2,21 @@
 
 use super::events::Events;
 use super::filling::Completeness;
-use super::outside::wall_ms;
+use super::outside::{now, random, wall_ms};
 use super::queue::CommitQueue;
 use super::rot::Rot;
 use super::sync::Syncs;
 use super::under_way::UnderWay;
 use crate::config::Settings;
-use crate::membership::{State, View};
+use crate::membership::{Liveness, Pace, State, Transition, View};
 use crate::merkle::Forest;
 use crate::placement::{MemberIndex, NodeId, Ring};
-use crate::protocol::Envelope;
+use crate::protocol::{Envelope, PACKETS_MAX};
 use crate::storage::{Feed, HintLedger, Store};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// One node, seen from any of its threads.
 pub struct Shared {
@@ -53,6 +54,9 @@ pub struct Shared {
     pub completeness: Completeness,
     /// What is known of the peers.
     pub view: Mutex<View>,
+    liveness: Mutex<Liveness>,
+    /// Rung when the liveness may have something to say.
+    pub(super) gossip: Notify,
     /// Set when the node is told to stop: no new work is begun in the background.
     pub(super) stopping: AtomicBool,
     /// Bytes of request bodies being taken in.
@@ -74,10 +78,14 @@ impl Shared {
         completeness: Completeness,
         ring: Ring,
     ) -> Shared {
-        let peers = ring.layout().members().iter().map(|member| member.name.clone()).filter(|peer| *peer != name);
-        let started = super::outside::now();
+        let peers = || ring.layout().members().iter().map(|member| member.name.clone()).filter(|peer| *peer != name);
+        let pace = Pace { period: settings.ping_period, timeout: settings.timeout };
+        let liveness = Liveness::new(&name, peers(), pace, wall_ms(), random(), Duration::ZERO);
+        let started = now();
         Shared {
-            view: Mutex::new(View::of(peers)),
+            view: Mutex::new(View::of(peers())),
+            liveness: Mutex::new(liveness),
+            gossip: Notify::new(),
             settings,
             id,
             name,
@@ -135,25 +143,48 @@ impl Shared {
         }
     }
 
-    /// Notes that `peer` answered; a change of its state becomes an event. Whether it had been away.
-    pub fn heard(&self, peer: &str, id: NodeId) -> bool {
-        let change = self.view().heard(peer, id, wall_ms());
-        let was_away = change.is_some();
-        if let Some(change) = change {
-            self.events.info("peer", format!("{} is {} again, after {}", change.name, change.to, change.from));
-            if self.view().peers().iter().all(|peer| peer.state == State::Alive) {
-                self.events.info("peer", "all peers are alive");
-            }
-        }
-        was_away
+    /// Who is alive, locked.
+    pub fn liveness(&self) -> MutexGuard<'_, Liveness> {
+        self.liveness.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// Notes that a ping of `peer` failed; a change of its state becomes an event.
-    pub fn ping_failed(&self, peer: &str, error: String) {
-        let change = self.view().failed(peer, error.clone());
-        if let Some(change) = change {
-            self.events.warn("peer", format!("{} is {}: {error}", change.name, change.to));
+    /// Time since the start, by the clock that only moves forward.
+    pub fn uptime(&self) -> Duration {
+        now().duration_since(self.started)
+    }
+
+    /// Takes a peer's gossip; what there is to say to it at once.
+    pub fn hear_gossip(&self, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let at = self.uptime();
+        let mut liveness = self.liveness();
+        let mut from = None;
+        for packet in packets {
+            from = liveness.hear(packet, at).or(from);
         }
+        let replies = from.map(|from| liveness.take_packets_for(&from)).unwrap_or_default();
+        drop(liveness);
+        // What there is to say to others, and what has changed, is the ping loop's.
+        self.gossip.notify_one();
+        replies.into_iter().take(PACKETS_MAX).map(|packet| packet.bytes).collect()
+    }
+
+    /// Notes what was found of a peer; a change of its state becomes an event. Whether it is back from having been away.
+    pub fn note(&self, of: impl FnOnce(&mut View) -> Option<Transition>) -> bool {
+        let mut view = self.view();
+        let Some(change) = of(&mut view) else { return false };
+        let all_alive = view.peers().iter().all(|peer| peer.state == State::Alive);
+        let error = view.peer(&change.name).and_then(|peer| peer.last_error.clone());
+        drop(view);
+        if change.to != State::Alive {
+            let error = error.unwrap_or_else(|| "others do not hear it".into());
+            self.events.warn("peer", format!("{} is {}: {error}", change.name, change.to));
+            return false;
+        }
+        self.events.info("peer", format!("{} is {} again, after {}", change.name, change.to, change.from));
+        if all_alive {
+            self.events.info("peer", "all peers are alive");
+        }
+        true
     }
 
     /// Says in one line what starts here.

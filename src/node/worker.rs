@@ -314,6 +314,7 @@ impl Worker {
             },
             Step::Compare(request) => super::sync::compare(self, request, Box::new(told)),
             Step::UnderWay(between) => told(super::sync::under_way(&self.node, between)),
+            Step::Gossip(packets) => told(Answer::Gossip { packets: self.node.hear_gossip(&packets) }),
         }
     }
 
@@ -423,7 +424,7 @@ impl Worker {
         for (at, request) in requests.into_iter().enumerate() {
             let gathering = gathering.clone();
             let partial = self.node.answers_in_part(&request);
-            if let Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) = request {
+            if let Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) | Request::Gossip { .. } = request {
                 self.answer(request, Box::new(move |answer| gathering.put(at, answer)));
             } else if let Request::Read { .. } | Request::ReadHint { .. } = request {
                 match self.at_hand(&request) {

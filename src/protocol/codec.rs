@@ -10,7 +10,7 @@
 //! A node speaks its own version and the previous one; there is no previous one yet. Records inside are row
 //! bytes with their own checksum (`record`), so a value damaged on the way is refused, not stored.
 
-use super::message::{Batch, REQUESTS_PER_BATCH_MAX, Reply, Request};
+use super::message::{Batch, PACKETS_MAX, REQUESTS_PER_BATCH_MAX, Reply, Request};
 use crate::record::{CONTENT_TYPE_BYTES_MAX, Content};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,6 +55,9 @@ impl Batch {
             }
             if let Request::Sync(request) = request {
                 request.check()?;
+            }
+            if matches!(request, Request::Gossip { packets } if packets.len() > PACKETS_MAX) {
+                return Err(MalformedMessage::Limit("too much gossip in one request"));
             }
         }
         Ok(batch)
@@ -153,6 +156,7 @@ mod tests {
                 Request::ReadHint { key },
                 Request::Sync(SyncRequest::Root { from: MemberTag::of("n1"), root: Some([7; 32]) }),
                 Request::Sync(SyncRequest::Compare { settled: Stamp(9), beds: vec![(bed, vec![entry])] }),
+                Request::Gossip { packets: vec![value.to_vec(), Vec::new()] },
             ],
         }
     }
@@ -187,6 +191,7 @@ mod tests {
             Answer::Found { record: None },
             Answer::Refused(Refusal::StaleEpoch { epoch: 4 }),
             Answer::Sync(SyncAnswer::Groups(Some(vec![Some(Digest([3; 8])), None]))),
+            Answer::Gossip { packets: vec![b"alive".to_vec()] },
             Answer::Sync(SyncAnswer::Differences(vec![vec![
                 Difference::Unlisted { key: Key::new("k").unwrap(), bytes: 9 },
                 Difference::Other { position: Digest([4; 8]), outline: record(b"v").outline(), bytes: 70 },
@@ -230,6 +235,16 @@ mod tests {
             assert!(matches!(check(request.clone()), Err(MalformedMessage::Limit(_))), "{request:?}");
         }
         assert!(check(SyncRequest::Groups { from, groups: vec![0; 32] }).is_ok());
+    }
+
+    #[test]
+    fn more_gossip_than_a_ping_carries_is_refused() {
+        let batch = |count| Batch {
+            envelope: envelope(),
+            requests: vec![Request::Gossip { packets: vec![b"p".to_vec(); count] }],
+        };
+        assert!(Batch::decode(&batch(PACKETS_MAX).encode()).is_ok());
+        assert!(matches!(Batch::decode(&batch(PACKETS_MAX + 1).encode()), Err(MalformedMessage::Limit(_))));
     }
 
     #[test]

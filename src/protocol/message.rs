@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Most requests in one batch. Bounds what a node holds for one peer call, and keeps a slow batch short.
 pub const REQUESTS_PER_BATCH_MAX: usize = 512;
 
+/// Most packets of gossip in one request or answer.
+pub const PACKETS_MAX: usize = 16;
+
 /// Who speaks to whom, about which cluster, and how long the answer is waited for.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Envelope {
@@ -27,7 +30,7 @@ pub struct Envelope {
     pub stamp: Stamp,
 }
 
-/// One HTTP request's worth of requests. Empty for a ping.
+/// One HTTP request's worth of requests. Gossip, or nothing, for a ping.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Batch {
     /// From whom, to whom.
@@ -116,6 +119,11 @@ pub enum Request {
         /// The two members that have the session.
         between: [MemberTag; 2],
     },
+    /// What the sender's liveness has to say; past every queue, by `/ping`. → [`Answer::Gossip`]
+    Gossip {
+        /// Packets, at most [`PACKETS_MAX`].
+        packets: Vec<Vec<u8>>,
+    },
 }
 
 /// What a node answers to one [`Request`].
@@ -156,6 +164,11 @@ pub enum Answer {
     /// The answer of an owner that is still being filled: true as far as it goes, durable where that was asked for, and
     /// it counts towards no majority. What it does not hold may well be there.
     Partial(Part),
+    /// What the receiver's liveness has to say to that.
+    Gossip {
+        /// Packets, at most [`PACKETS_MAX`].
+        packets: Vec<Vec<u8>>,
+    },
 }
 
 /// What an owner answers while it is being filled. A type of its own, as an answer that held an answer could be nested
@@ -248,7 +261,7 @@ impl Request {
         match self {
             Request::Read { .. } | Request::ReadHint { .. } => Lane::Reads,
             Request::Sync(_) => Lane::Digests,
-            Request::Greet(_) | Request::UnderWay { .. } => Lane::Gossip,
+            Request::Greet(_) | Request::UnderWay { .. } | Request::Gossip { .. } => Lane::Gossip,
             _ => Lane::Writes,
         }
     }
@@ -263,7 +276,7 @@ impl Request {
             | Request::HintWrite { key, .. }
             | Request::Read { key }
             | Request::ReadHint { key } => Some(key),
-            Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) => None,
+            Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) | Request::Gossip { .. } => None,
         }
     }
 
@@ -279,6 +292,7 @@ impl Request {
             Request::Read { .. } | Request::ReadHint { .. } | Request::Greet(_) => 0,
             Request::Sync(request) => request.size_hint(),
             Request::UnderWay { .. } => 16,
+            Request::Gossip { packets } => packets.iter().map(|packet| packet.len() + 4).sum(),
         };
         body + self.key().map_or(0, |key| key.as_bytes().len()) + 96
     }

@@ -25,6 +25,8 @@ pub enum Step {
     Greet(Greeting),
     /// See what this node has under way as a coordinator, and whether it has hints for one of these.
     UnderWay([MemberTag; 2]),
+    /// Hand these packets to the node's liveness.
+    Gossip(Vec<Vec<u8>>),
 }
 
 /// The first step towards answering `request`.
@@ -42,6 +44,7 @@ pub fn step(request: Request) -> Step {
         Request::Sync(request) => Step::Compare(request),
         Request::Greet(greeting) => Step::Greet(greeting),
         Request::UnderWay { between } => Step::UnderWay(between),
+        Request::Gossip { packets } => Step::Gossip(packets),
     }
 }
 

@@ -168,6 +168,8 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ("quick_cache", &["src/storage/cache.rs"]),
     ("fjall", &["src/storage/disk.rs"]),
     ("foca", &["src/membership/liveness.rs"]),
+    // How foca wants to be handed our generator.
+    ("rand_core", &["src/membership/chance.rs"]),
     // The shell's.
     ("actix_web", &["src/http/", "src/node/"]),
     ("actix_service", &["src/node/link.rs"]),

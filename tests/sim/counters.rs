@@ -42,7 +42,9 @@ pub(crate) const SOMETIMES: &[&str] = &[
     "refused by a fence",
     "clock stepped",
     "checkpoint",
+    "peer suspected",
     "peer down",
+    "peer alive again",
 ];
 
 /// States that should not be there at all, and are, for reasons told where they are counted.

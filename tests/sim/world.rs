@@ -33,20 +33,75 @@ const EVENTS_MAX: u64 = 400_000;
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     Client(usize),
-    Flush { node: usize, life: u32, to: usize, lane: Lane },
-    Arrived { node: usize, from: usize, from_life: u32, exchange: u64, bytes: Bytes, tags: Vec<Option<usize>> },
-    Replied { node: usize, life: u32, exchange: u64, bytes: Bytes },
-    Broken { node: usize, life: u32, exchange: u64, failure: Failure },
-    Committed { node: usize, life: u32 },
-    Looked { node: usize, life: u32, address: Address, done: Done },
-    Wake { node: usize, life: u32, id: u64 },
-    Deadline { node: usize, life: u32, id: u64 },
-    Ping { node: usize, life: u32, peer: usize },
-    HandOver { node: usize, life: u32 },
-    Housekeeping { node: usize, life: u32 },
-    Restart { node: usize },
-    Replug { node: usize },
-    RoomAgain { node: usize },
+    Flush {
+        node: usize,
+        life: u32,
+        to: usize,
+        lane: Lane,
+    },
+    Arrived {
+        node: usize,
+        from: usize,
+        from_life: u32,
+        exchange: u64,
+        bytes: Bytes,
+        tags: Vec<Option<usize>>,
+    },
+    Replied {
+        node: usize,
+        life: u32,
+        exchange: u64,
+        bytes: Bytes,
+    },
+    Broken {
+        node: usize,
+        life: u32,
+        exchange: u64,
+        failure: Failure,
+    },
+    Committed {
+        node: usize,
+        life: u32,
+    },
+    Looked {
+        node: usize,
+        life: u32,
+        address: Address,
+        done: Done,
+    },
+    Wake {
+        node: usize,
+        life: u32,
+        id: u64,
+    },
+    Deadline {
+        node: usize,
+        life: u32,
+        id: u64,
+    },
+    /// The time at which the liveness has something to do, as it said then.
+    Liveness {
+        node: usize,
+        life: u32,
+        at: u64,
+    },
+    HandOver {
+        node: usize,
+        life: u32,
+    },
+    Housekeeping {
+        node: usize,
+        life: u32,
+    },
+    Restart {
+        node: usize,
+    },
+    Replug {
+        node: usize,
+    },
+    RoomAgain {
+        node: usize,
+    },
     Heal,
     Trouble(Trouble),
 }
@@ -293,7 +348,7 @@ impl World {
             Event::Looked { node, life, address, done } if self.lives(node, life) => self.looked(node, &address, done),
             Event::Wake { node, life, id } if self.lives(node, life) => self.woken(node, id),
             Event::Deadline { node, life, id } if self.lives(node, life) => self.event(node, id, Told::Deadline),
-            Event::Ping { node, life, peer } if self.lives(node, life) => self.ping(node, peer),
+            Event::Liveness { node, life, at } if self.lives(node, life) => self.liveness_due(node, at),
             Event::HandOver { node, life } if self.lives(node, life) => {
                 self.hand_over(node);
                 let after = super::node::PING_PERIOD_US + self.rng.random_range(0..100_000);
@@ -322,7 +377,7 @@ impl World {
             | Event::Looked { node, .. }
             | Event::Wake { node, .. }
             | Event::Deadline { node, .. }
-            | Event::Ping { node, .. }
+            | Event::Liveness { node, .. }
             | Event::HandOver { node, .. }
             | Event::Housekeeping { node, .. } => Some(*node),
             _ => None,

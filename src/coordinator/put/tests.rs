@@ -116,11 +116,8 @@ impl Story {
             Request::Cover { .. } => "cover",
             Request::Hint { .. } => "hint",
             Request::HintWrite { .. } => "write-hint",
-            Request::Read { .. }
-            | Request::ReadHint { .. }
-            | Request::Sync(_)
-            | Request::UnderWay { .. }
-            | Request::Greet(_) => "read",
+            Request::Read { .. } | Request::ReadHint { .. } => "read",
+            Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) | Request::Gossip { .. } => "read",
         };
         self.calls.iter().map(|(to, request)| format!("{} {}", word(request), name(*to))).collect()
     }

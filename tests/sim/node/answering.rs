@@ -85,6 +85,10 @@ impl World {
                 self.schedule(after, Event::Looked { node, life, address, done });
             }
             Step::Greet(greeting) => panic!("nobody greets in this world, yet {greeting:?} came"),
+            Step::Gossip(packets) => {
+                let packets = self.hear_gossip(node, &packets);
+                self.answered(node, done, Answer::Gossip { packets });
+            }
             Step::Compare(request) => panic!("no sessions run in this world, yet {request:?} was asked"),
             Step::UnderWay(between) => panic!("no sessions run in this world, yet one asks about {between:?}"),
         }

@@ -14,12 +14,13 @@ pub(crate) use committing::Submission;
 pub(crate) use link::Link;
 pub(crate) use operations::{Machine, Running};
 pub(crate) use pinging::PING_PERIOD_US;
+use pinging::Route;
 
 use crate::disk::Disk;
 use crate::network::Fate;
 use crate::plant::Plant;
 use crate::world::{Event, World};
-use kringle::membership::{State, View};
+use kringle::membership::{Liveness, State, View};
 use kringle::merkle::Forest;
 use kringle::operation::Failure;
 use kringle::placement::{MemberIndex, NodeId};
@@ -59,6 +60,10 @@ pub(crate) struct Up {
     exchanges: BTreeMap<u64, Exchange>,
     pub(crate) gatherings: BTreeMap<u64, Gathering>,
     view: View,
+    liveness: Liveness,
+    /// The event that counts, of those that wake the liveness.
+    liveness_due: u64,
+    routes: BTreeMap<usize, Route>,
     /// Hints on their way, so that none is sent twice at once.
     handing_over: BTreeMap<(usize, Key), ()>,
 }
@@ -108,7 +113,7 @@ impl World {
         let committer =
             Committer::new(store.clone(), Arc::new(Forest::new()), feed, hints.clone(), actor, clock.clone());
         let peers = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
-        let view = View::of(peers);
+        let (view, liveness) = (View::of(peers.clone()), self.liveness(node, peers.collect()));
         self.nodes[node].life += 1;
         self.nodes[node].paused_until = 0;
         self.nodes[node].up = Some(Up {
@@ -125,14 +130,14 @@ impl World {
             exchanges: BTreeMap::new(),
             gatherings: BTreeMap::new(),
             view,
+            liveness,
+            liveness_due: u64::MAX,
+            routes: BTreeMap::new(),
             handing_over: BTreeMap::new(),
         });
         self.look_at_rows(node, true);
         let life = self.nodes[node].life;
-        for peer in (0..self.nodes.len()).filter(|&peer| peer != node) {
-            let first = self.rng.random_range(0..PING_PERIOD_US);
-            self.schedule(first, Event::Ping { node, life, peer });
-        }
+        self.carry_liveness(node);
         self.schedule(PING_PERIOD_US / 2, Event::HandOver { node, life });
         self.schedule(50_000, Event::Housekeeping { node, life });
     }

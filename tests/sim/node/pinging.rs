@@ -1,30 +1,117 @@
-//! Pinging, and what is believed of the peers.
+//! Carrying what the liveness says, and what is believed of the peers: the twin of `src/node/pinging.rs`.
 
 use crate::world::{Event, World};
-use kringle::membership::State;
-use kringle::protocol::{Batch, Reply};
+use kringle::membership::{Change, Liveness, Pace, State};
+use kringle::protocol::{Answer, Batch, PACKETS_MAX, Reply, Request};
 use rand::Rng;
+use std::collections::VecDeque;
+use std::time::Duration;
 
 pub(crate) const PING_PERIOD_US: u64 = 1_000_000;
 
+/// What waits for one peer.
+#[derive(Default)]
+pub(super) struct Route {
+    packets: VecDeque<Vec<u8>>,
+    busy: bool,
+}
+
 impl World {
-    pub(crate) fn ping(&mut self, node: usize, peer: usize) {
-        let timeout = self.timeout_us();
-        let batch = Batch { envelope: self.envelope(node, peer, timeout), requests: Vec::new() };
-        self.post(node, peer, None, &batch, Vec::new(), Vec::new(), timeout);
+    fn pace(&self) -> Pace {
+        Pace { period: Duration::from_micros(PING_PERIOD_US), timeout: Duration::from_micros(self.timeout_us()) }
     }
 
-    pub(super) fn pinged(&mut self, node: usize, peer: usize, reply: Option<Reply>) {
-        let (name, now_ms) = (self.nodes[peer].name.clone(), self.now / 1_000);
-        let view = &mut self.up(node).view;
-        let change = match reply {
-            Some(reply) => view.heard(&name, reply.sender, now_ms),
-            None => view.failed(&name, "no answer".into()),
-        };
-        if change.is_some_and(|change| change.to == State::Down) {
-            self.counters.hit("peer down");
+    pub(super) fn liveness(&mut self, node: usize, peers: Vec<String>) -> Liveness {
+        let (name, life, seed) = (self.nodes[node].name.clone(), self.wall_ms(node), self.rng.random());
+        Liveness::new(&name, peers, self.pace(), life, seed, Duration::from_micros(self.now))
+    }
+
+    pub(crate) fn liveness_due(&mut self, node: usize, at: u64) {
+        if self.up(node).liveness_due == at {
+            self.up(node).liveness_due = u64::MAX;
+            self.carry_liveness(node);
         }
-        let (life, after) = (self.nodes[node].life, PING_PERIOD_US + self.rng.random_range(0..100_000));
-        self.schedule(after, Event::Ping { node, life, peer });
+    }
+
+    /// Lets the liveness do what is due, sends what it says, and notes what it has found.
+    pub(super) fn carry_liveness(&mut self, node: usize) {
+        let now = self.now;
+        let up = self.up(node);
+        up.liveness.tick(Duration::from_micros(now));
+        let (packets, changes) = (up.liveness.take_packets(), up.liveness.take_changes());
+        let due = (up.liveness.due().as_micros() as u64).max(now + 1);
+        for Change { name, state, .. } in changes {
+            let change = self.up(node).view.judged(&name, state);
+            if let Some(change) = change {
+                match change.to {
+                    State::Alive => self.counters.hit("peer alive again"),
+                    State::Suspect => self.counters.hit("peer suspected"),
+                    State::Down => self.counters.hit("peer down"),
+                }
+            }
+        }
+        for packet in packets {
+            let peer = (0..self.nodes.len()).find(|&peer| self.nodes[peer].name == packet.to).expect("a member");
+            let route = self.up(node).routes.entry(peer).or_default();
+            if route.packets.len() == PACKETS_MAX {
+                route.packets.pop_front();
+            }
+            route.packets.push_back(packet.bytes);
+            self.ping(node, peer);
+        }
+        let up = self.up(node);
+        if due < up.liveness_due || up.liveness_due <= now {
+            up.liveness_due = due;
+            let life = self.nodes[node].life;
+            self.schedule(due - now, Event::Liveness { node, life, at: due });
+        }
+    }
+
+    /// Sends what waits for a peer, unless a ping is under way.
+    fn ping(&mut self, node: usize, peer: usize) {
+        let route = self.up(node).routes.entry(peer).or_default();
+        if route.packets.is_empty() || std::mem::replace(&mut route.busy, true) {
+            return;
+        }
+        let packets = route.packets.drain(..).collect();
+        let timeout = self.pace().answer().as_micros() as u64;
+        let batch = Batch { envelope: self.envelope(node, peer, timeout), requests: vec![Request::Gossip { packets }] };
+        self.post(node, peer, None, &batch, vec![None], Vec::new(), timeout);
+    }
+
+    /// Takes a peer's gossip; what there is to say to it at once.
+    pub(super) fn hear_gossip(&mut self, node: usize, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        let now = Duration::from_micros(self.now);
+        let liveness = &mut self.up(node).liveness;
+        let mut from = None;
+        for packet in packets {
+            from = liveness.hear(packet, now).or(from);
+        }
+        let replies = from.map(|from| liveness.take_packets_for(&from)).unwrap_or_default();
+        self.carry_liveness(node);
+        replies.into_iter().take(PACKETS_MAX).map(|packet| packet.bytes).collect()
+    }
+
+    /// A ping has ended, with a reply or without.
+    pub(super) fn pinged(&mut self, node: usize, peer: usize, reply: Option<Reply>) {
+        let (name, now) = (self.nodes[peer].name.clone(), self.now);
+        let up = self.up(node);
+        up.routes.entry(peer).or_default().busy = false;
+        match reply {
+            Some(reply) => {
+                if let Ok([Answer::Gossip { packets }]) = reply.answers.as_deref() {
+                    for packet in packets {
+                        up.liveness.hear(packet, Duration::from_micros(now));
+                    }
+                }
+                up.view.heard(&name, reply.sender, now / 1_000);
+            }
+            None => {
+                up.liveness.failed(&name, Duration::from_micros(now));
+                up.view.failed(&name, "no answer".into());
+            }
+        }
+        self.carry_liveness(node);
+        self.ping(node, peer);
     }
 }

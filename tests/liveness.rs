@@ -1,0 +1,214 @@
+//! Who is alive, as real nodes see it: how soon a dead or hung one is noticed, and how they find each other again.
+
+mod support;
+
+use kringle::placement::{ClusterId, NodeId};
+use kringle::protocol::{Answer, Batch, Envelope, MEDIA_TYPE, PACKETS_MAX, Reply, Request as PeerRequest};
+use kringle::record::Stamp;
+use rand::Rng;
+use serde_json::Value;
+use std::time::{Duration, Instant};
+use support::cluster::Cluster;
+use support::http::Request;
+use support::node::Node;
+use support::proxy::{Fault, Way};
+use support::{eventually, seeded};
+
+/// Sessions keep out of the way.
+const QUIET: [&str; 3] = ["--memory", "--syncfreq", "3600"];
+
+/// What node `seer` says of the member called so.
+fn member(cluster: &Cluster, seer: usize, name: &str) -> Value {
+    let status = cluster.client(seer).get("/status").expect(200).json();
+    let members = status["members"].as_array().expect("members");
+    members.iter().find(|member| member["name"] == name).unwrap_or_else(|| panic!("no {name} in {status}")).clone()
+}
+
+/// The nodes' names in the layout.
+fn names(cluster: &Cluster) -> Vec<String> {
+    let name =
+        |node: &Node| node.get("/status").expect(200).json()["node"]["name"].as_str().expect("a name").to_owned();
+    cluster.nodes.iter().map(name).collect()
+}
+
+fn state(cluster: &Cluster, seer: usize, name: &str) -> String {
+    member(cluster, seer, name)["state"].as_str().expect("a state").to_owned()
+}
+
+/// Waits until all of `seers` say so of `name`; how long after `since` that was.
+fn await_state(cluster: &Cluster, seers: &[usize], name: &str, wanted: &[&str], since: Instant) -> Duration {
+    eventually(&format!("{name} is {wanted:?}"), Duration::from_secs(30), || {
+        let states: Vec<String> = seers.iter().map(|&seer| state(cluster, seer, name)).collect();
+        states.iter().all(|state| wanted.contains(&state.as_str())).then_some(()).ok_or(format!("{states:?}"))
+    });
+    since.elapsed()
+}
+
+/// How often a node's log says this.
+fn said(node: &Node, text: &str) -> usize {
+    node.log().lines().filter(|line| line.contains(text)).count()
+}
+
+#[test]
+fn a_killed_or_frozen_node_is_suspected_within_three_seconds_and_down_within_eight() {
+    for frozen in [false, true] {
+        let mut cluster = Cluster::start(3, &QUIET);
+        let names = names(&cluster);
+        for seer in 0..2 {
+            // Heard, so that its life is known; in the middle of a ping period like any other.
+            eventually("it was heard", Duration::from_secs(10), || {
+                member(&cluster, seer, &names[2])["last_seen_ms"].as_u64().ok_or("not yet".into())
+            });
+        }
+        let since = Instant::now();
+        if frozen {
+            cluster.nodes[2].pause()
+        } else {
+            cluster.nodes[2].kill()
+        }
+        let suspected = await_state(&cluster, &[0, 1], &names[2], &["suspect", "down"], since);
+        let down = await_state(&cluster, &[0, 1], &names[2], &["down"], since);
+        assert!(suspected <= Duration::from_secs(3), "frozen: {frozen}: suspected after {suspected:?}");
+        assert!(down <= Duration::from_secs(8), "frozen: {frozen}: down after {down:?}");
+        eprintln!("frozen: {frozen}: suspected after {suspected:?}, down after {down:?}");
+        for seer in 0..2 {
+            let node = &cluster.nodes[seer];
+            for change in ["suspect", "down"] {
+                assert_eq!(said(node, &format!("{} is {change}", names[2])), 1, "one line: {}", node.log());
+            }
+            assert_eq!(state(&cluster, seer, &names[1 - seer]), "alive");
+        }
+        if frozen {
+            cluster.nodes[2].resume()
+        } else {
+            cluster.nodes[2].restart()
+        }
+        await_state(&cluster, &[0, 1], &names[2], &["alive"], Instant::now());
+        for peer in &names[..2] {
+            await_state(&cluster, &[2], peer, &["alive"], Instant::now());
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_down_is_described_with_its_last_word_and_the_last_error() {
+    let mut cluster = Cluster::start(2, &[&QUIET[..], &["--pingfreq", "0.2"]].concat());
+    let names = names(&cluster);
+    let before = eventually("it was heard", Duration::from_secs(10), || {
+        member(&cluster, 0, &names[1])["last_seen_ms"].as_u64().ok_or("not yet".into())
+    });
+    cluster.nodes[1].kill();
+    await_state(&cluster, &[0], &names[1], &["down"], Instant::now());
+    let told = member(&cluster, 0, &names[1]);
+    assert!(told["last_seen_ms"].as_u64() >= Some(before), "{told}");
+    assert!(told["last_error"].as_str().is_some_and(|error| !error.is_empty()), "{told}");
+    cluster.nodes[1].restart();
+    await_state(&cluster, &[0], &names[1], &["alive"], Instant::now());
+    let told = eventually("it is heard again", Duration::from_secs(10), || {
+        let told = member(&cluster, 0, &names[1]);
+        (told["last_error"] == Value::Null).then_some(told.clone()).ok_or(told.to_string())
+    });
+    assert!(told["last_seen_ms"].as_u64() > Some(before), "{told}");
+}
+
+#[test]
+fn a_split_three_ways_heals_by_itself() {
+    let cluster = Cluster::behind_proxies(3, &[&QUIET[..], &["--pingfreq", "0.2", "--timeout", "1"]].concat());
+    let names = names(&cluster);
+    for fault in [Fault::Hang, Fault::Refuse] {
+        (0..3).for_each(|index| cluster.fault(index, fault));
+        for seer in 0..3 {
+            for other in (0..3).filter(|&other| other != seer) {
+                await_state(&cluster, &[seer], &names[other], &["down"], Instant::now());
+            }
+        }
+        // Everybody is alone, and writes all the same.
+        for index in 0..3 {
+            cluster.client(index).put(&format!("/kv/{fault:?}-{index}"), "v").expect(202);
+        }
+        (0..3).for_each(|index| cluster.fault(index, Fault::Pass));
+        for seer in 0..3 {
+            for other in (0..3).filter(|&other| other != seer) {
+                await_state(&cluster, &[seer], &names[other], &["alive"], Instant::now());
+            }
+        }
+        eventually("what each wrote is everywhere", Duration::from_secs(20), || {
+            let missing =
+                (0..9).filter(|at| cluster.held_by(at / 3, &format!("{fault:?}-{}", at % 3)).is_none()).count();
+            (missing == 0).then_some(()).ok_or(format!("{missing} copies are missing"))
+        });
+    }
+}
+
+#[test]
+fn a_node_whose_peers_start_later_finds_them() {
+    let mut cluster = Cluster::start(3, &[&QUIET[..], &["--pingfreq", "0.2", "--timeout", "1"]].concat());
+    let names = names(&cluster);
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster.nodes[0].restart();
+    for name in &names[1..] {
+        await_state(&cluster, &[0], name, &["down"], Instant::now());
+    }
+    cluster.nodes[1].restart();
+    cluster.nodes[2].restart();
+    for (seer, name) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)] {
+        await_state(&cluster, &[seer], &names[name], &["alive"], Instant::now());
+    }
+}
+
+#[test]
+fn a_quiet_pair_says_little() {
+    let cluster = Cluster::behind_proxies(2, &QUIET);
+    let names = names(&cluster);
+    eventually("both were heard", Duration::from_secs(10), || {
+        let heard = [(0, 1), (1, 0)].map(|(seer, name)| state(&cluster, seer, &names[name]) == "alive");
+        (cluster.proxy(0).bytes(Way::FromNode) > 0 && heard == [true; 2]).then_some(()).ok_or("not yet".into())
+    });
+    let bytes = || cluster.proxy(0).bytes(Way::ToNode) + cluster.proxy(0).bytes(Way::FromNode);
+    let (before, connections, since) = (bytes(), cluster.proxy(0).connections(), Instant::now());
+    // Ten pings of node 0 by node 1, about.
+    eventually("ten seconds have passed", Duration::from_secs(20), || {
+        (since.elapsed() >= Duration::from_secs(10)).then_some(()).ok_or("not yet".into())
+    });
+    let each_second = (bytes() - before) as f64 / since.elapsed().as_secs_f64();
+    eprintln!("{each_second:.0} bytes a second, HTTP included");
+    assert!(each_second > 100.0, "they do ping: {each_second}");
+    assert!(each_second < 1_000.0, "{each_second} bytes a second");
+    assert_eq!(cluster.proxy(0).connections(), connections, "they are kept");
+}
+
+/// A peer's request to `/ping`, as a node of this cluster would send it.
+fn post_ping(node: &Node, requests: Vec<PeerRequest>) -> Reply {
+    let envelope = Envelope {
+        cluster: ClusterId::named("kringle"),
+        sender: NodeId(7),
+        receiver: None,
+        epoch: 0,
+        deadline_ms: 5_000,
+        stamp: Stamp(1),
+    };
+    let body = Batch { envelope, requests }.encode();
+    let request = Request::new("POST", "/ping").header("Content-Type", MEDIA_TYPE).body(body);
+    Reply::decode(&node.client().send(&request).expect(200).body).expect("a reply")
+}
+
+#[test]
+fn an_empty_ping_is_answered_and_gossip_that_is_none_changes_nothing() {
+    let cluster = Cluster::start(2, &QUIET);
+    let node = &cluster.nodes[0];
+    assert_eq!(node.get("/ping").expect(200).json()["message"], "pong");
+    assert_eq!(post_ping(node, vec![]).answers, Ok(vec![]));
+    let mut rng = seeded("gossip that is none");
+    for _ in 0..200 {
+        let mut noise = || {
+            let length = rng.random_range(0..300);
+            (0..length).map(|_| rng.random()).collect::<Vec<u8>>()
+        };
+        let packets = (0..PACKETS_MAX).map(|_| noise()).collect();
+        let reply = post_ping(node, vec![PeerRequest::Gossip { packets }]);
+        assert_eq!(reply.answers, Ok(vec![Answer::Gossip { packets: vec![] }]));
+    }
+    assert_eq!(cluster.client(0).get("/ring").json()["members"].as_array().map(Vec::len), Some(2));
+    assert_eq!(state(&cluster, 0, &names(&cluster)[1]), "alive");
+    assert_eq!(node.get("/ping").expect(200).json()["message"], "pong");
+}
