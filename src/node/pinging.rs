@@ -54,7 +54,7 @@ fn changed(worker: &Rc<Worker>, change: &Change) {
     let is_back = node.note(|view| view.judged(name, *state));
     let is_new = *renewed && *state == State::Alive && !is_back;
     if is_new {
-        node.events.info("peer", format!("{name} has begun anew"));
+        node.events.info("peer", format!("{name} is here anew: it was restarted, or others took it for down"));
     }
     if is_back || is_new {
         super::sync::on_return(worker, name);

@@ -191,6 +191,23 @@ fn a_dead_node_is_suspected_within_three_seconds_and_down_within_eight() {
 }
 
 #[test]
+fn a_refused_connection_is_not_waited_for_like_silence() {
+    let suspected = |way| -> Duration {
+        let times = (0..20).map(|wait| {
+            let mut net = Net::of(5);
+            net.run(ms(4_000 + 137 * wait));
+            let since = net.now;
+            net.stop(1, way);
+            net.run(ms(4_000));
+            net.saw(0, 1, State::Suspect, since).expect("suspected")
+        });
+        times.sum::<Duration>() / 20
+    };
+    let (refused, silent) = (suspected(Way::Refused), suspected(Way::Silent));
+    assert!(refused + ms(500) < silent, "{refused:?} and {silent:?}");
+}
+
+#[test]
 fn a_restarted_node_is_seen_as_renewed_at_once_even_if_its_clock_went_back() {
     for run in [9_000_000, 5] {
         let mut net = Net::of(3);
@@ -276,6 +293,10 @@ fn a_peer_that_only_others_reach_is_not_down() {
 fn a_node_that_slept_blames_nobody() {
     let mut net = Net::of(3);
     net.run(ms(3_000));
+    // It hears nobody, and has just begun to wonder, when it falls asleep.
+    net.cut(&[&[0, 2], &[1]], Way::Silent);
+    net.run(ms(3_000));
+    assert_eq!((net.state(1, 0), net.state(1, 2)), (State::Suspect, State::Suspect));
     let mut asleep = net.nodes[1].take();
     net.ways.iter_mut().for_each(|ways| ways[1] = Way::Silent);
     net.run(ms(60_000));
