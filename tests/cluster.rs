@@ -311,6 +311,10 @@ fn with_two_owners_dead_writes_say_that_one_has_them() {
     assert_unknown(client.put("/kv/before?w=2", "y"));
     assert_unknown(client.delete("/kv/before?w=2"));
     assert_eq!(client.get("/kv/new").expect(200).text(), "v", "as many owners as can be reached");
+    for absent in ["/kv/never", "/store/key?key=never", "/get?key=never"] {
+        let absent = client.get(absent).expect(404);
+        assert_eq!(absent.must("Kringle-Replicas"), "wanted=2, answered=1", "{absent}");
+    }
     client.get("/kv/new?r=1").expect(200);
     client.get("/kv/new?r=2").refusal(503);
     client.delete("/kv/new").expect(202);
@@ -326,6 +330,22 @@ fn in_async_mode_one_owner_is_enough() {
     cluster.client(0).put("/kv/a", "2").expect(204);
     assert_eq!(cluster.client(0).get("/kv/a").expect(200).text(), "2");
     cluster.client(0).delete("/kv/a").expect(204);
+}
+
+#[test]
+fn large_values_read_all_at_once_all_arrive() {
+    let cluster = Cluster::start(3, &["--memory", "--timeout", "60"]);
+    let value = vec![b'x'; 8 << 20];
+    for number in 0..16 {
+        cluster.client(0).put(&format!("/kv/large{number}?w=3"), value.clone()).expect(201);
+    }
+    let read = |number: usize| cluster.client(0).get(&format!("/kv/large{number}?r=3")).expect(200).body.len();
+    std::thread::scope(|scope| {
+        let reads: Vec<_> = (0..16).map(|number| scope.spawn(move || read(number))).collect();
+        for read in reads {
+            assert_eq!(read.join().expect("a whole value"), value.len());
+        }
+    });
 }
 
 #[test]
@@ -424,6 +444,10 @@ fn frozen_processes_are_no_worse_than_a_hung_network() {
     cluster.nodes[2].pause();
     let stored = client.put("/kv/two", "v").expect(202);
     assert!(stored.took < timeout + SLACK, "took {:?}", stored.took);
+    eventually("reads that do not wait for nodes known to be down", SOON, || {
+        let read = client.get("/kv/a").expect(200);
+        (read.took < timeout / 2).then_some(()).ok_or(format!("took {:?}", read.took))
+    });
     cluster.nodes[1].resume();
     cluster.nodes[2].resume();
     eventually("a majority again", SOON, || {

@@ -1,6 +1,6 @@
 //! The answers to one batch of a peer, gathered until all are there.
 
-use crate::protocol::{Answer, Part};
+use crate::protocol::Answer;
 use std::cell::{Cell, RefCell};
 use tokio::sync::oneshot;
 
@@ -29,15 +29,5 @@ impl Gathering {
             // The peer may have gone; what was committed stays committed.
             let _ = done.send(answers);
         }
-    }
-}
-
-/// Bytes of values in an answer.
-pub(super) fn reply_bytes(answer: &Answer) -> usize {
-    match answer {
-        Answer::Found { record: Some(record) } | Answer::Partial(Part::Found { record: Some(record) }) => {
-            record.siblings().iter().map(|sibling| sibling.content.value.len()).sum()
-        }
-        _ => 0,
     }
 }

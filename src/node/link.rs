@@ -27,7 +27,7 @@ const WAITING_MAX: usize = 4_096;
 const WAITING_BYTES_MAX: usize = 64 << 20;
 /// Most bytes in one batch; a single larger request goes alone.
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// Most bytes of one reply. A batch of reads stops adding values well below (`REPLY_BYTES_MAX` in `worker`).
+/// Most bytes of one reply. A batch of reads stops adding values well below (`reply_room`).
 const REPLY_BYTES_MAX: usize = 192 << 20;
 
 /// Who is told what became of a request.
@@ -35,6 +35,11 @@ pub type Told = Box<dyn FnOnce(Result<Answer, Failure>)>;
 
 struct Waiting {
     request: Request,
+    turn: Turn,
+}
+
+/// What is kept of a request while it is on its way.
+struct Turn {
     bytes: usize,
     since: Instant,
     until: Instant,
@@ -66,7 +71,8 @@ impl Link {
         Rc::new(Link { peer, url, client, node, lanes: Default::default(), reads: RefCell::default() })
     }
 
-    /// Sends `request`, in its turn; `told` hears what became of it, once, at the latest at `until`.
+    /// Sends `request`, in its turn, unless that comes after `until`; `told` hears what became of it, once, at the latest
+    /// one `--timeout` after `until`: a batch waits as long as its last request may.
     pub fn send(self: &Rc<Self>, request: Request, until: Instant, told: Told) {
         let lane = request.lane();
         let bytes = request.size_hint();
@@ -75,7 +81,7 @@ impl Link {
             let full = queue.waiting.len() >= WAITING_MAX || queue.bytes + bytes > WAITING_BYTES_MAX && queue.bytes > 0;
             if !full {
                 queue.bytes += bytes;
-                queue.waiting.push_back(Waiting { request, bytes, since: now(), until, told });
+                queue.waiting.push_back(Waiting { request, turn: Turn { bytes, since: now(), until, told } });
                 if !std::mem::replace(&mut queue.busy, true) {
                     actix_web::rt::spawn(self.clone().flush(lane));
                 }
@@ -101,62 +107,62 @@ impl Link {
         // Whatever else is ready to run may have something to say to this peer too.
         tokio::task::yield_now().await;
         loop {
-            let (requests, waiting, since, until) = self.take(lane);
-            if requests.is_empty() {
+            let (requests, turns) = self.take(lane);
+            let Some(until) = turns.iter().map(|turn| turn.until).max() else {
                 let mut queue = self.lanes[lane as usize].borrow_mut();
                 if queue.waiting.is_empty() {
                     queue.busy = false;
                     return;
                 }
                 continue;
-            }
+            };
             let timeout = until.saturating_duration_since(now()).min(self.node.settings.timeout);
-            let envelope = self.node.envelope(&self.peer, timeout.as_millis() as u64);
-            let result = self.post(lane.path(), &Batch { envelope, requests }, timeout).await;
-            if lane == Lane::Reads && result.is_ok() {
+            let batch = Batch { envelope: self.node.envelope(&self.peer, timeout.as_millis() as u64), requests };
+            let result = self.post(lane.path(), &batch, timeout).await;
+            if lane == Lane::Reads
+                && result.is_ok()
                 // The one that waited longest stands for its batch.
+                && let Some(since) = turns.iter().map(|turn| turn.since).min()
+            {
                 self.reads.borrow_mut().note(now().duration_since(since));
             }
-            self.deliver(result, waiting);
+            self.deliver(lane, result, batch.requests, turns);
         }
     }
 
-    /// The next batch: what waits, up to the bounds; since when its first has waited, and until when its last will. What
-    /// has waited past its time is told so.
-    fn take(&self, lane: Lane) -> (Vec<Request>, Vec<Told>, Instant, Instant) {
+    /// The next batch: what waits, up to the bounds. What has waited past its time is told so.
+    fn take(&self, lane: Lane) -> (Vec<Request>, Vec<Turn>) {
         let now = now();
-        let (mut requests, mut told, mut late, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        let (mut since, mut until) = (now, now);
+        let (mut requests, mut turns, mut late, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
         {
             let mut queue = self.lanes[lane as usize].borrow_mut();
-            while let Some(next) = queue.waiting.front() {
+            while let Some(Waiting { turn: next, .. }) = queue.waiting.front() {
                 if requests.len() == REQUESTS_PER_BATCH_MAX
                     || !requests.is_empty() && bytes + next.bytes > BATCH_BYTES_MAX
                 {
                     break;
                 }
-                let Some(next) = queue.waiting.pop_front() else { break };
-                queue.bytes -= next.bytes;
-                if next.until <= now {
-                    late.push(next.told);
+                let Some(Waiting { request, turn }) = queue.waiting.pop_front() else { break };
+                queue.bytes -= turn.bytes;
+                if turn.until <= now {
+                    late.push(turn.told);
                     continue;
                 }
-                bytes += next.bytes;
-                (since, until) = (since.min(next.since), until.max(next.until));
-                requests.push(next.request);
-                told.push(next.told);
+                bytes += turn.bytes;
+                requests.push(request);
+                turns.push(turn);
             }
         }
         late.into_iter().for_each(|told| told(Err(Failure::Unreachable)));
-        (requests, told, since, until)
+        (requests, turns)
     }
 
-    fn deliver(&self, result: Result<Reply, (Failure, String)>, waiting: Vec<Told>) {
+    fn deliver(&self, lane: Lane, result: Result<Reply, (Failure, String)>, requests: Vec<Request>, turns: Vec<Turn>) {
         let answers = match result {
             Ok(reply) => {
                 self.node.queue.heard(reply.stamp);
                 match reply.answers {
-                    Ok(answers) if answers.len() == waiting.len() => Ok(answers),
+                    Ok(answers) if answers.len() == turns.len() => Ok(answers),
                     Ok(_) => Err(Failure::Unknown),
                     Err(refusal) => {
                         if refusal == Refusal::OtherNode {
@@ -168,9 +174,26 @@ impl Link {
             }
             Err((failure, _)) => Err(failure),
         };
-        match answers {
-            Ok(answers) => waiting.into_iter().zip(answers).for_each(|(told, answer)| told(Ok(answer))),
-            Err(failure) => waiting.into_iter().for_each(|told| told(Err(failure.clone()))),
+        let answers = match answers {
+            Ok(answers) => answers,
+            Err(failure) => return turns.into_iter().for_each(|turn| (turn.told)(Err(failure.clone()))),
+        };
+        let found_no_room = |answer: &Answer| *answer == Answer::Refused(Refusal::Overloaded);
+        // Where none of them had room the peer means itself.
+        let ask_again = lane == Lane::Reads && !answers.iter().all(found_no_room);
+        let mut again = Vec::new();
+        let asked = requests.into_iter().zip(turns);
+        for (answer, (request, turn)) in answers.into_iter().zip(asked) {
+            if ask_again && found_no_room(&answer) {
+                again.push(Waiting { request, turn });
+            } else {
+                (turn.told)(Ok(answer));
+            }
+        }
+        let mut queue = self.lanes[lane as usize].borrow_mut();
+        for waiting in again.into_iter().rev() {
+            queue.bytes += waiting.turn.bytes;
+            queue.waiting.push_front(waiting);
         }
     }
 

@@ -18,6 +18,7 @@ mod outside;
 mod pinging;
 mod queue;
 mod replay;
+mod reply_room;
 mod rot;
 mod shared;
 mod sync;

@@ -5,10 +5,11 @@
 //! event by event, until their last call is answered. The table outlives the client that asked, so a client that
 //! hangs up does not cut a write in half.
 
-use super::gathering::{Gathering, reply_bytes};
+use super::gathering::Gathering;
 use super::link::{Link, Told};
 use super::outside::now;
 use super::queue::Completion;
+use super::reply_room::ReplyRoom;
 use super::shared::Shared;
 use super::under_way::{Entry, UnderWay};
 use crate::operation::{CallId, Command, Event, Operation};
@@ -27,8 +28,6 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 /// How finely deadlines and wake-ups are kept. Patience is counted in tens of milliseconds and more.
 const TICK: Duration = Duration::from_millis(5);
-/// Most bytes of values in one reply to a peer; requests past it are told to ask again.
-const REPLY_BYTES_MAX: usize = 32 << 20;
 
 /// Who is told what became of a change.
 pub type Committed = Box<dyn FnOnce(Result<Outcome, Refused>)>;
@@ -420,20 +419,18 @@ impl Worker {
         let (done, all) = oneshot::channel();
         let gathering = Rc::new(Gathering::new(count, done));
         let mut changes: Vec<(Change, Committed)> = Vec::new();
-        let mut bytes = 0;
+        let room = Rc::new(ReplyRoom::default());
         for (at, request) in requests.into_iter().enumerate() {
             let gathering = gathering.clone();
             let partial = self.node.answers_in_part(&request);
             if let Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) | Request::Gossip { .. } = request {
                 self.answer(request, Box::new(move |answer| gathering.put(at, answer)));
             } else if let Request::Read { .. } | Request::ReadHint { .. } = request {
+                let room = room.clone();
+                let told = move |answer| gathering.put(at, room.take_in(answer));
                 match self.at_hand(&request) {
-                    Some(answer) => {
-                        bytes += reply_bytes(&answer);
-                        let fits = bytes <= REPLY_BYTES_MAX || at == 0;
-                        gathering.put(at, if fits { answer } else { Answer::Refused(Refusal::Overloaded) });
-                    }
-                    None => self.answer(request, Box::new(move |answer| gathering.put(at, answer))),
+                    Some(answer) => told(answer),
+                    None => self.answer(request, Box::new(told)),
                 }
             } else if let Some(refusal) = self.node.declines(&request) {
                 gathering.put(at, Answer::Refused(refusal));
