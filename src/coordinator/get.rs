@@ -4,7 +4,8 @@
 //! silent for a while. What they hold is merged, so a stale copy cannot hide a newer one that was read. If no
 //! owner can be reached, or all of them stay silent, the stand-ins are asked, this node included; where they know nothing
 //! either the answer is "unknown", never "absent". An owner that is still being filled is passed over like a silent one:
-//! what it holds is shown, what it lacks means nothing. After DeCandia et al., "Dynamo" (2007), §4.5.
+//! what it holds is shown, what it lacks means nothing. Owners believed down and silent are not waited for to the end.
+//! After DeCandia et al., "Dynamo" (2007), §4.5.
 
 use super::Quorum;
 use super::order::asking_order;
@@ -49,7 +50,8 @@ pub struct GetOptions {
     /// How long an owner may be silent before another is asked too, in milliseconds: the 95th percentile of recent answers,
     /// so that about one read in twenty costs a message more.
     pub hedge_ms: u64,
-    /// How long all owners may be silent before the stand-ins are asked, in milliseconds.
+    /// How long all owners may be silent before the stand-ins are asked, and those believed down are waited for beside one
+    /// that answered, in milliseconds.
     pub patience_ms: u64,
     /// Members believed to be down: asked last.
     pub avoid: Vec<MemberIndex>,
@@ -76,6 +78,8 @@ pub struct Get {
     /// What stand-ins keep for the owners, and what owners hold that are still being filled.
     kept: Vec<(MemberIndex, Option<Record>)>,
     standing_in: bool,
+    /// All owners were asked, and had their time.
+    patience_over: bool,
     concluded: bool,
     /// What the client was told, to be sent to owners that turn out to know less.
     told: Option<Record>,
@@ -110,6 +114,7 @@ impl Get {
             answers: Vec::with_capacity(2),
             kept: Vec::new(),
             standing_in: false,
+            patience_over: false,
             concluded: false,
             told: None,
             repairs: 0,
@@ -206,8 +211,10 @@ impl Get {
             Some(Asked::Owner(member)) => self.options.avoid.contains(member),
             _ => true,
         };
-        let stood_in = self.standing_in && self.stand_ins_awaited == 0 && known && self.calls.iter().all(down);
-        let over = self.owners_awaited + self.stand_ins_awaited == 0;
+        let only_down = self.calls.iter().all(down);
+        let stood_in = self.standing_in && self.stand_ins_awaited == 0 && known && only_down;
+        let heard_the_rest = self.patience_over && only_down && !self.options.hard && !self.answers.is_empty();
+        let over = self.owners_awaited + self.stand_ins_awaited == 0 || heard_the_rest;
         if self.concluded || !(self.answers.len() >= self.wanted() || must || over || stood_in) {
             return None;
         }
@@ -246,7 +253,10 @@ impl Operation for Get {
         }
         match event {
             Event::Start => (0..self.wanted()).for_each(|_| self.ask_next(commands)),
-            Event::Woken if self.unasked.is_empty() => self.ask_stand_ins(commands),
+            Event::Woken if self.unasked.is_empty() => {
+                self.patience_over = true;
+                self.ask_stand_ins(commands);
+            }
             Event::Woken => {
                 self.hedges += 1;
                 self.ask_next(commands);

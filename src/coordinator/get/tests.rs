@@ -196,6 +196,24 @@ fn stand_ins_of_silent_owners_are_used_at_the_deadline_or_at_once_when_the_owner
 }
 
 #[test]
+fn owners_that_are_down_and_silent_are_not_waited_for_to_the_deadline() {
+    let down = |hard: bool, down: usize| {
+        let mut story = Story::new(|ring, partition, _, options| {
+            options.avoid = ring.owners(partition)[3 - down..].to_vec();
+            options.hard = hard;
+        });
+        story.found(0, Some(record(1)));
+        story.tell(Event::Woken);
+        assert!(story.outcomes.is_empty(), "the third owner is asked first");
+        story.tell(Event::Woken);
+        (!story.outcomes.is_empty()).then(|| story.value())
+    };
+    assert_eq!(down(false, 2), Some(Some((Some("1".into()), 1))));
+    assert_eq!(down(false, 1), None, "one that is only slow may still answer");
+    assert_eq!(down(true, 2), None, "the client named a number");
+}
+
+#[test]
 fn an_owner_heard_after_its_stand_ins_counts_first() {
     let mut story = Story::new(|ring, partition, me, _| *me = ring.stand_ins(partition)[0]);
     story.tell(Event::Woken);
