@@ -218,6 +218,9 @@ fn explain_shows_the_place_and_each_owners_version() {
     assert_eq!(told["value"], "world");
     assert_eq!((&told["position"], &told["partition"]), (&place["position"], &place["partition"]), "{told}");
     assert_eq!(told["owners"].as_array().map(Vec::len), Some(1), "{told}");
+    assert_eq!(told["owners"][0]["id"], place["owners"][0]["id"], "{told}");
+    let absent = node.get("/store/key?key=absent&explain=1").expect(404).json();
+    assert_eq!((&absent["error"], &absent["owners"][0]["holds"]), (&json!("Key not found"), &json!("nothing")));
 }
 
 #[test]
@@ -502,6 +505,22 @@ fn a_malformed_context_is_refused_and_changes_nothing() {
     }
     let read = client.get("/kv/a").expect(200);
     assert_eq!((read.text().as_str(), read.must("Kringle-Context")), ("0", good.as_str()));
+}
+
+#[test]
+fn the_header_with_the_context_counts_on_every_road() {
+    let node = Node::in_memory();
+    let mut client = node.client();
+    client.put("/kv/a", "seen").expect(201);
+    let seen = client.get("/kv/a").must("Kringle-Context").to_owned();
+    client.put("/kv/a", "unseen").expect(204);
+    let with = |request: Request| request.header("Kringle-Context", &seen);
+    let pair = json!({"key": "a", "value": "late"});
+    client.send(&with(Request::new("POST", "/store")).json(&pair)).expect(200);
+    assert_eq!(sibling_values(&mut client, "/kv/a"), ["late", "unseen"]);
+    client.send(&with(Request::new("DELETE", "/store/key?key=a"))).expect(200);
+    assert_eq!(sibling_values(&mut client, "/kv/a"), ["late", "unseen"], "the delete had seen neither");
+    client.send(&Request::new("DELETE", "/store/key?key=a").header("Kringle-Context", "junk")).refusal(400);
 }
 
 #[test]
@@ -834,6 +853,7 @@ fn junk_on_the_socket_harms_nobody() {
         assert_alive(&node);
     }
     node.get("/kv/a").expect(404);
+    assert!(!node.log().contains("ERROR"), "the node is not at fault: {}", node.log());
 }
 
 #[test]
@@ -874,6 +894,20 @@ fn clients_that_send_slowly_hold_up_nobody_and_are_not_waited_for_for_ever() {
         assert!(closed, "slow client {index} is still waited for");
     }
     node.get("/kv/slow").expect(404);
+}
+
+#[test]
+fn a_body_without_end_is_not_listened_to_for_ever() {
+    let node = Plan::new(&["--memory", "--value-max", "1KiB"]).start();
+    let mut stream = connect(&node.address(), Duration::from_secs(10)).expect("a connection");
+    stream.write_all(b"PUT /kv/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").expect("a head");
+    let chunk = [b"10000\r\n".as_slice(), &[b'x'; 65_536], b"\r\n"].concat();
+    let begun = Instant::now();
+    // What was sent before the answer was read is let through, for a moment.
+    while stream.write_all(&chunk).is_ok() {
+        assert!(begun.elapsed() < Duration::from_secs(8), "still listening to a body that may have 1 KiB");
+    }
+    assert_alive(&node);
 }
 
 #[test]

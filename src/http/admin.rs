@@ -104,7 +104,7 @@ fn member_called(worker: &Worker, ring: &Ring, text: &str) -> Result<MemberIndex
     let name = text.parse::<PeerUrl>().map(|url| url.name().to_string()).ok();
     let found = ring.members().find(|&index| {
         let member = ring.member(index);
-        let is_id = || with_id(worker, member)["id"].as_str() == Some(text);
+        let is_id = || member_json(worker, member)["id"].as_str() == Some(text);
         member.name == text || member.url == text || name.as_ref() == Some(&member.name) || is_id()
     });
     found.ok_or_else(|| ApiError::bad("no member is called so", "give a member's id, name or url, as /ring lists them"))
@@ -118,7 +118,7 @@ pub(super) fn ring(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpRes
         Some(key) => {
             let key = Key::within(key.to_vec(), worker.node.settings.key_bytes_max)?;
             let partition = Partition::of(key.position());
-            let shown = |member: &crate::placement::MemberIndex| with_id(worker, ring.member(*member));
+            let shown = |member: &crate::placement::MemberIndex| member_json(worker, ring.member(*member));
             json!({
                 "position": key.position().to_string(),
                 "partition": partition.index(),
@@ -131,7 +131,7 @@ pub(super) fn ring(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpRes
                 .members()
                 .map(|index| {
                     let member = ring.member(index);
-                    let mut shown = with_id(worker, member);
+                    let mut shown = member_json(worker, member);
                     shown["zone"] = json!(member.zone);
                     shown["share"] = json!(ring.share(index));
                     shown["tokens"] =
@@ -143,20 +143,6 @@ pub(super) fn ring(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpRes
         }
     };
     Ok(HttpResponse::Ok().json(body))
-}
-
-/// A member with the id it has been seen to have: the layout of a young cluster does not know it yet.
-fn with_id(worker: &Worker, member: &Member) -> Value {
-    let mut shown = member_json(member);
-    let seen = if member.name == worker.node.name {
-        Some(worker.node.id)
-    } else {
-        worker.node.view().peer(&member.name).and_then(|peer| peer.id)
-    };
-    if let Some(id) = seen {
-        shown["id"] = json!(id.to_string());
-    }
-    shown
 }
 
 /// `GET /status`.
@@ -213,7 +199,7 @@ fn sync_status(worker: &Worker) -> Value {
 fn members(worker: &Worker, ring: &Ring) -> Vec<Value> {
     let node = &worker.node;
     let member = |member: &Member| {
-        let mut shown = with_id(worker, member);
+        let mut shown = member_json(worker, member);
         let peer = node.view().peer(&member.name).cloned();
         let state = peer.as_ref().map_or(State::Alive, |peer| peer.state);
         shown["state"] = json!(state.to_string());

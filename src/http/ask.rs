@@ -4,10 +4,11 @@ use super::input::Query;
 use super::refuse::ApiError;
 use crate::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Replicas, Write};
 use crate::node::Worker;
-use crate::placement::{MemberIndex, Mode, Partition, Ring};
+use crate::placement::{Member, MemberIndex, Mode, Partition, Ring};
 use crate::protocol::Answer;
-use crate::record::{Content, Context, Key, Record, Seen, Sibling, context_from_token, context_to_token};
+use crate::record::{Content, Context, Key, Record, Seen, Sibling, TokenError, context_from_token, context_to_token};
 use crate::storage::Address;
+use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -24,8 +25,8 @@ pub(super) const SIBLINGS: HeaderName = HeaderName::from_static("kringle-sibling
 pub(super) const REPLICAS: HeaderName = HeaderName::from_static("kringle-replicas");
 
 /// Parameters of every read, and of every write.
-pub(super) const READ_PARAMETERS: &[&str] = &["mode", "r", "local", "siblings", "explain", "key"];
-pub(super) const WRITE_PARAMETERS: &[&str] = &["mode", "w", "key"];
+pub(super) const READ_PARAMETERS: &[&str] = &["mode", "r", "local", "siblings", "explain"];
+pub(super) const WRITE_PARAMETERS: &[&str] = &["mode", "w"];
 
 /// The part of `--timeout` within which an operation concludes; the rest is for carrying its answer home.
 const DEADLINE_SHARE: f64 = 0.9;
@@ -86,11 +87,12 @@ fn mode(query: &Query<'_>, ring: &Ring) -> Result<Mode, ApiError> {
     }
 }
 
-/// What a client with the context word `token` has seen of `key`.
-pub(super) fn seen(key: &Key, token: Option<&str>) -> Result<Seen, ApiError> {
-    match token {
+/// What a writing client has seen of `key`: what its body's `token` says, else its header.
+pub(super) fn seen(request: &HttpRequest, key: &Key, token: Option<&str>) -> Result<Seen, ApiError> {
+    let header = || request.headers().get(CONTEXT).map(|value| value.to_str().map_err(|_| TokenError));
+    match token.map(Ok).or_else(header) {
         None => Ok(Seen::Everything),
-        Some(token) => Ok(Seen::Only(context_from_token(key, token)?)),
+        Some(token) => Ok(Seen::Only(context_from_token(key, token?)?)),
     }
 }
 
@@ -228,6 +230,7 @@ impl Read {
     pub(super) fn winner(&self, key: &Key) -> Result<&Sibling, ApiError> {
         self.record.winner().ok_or_else(|| ApiError::NoSuchKey {
             context: (!self.record.is_unknown()).then(|| context_to_token(key, self.record.context())),
+            replicas: self.replicas_line(),
         })
     }
 
@@ -238,13 +241,14 @@ impl Read {
     }
 
     /// Who holds what: position, partition, and each owner with its version.
-    pub(super) fn explain(&self, key: &Key) -> Value {
+    pub(super) fn explain(&self, worker: &Worker, key: &Key) -> Value {
         let partition = Partition::of(key.position());
-        let owners: Vec<Value> = self.ring.owners(partition).iter().map(|owner| self.explain_owner(*owner)).collect();
+        let owners = self.ring.owners(partition).iter().map(|owner| self.explain_owner(worker, *owner));
+        let owners: Vec<Value> = owners.collect();
         json!({ "position": key.position().to_string(), "partition": partition.index(), "owners": owners })
     }
 
-    fn explain_owner(&self, owner: MemberIndex) -> Value {
+    fn explain_owner(&self, worker: &Worker, owner: MemberIndex) -> Value {
         let member = self.ring.member(owner);
         let answer = self.answers.iter().find(|(who, _)| *who == owner).map(|(_, record)| record);
         let held = match answer {
@@ -259,7 +263,7 @@ impl Read {
                     .collect::<serde_json::Map<_, _>>(),
             }),
         };
-        let mut owner = member_json(member);
+        let mut owner = member_json(worker, member);
         if let (Value::Object(owner), Value::Object(held)) = (&mut owner, held) {
             owner.extend(held);
         }
@@ -267,9 +271,13 @@ impl Read {
     }
 }
 
-/// A member, for people.
-pub(super) fn member_json(member: &crate::placement::Member) -> Value {
-    json!({ "id": member.id.map(|id| id.to_string()), "name": member.name, "url": member.url })
+/// A member, for people: with the id it has been seen to have, where the layout of a young cluster does not know it yet.
+pub(super) fn member_json(worker: &Worker, member: &Member) -> Value {
+    let seen = match member.name == worker.node.name {
+        true => Some(worker.node.id),
+        false => worker.node.view().peer(&member.name).and_then(|peer| peer.id),
+    };
+    json!({ "id": seen.or(member.id).map(|id| id.to_string()), "name": member.name, "url": member.url })
 }
 
 /// A sibling, for people and programs.

@@ -2,15 +2,16 @@
 
 use super::refuse::ApiError;
 use crate::node::Shared;
-use actix_web::error::PayloadError;
+use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
-use actix_web::{HttpRequest, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// How long a body may take to arrive. A value of the largest size, 64 MiB, needs about 5 Mbit/s.
@@ -119,11 +120,39 @@ impl Drop for Held<'_> {
     }
 }
 
+/// What is left of a body that was refused.
+pub(super) struct Unread(web::Payload);
+
+impl Unread {
+    /// The response, with this kept until it is sent. The connection is then closed; a chunked body that was dropped
+    /// earlier would be read to its end, however far that is.
+    pub(super) fn kept_behind(self, response: HttpResponse) -> HttpResponse {
+        response.map_body(|_, body| BoxBody::new(Answering { body, _unread: self.0 }))
+    }
+}
+
+struct Answering {
+    body: BoxBody,
+    _unread: web::Payload,
+}
+
+impl MessageBody for Answering {
+    type Error = <BoxBody as MessageBody>::Error;
+
+    fn size(&self) -> BodySize {
+        self.body.size()
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+        Pin::new(&mut self.body).poll_next(context)
+    }
+}
+
 /// Takes in a body of at most `max` bytes, as it is. `what` and `setting` name the limit.
 pub(super) async fn body(
     node: &Shared,
     request: &HttpRequest,
-    payload: web::Payload,
+    mut payload: web::Payload,
     max: usize,
     what: &'static str,
     setting: &'static str,
@@ -138,12 +167,16 @@ pub(super) async fn body(
         return Err(too_large());
     }
     let mut held = Held(&node.body_bytes, 0);
-    match tokio::time::timeout(BODY_TIME_MAX, gather(payload, max, &mut held)).await {
+    let gathered = tokio::time::timeout(BODY_TIME_MAX, gather(&mut payload, max, &mut held)).await;
+    if !matches!(gathered, Ok(Ok(_))) {
+        request.extensions_mut().insert(Unread(payload));
+    }
+    match gathered {
         Err(_) | Ok(Err(Unfit::TooSlow)) => Err(ApiError::SlowBody),
         Ok(Err(Unfit::TooLarge)) => Err(too_large()),
         Ok(Err(Unfit::NoRoom)) => Err(ApiError::Busy("too many bytes are being sent to this node at once")),
-        Ok(Err(Unfit::Broken(error))) => {
-            Err(ApiError::bad(format!("the body broke off: {error}"), "nothing was stored; send it again"))
+        Ok(Err(Unfit::Broken)) => {
+            Err(ApiError::bad("the body broke off, or its chunks make no sense", "nothing was stored; send it again"))
         }
         Ok(Ok(bytes)) => Ok(bytes),
     }
@@ -153,17 +186,17 @@ enum Unfit {
     TooLarge,
     TooSlow,
     NoRoom,
-    Broken(PayloadError),
+    Broken,
 }
 
 /// Takes in what comes, counting each byte when it is there, not when it is announced.
-async fn gather(mut payload: web::Payload, max: usize, held: &mut Held<'_>) -> Result<Bytes, Unfit> {
+async fn gather(payload: &mut web::Payload, max: usize, held: &mut Held<'_>) -> Result<Bytes, Unfit> {
     let mut gathered = BytesMut::new();
     let mut first: Option<Bytes> = None;
     loop {
-        let next = poll_fn(|context| Pin::new(&mut payload).poll_next(context));
+        let next = poll_fn(|context| Pin::new(&mut *payload).poll_next(context));
         let Some(chunk) = tokio::time::timeout(BODY_PAUSE_MAX, next).await.map_err(|_| Unfit::TooSlow)? else { break };
-        let chunk = chunk.map_err(Unfit::Broken)?;
+        let chunk = chunk.map_err(|_| Unfit::Broken)?;
         if held.1 + chunk.len() as u64 > max as u64 {
             return Err(Unfit::TooLarge);
         }

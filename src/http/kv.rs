@@ -54,7 +54,7 @@ async fn get(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<Htt
     let read = ask::read(worker, &query, &key).await?;
     let winner = read.winner(&key)?;
     let as_json = query.switch("siblings")? || query.switch("explain")?;
-    let mut response = if as_json { listed(&query, &read, &key)? } else { value(winner) };
+    let mut response = if as_json { listed(worker, &query, &read, &key)? } else { value(winner) };
     describe(&mut response, &key, &read.record);
     if let Some(line) = read.replicas_line() {
         response.headers_mut().insert(REPLICAS, line);
@@ -84,14 +84,14 @@ fn describe(response: &mut HttpResponse, key: &Key, record: &Record) {
 }
 
 /// The key with all its values, for `?siblings=1` and `?explain=1`.
-fn listed(query: &Query<'_>, read: &ask::Read, key: &Key) -> Result<HttpResponse, ApiError> {
+fn listed(worker: &Worker, query: &Query<'_>, read: &ask::Read, key: &Key) -> Result<HttpResponse, ApiError> {
     let mut body = json!({
         "context": crate::record::context_to_token(key, read.record.context()),
         "siblings": ask::siblings_json(&read.record),
     });
     ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
     if query.switch("explain")? {
-        body["explain"] = read.explain(key);
+        body["explain"] = read.explain(worker, key);
     }
     Ok(HttpResponse::Ok().json(body))
 }
@@ -103,7 +103,7 @@ async fn put(
     key: Key,
 ) -> Result<HttpResponse, ApiError> {
     let query = Query::of(request, WRITE_PARAMETERS)?;
-    let seen = ask::seen(&key, context_header(request)?)?;
+    let seen = ask::seen(request, &key, None)?;
     let content_type = content_type(request)?;
     let max = worker.node.settings.value_bytes_max;
     let value = input::body(&worker.node, request, payload, max, "value", "--value-max").await?;
@@ -114,7 +114,7 @@ async fn put(
 
 async fn delete(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<HttpResponse, ApiError> {
     let query = Query::of(request, WRITE_PARAMETERS)?;
-    let seen = ask::seen(&key, context_header(request)?)?;
+    let seen = ask::seen(request, &key, None)?;
     let mut stored = ask::write(worker, &query, key.clone(), seen, None).await?;
     // Deleting what is not there is no error, and creates nothing.
     if stored.kind == StoredKind::Created {
@@ -136,13 +136,6 @@ fn answer(key: &Key, stored: &ask::Stored) -> HttpResponse {
     response.insert_header((CONTEXT, ask::context(key, &stored.context)));
     response.insert_header((REPLICAS, ask::replicas_line(&stored.replicas)));
     response.finish()
-}
-
-fn context_header(request: &HttpRequest) -> Result<Option<&str>, ApiError> {
-    match request.headers().get(CONTEXT) {
-        None => Ok(None),
-        Some(value) => value.to_str().map(Some).map_err(|_| crate::record::TokenError.into()),
-    }
 }
 
 fn content_type(request: &HttpRequest) -> Result<Option<Box<str>>, ApiError> {

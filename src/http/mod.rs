@@ -27,7 +27,7 @@ pub use server::{RunError, ask_health, run};
 use crate::node::Worker;
 use actix_web::http::Method;
 use actix_web::http::header::{CONNECTION, HeaderValue};
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use refuse::ApiError;
 use routes::Route;
 use std::rc::Rc;
@@ -66,7 +66,14 @@ async fn dispatch(request: HttpRequest, payload: web::Payload) -> HttpResponse {
         // In a box: the futures of a write are large, and whatever lies in this one is moved about with every read.
         None => match Box::pin(serve(worker, &request, payload)).await {
             Ok(response) => response,
-            Err(error) => error.into_response(),
+            Err(error) => {
+                let unread = request.extensions_mut().remove::<input::Unread>();
+                let response = error.into_response();
+                match unread {
+                    Some(unread) => unread.kept_behind(response),
+                    None => response,
+                }
+            }
         },
     };
     if worker.node.is_stopping() {

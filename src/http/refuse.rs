@@ -6,7 +6,7 @@ use crate::record::{KeyError, TokenError};
 use crate::storage::{Refused, StoreError};
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use serde_json::json;
 
 /// Whatever can keep a request from being answered as wished.
@@ -25,6 +25,8 @@ pub(super) enum ApiError {
     NoSuchKey {
         /// What the deleted key's record has seen, for a later write.
         context: Option<String>,
+        /// The `Kringle-Replicas` of a read that heard fewer owners than its mode wants.
+        replicas: Option<HeaderValue>,
     },
     /// The body, or a part of it, is over a limit, which `setting` raises, if any does.
     TooLarge { what: &'static str, max: usize, setting: &'static str },
@@ -74,10 +76,9 @@ impl ApiError {
             ApiError::TooLarge { what, max, setting } => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 format!("the {what} is longer than {max} bytes"),
-                if setting.is_empty() {
-                    "send less".into()
-                } else {
-                    format!("keep it within the limit, or raise {setting}")
+                match setting.is_empty() {
+                    true => "send less".into(),
+                    false => format!("keep it within the limit; the operator sets it with {setting}"),
                 },
             ),
             ApiError::Encoded => (
@@ -164,9 +165,14 @@ impl ApiError {
             ApiError::WrongMethod { allow } => {
                 response.insert_header((ALLOW, allow.as_str()));
             }
-            ApiError::NoSuchKey { context: Some(context) } => {
-                response.insert_header((super::ask::CONTEXT, context.as_str()));
-                body["context"] = json!(context);
+            ApiError::NoSuchKey { context, replicas } => {
+                if let Some(context) = context {
+                    response.insert_header((super::ask::CONTEXT, context.as_str()));
+                    body["context"] = json!(context);
+                }
+                if let Some(replicas) = replicas {
+                    response.insert_header((super::ask::REPLICAS, replicas.clone()));
+                }
             }
             ApiError::NotReplicated { replicas, .. } => {
                 response.insert_header((super::ask::REPLICAS, super::ask::replicas_line(replicas)));

@@ -55,7 +55,7 @@ pub(super) async fn pair(
         return Err(ApiError::TooLarge { what: "value", max, setting: "--value-max" });
     }
     let key = Key::within(pair.key, settings.key_bytes_max)?;
-    let seen = ask::seen(&key, pair.context.as_deref())?;
+    let seen = ask::seen(request, &key, pair.context.as_deref())?;
     Ok((key, Content::plain(pair.value), seen))
 }
 
@@ -83,7 +83,8 @@ pub(super) async fn key(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let is_delete = *request.method() == Method::DELETE;
-    let query = Query::of(request, if is_delete { WRITE_PARAMETERS } else { READ_PARAMETERS })?;
+    let parameters = if is_delete { WRITE_PARAMETERS } else { READ_PARAMETERS };
+    let query = Query::of(request, &[&["key"], parameters].concat())?;
     let settings = &worker.node.settings;
     let (key, context) = match query.bytes("key") {
         Some(key) => (Key::within(key.to_vec(), settings.key_bytes_max)?, None),
@@ -96,7 +97,7 @@ pub(super) async fn key(
         }
     };
     if is_delete {
-        let seen = ask::seen(&key, context.as_deref())?;
+        let seen = ask::seen(request, &key, context.as_deref())?;
         let stored = ask::write(worker, &query, key.clone(), seen, None).await?;
         let status = if stored.kind == StoredKind::Short { StatusCode::ACCEPTED } else { StatusCode::OK };
         return Ok(answer(status, &key, &stored));
@@ -104,27 +105,26 @@ pub(super) async fn key(
     let read = ask::read(worker, &query, &key).await?;
     let explain = query.switch("explain")?;
     let winner = match read.winner(&key) {
-        Ok(winner) => winner,
         Err(error) if !explain => return Err(error),
-        Err(_) => {
-            let mut body = json!({ "error": "Key not found", "explain": read.explain(&key) });
-            ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
-            return Ok(HttpResponse::NotFound().json(body));
+        winner => winner.ok(),
+    };
+    let mut body = match winner {
+        None => json!({ "error": "Key not found" }),
+        Some(winner) => {
+            let mut body = json!({ "sibling_count": ask::sibling_count(&read.record) });
+            ask::put_bytes(&mut body, "value", "value_base64", &winner.content.value);
+            body
         }
     };
-    let mut body = json!({
-        "context": context_to_token(&key, read.record.context()),
-        "sibling_count": ask::sibling_count(&read.record),
-    });
     ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
-    ask::put_bytes(&mut body, "value", "value_base64", &winner.content.value);
+    body["context"] = json!(context_to_token(&key, read.record.context()));
     if query.switch("siblings")? {
         body["siblings"] = json!(ask::siblings_json(&read.record));
     }
-    if explain && let (Value::Object(body), Value::Object(explained)) = (&mut body, read.explain(&key)) {
+    if explain && let (Value::Object(body), Value::Object(explained)) = (&mut body, read.explain(worker, &key)) {
         body.extend(explained);
     }
-    let mut response = HttpResponse::Ok();
+    let mut response = if winner.is_some() { HttpResponse::Ok() } else { HttpResponse::NotFound() };
     if let Some(line) = read.replicas_line() {
         response.insert_header((ask::REPLICAS, line));
     }
@@ -178,7 +178,9 @@ pub(super) async fn plain_put(
         Some(mode) => mode.to_string(),
         None => worker.node.ring().layout().mode().to_string(),
     };
-    Ok(plain(status, format!("OK (Mode: {mode})\n")))
+    let mut response = plain(status, format!("OK (Mode: {mode})\n"));
+    response.headers_mut().insert(ask::REPLICAS, ask::replicas_line(&stored.replicas));
+    Ok(response)
 }
 
 /// `/get?key=`.
@@ -187,14 +189,14 @@ pub(super) async fn plain_get(worker: &Rc<Worker>, request: &HttpRequest) -> Res
     let Some(key) = query.bytes("key").filter(|key| !key.is_empty()) else { return Ok(missing_params()) };
     let key = Key::within(key.to_vec(), worker.node.settings.key_bytes_max)?;
     let read = ask::read(worker, &query, &key).await?;
-    match read.winner(&key) {
-        Ok(winner) => {
-            let mut body = winner.content.value.to_vec();
-            body.push(b'\n');
-            Ok(plain(StatusCode::OK, body))
-        }
-        Err(_) => Ok(plain(StatusCode::NOT_FOUND, "Not Found\n")),
+    let mut response = match read.winner(&key) {
+        Ok(winner) => plain(StatusCode::OK, [&winner.content.value, &b"\n"[..]].concat()),
+        Err(_) => plain(StatusCode::NOT_FOUND, "Not Found\n"),
+    };
+    if let Some(line) = read.replicas_line() {
+        response.headers_mut().insert(ask::REPLICAS, line);
     }
+    Ok(response)
 }
 
 fn plain(status: StatusCode, body: impl Into<Vec<u8>>) -> HttpResponse {
