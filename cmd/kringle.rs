@@ -42,10 +42,12 @@ fn fail(code: u8, line: &str) -> ExitCode {
 
 fn start_log(settings: &Settings) {
     let mut log = env_logger::Builder::new();
-    // What the libraries say about their own insides is no change of this node's state.
+    // What the libraries say about their own insides is no change of this node's state, and whatever is sent to the port
+    // that is no HTTP is an error of whoever sent it: `--log info,actix_http=error` shows it.
     for library in ["actix_server", "fjall", "lsm_tree"] {
         log.filter_module(library, log::LevelFilter::Warn);
     }
+    log.filter_module("actix_http", log::LevelFilter::Off);
     log.parse_filters(&settings.log);
     if settings.log_format == LogFormat::Json {
         log.format(|out, record| {

@@ -275,6 +275,7 @@ fn an_unknown_key_in_a_file_is_refused_by_name_and_line() {
         "kringle: node.toml:3: value_max: no such setting; did you mean value-max?"
     );
     assert_eq!(refusal(&[], &[], "colour = 'red'"), "kringle: node.toml:1: colour: no such setting");
+    assert_eq!(refusal(&[], &[], "x = 1"), "kringle: node.toml:1: x: no such setting");
     assert_eq!(refusal(&[], &[], "config = 'more.toml'"), "kringle: node.toml:1: config: no such setting");
     assert_eq!(refusal(&[], &[], "[section]\nport = 1"), "kringle: node.toml:1: section: no such setting");
     assert_eq!(

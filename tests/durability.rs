@@ -330,6 +330,15 @@ fn a_folder_in_use_is_refused() {
 }
 
 #[test]
+fn a_file_in_place_of_the_folder_is_called_what_it_is() {
+    let place = TempDir::new().unwrap();
+    std::fs::write(place.path().join("file"), "mine").unwrap();
+    let line = refused(place.path(), &["--port", "0", "--data", "file"], &[]).with_one_line(1);
+    assert_eq!(line, "kringle: file is not a data folder: it is a file");
+    assert_eq!(std::fs::read(place.path().join("file")).unwrap(), b"mine");
+}
+
+#[test]
 fn a_folder_of_another_cluster_is_refused_and_left_alone() {
     let mut node = Plan::new(&["--cluster", "one"]).start();
     let pairs = write_in_order(&node, "k", 10);

@@ -244,9 +244,11 @@ fn plain(value: &DeValue<'_>) -> Result<String, Nonsense> {
 /// The name a slip of the keyboard away, if there is one: at most a third of the letters wrong.
 fn nearest(name: &str, known: impl Iterator<Item = String>) -> Option<String> {
     let spelt = name.replace('_', "-").to_ascii_lowercase();
+    let length = |candidate: &str| candidate.trim_start_matches("KRINGLE_").len();
     known
         .map(|candidate| (slips(&spelt, &candidate.replace('_', "-").to_ascii_lowercase()), candidate))
-        .filter(|(slips, candidate)| *slips <= 1.max(candidate.trim_start_matches("KRINGLE_").len() / 3))
+        // A name of one letter is one slip away from every other.
+        .filter(|(slips, candidate)| *slips <= 1.max(length(candidate) / 3) && *slips < length(candidate))
         .min_by_key(|(slips, _)| *slips)
         .map(|(_, candidate)| candidate)
 }

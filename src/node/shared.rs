@@ -193,12 +193,14 @@ impl Shared {
         let peers: Vec<&str> =
             ring.layout().members().iter().map(|member| member.url.as_str()).filter(|url| *url != own.url()).collect();
         let peers = if peers.is_empty() { "no peers".to_string() } else { format!("peers {}", peers.join(" ")) };
-        let data = data.map_or("nothing on disk".to_string(), |folder| format!("data in {}", folder.display()));
         let settings = &self.settings;
+        let data = data.map_or("nothing on disk".to_string(), |folder| {
+            format!("data in {}, durability {}", folder.display(), settings.durability)
+        });
         self.events.info(
             "start",
             format!(
-                "node {} ({}) of cluster {}: {peers}, {} replicas, mode {}, pings every {} s, timeout {} s, {data}, durability {}; {}",
+                "node {} ({}) of cluster {}: {peers}, {} replicas, mode {}, pings every {} s, timeout {} s, {data}; {}",
                 self.id,
                 own,
                 settings.cluster,
@@ -206,7 +208,6 @@ impl Shared {
                 settings.mode,
                 settings.ping_period.as_secs_f64(),
                 settings.timeout.as_secs_f64(),
-                settings.durability,
                 settings.summary(),
             ),
         );

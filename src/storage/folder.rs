@@ -129,7 +129,7 @@ pub enum OpenError {
         reason: String,
     },
     /// The system refused.
-    #[error("{}: {error}", path.display())]
+    #[error("cannot use {}: {error}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -152,6 +152,9 @@ pub fn open(folder: &Path, options: OpenOptions) -> Result<Opened, OpenError> {
         let path = path.to_owned();
         move |error| OpenError::Io { path, error }
     };
+    if folder.exists() && !folder.is_dir() {
+        return Err(OpenError::NotOurs { folder: folder.into(), reason: "it is a file".into() });
+    }
     std::fs::create_dir_all(folder).map_err(io_error(folder))?;
     let lock = lock(folder)?;
     let (identity, is_new) = match read_identity(folder)? {
