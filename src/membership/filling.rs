@@ -45,6 +45,8 @@ pub enum Why {
     Emptied,
     /// A peer remembers its own store with later writes.
     RolledBack,
+    /// What it had on disk rotted.
+    Rotten,
     /// It was being filled when it stopped.
     Unfinished,
 }
@@ -157,6 +159,15 @@ impl Filling {
         self.decide()
     }
 
+    /// Something that was held here is there no longer: it is filled anew, from the peers there are, if any.
+    pub fn lost(&mut self) {
+        if self.peers.is_empty() {
+            return;
+        }
+        (self.stage, self.why, self.unfinished) = (Stage::Filling, Why::Rotten, true);
+        self.peers.values_mut().for_each(|peer| peer.compared = None);
+    }
+
     /// `peer` was asked and did not answer. Whether the stage changed.
     pub fn silent(&mut self, peer: &str) -> bool {
         if let Some(peer) = self.peers.get_mut(peer) {
@@ -241,6 +252,7 @@ impl fmt::Display for Why {
             Why::Newcomer => "its data folder is new, and its peers hold data already",
             Why::Emptied => "its peers remember another data folder under its name: that one was lost or replaced",
             Why::RolledBack => "its peers remember later writes of this data folder: it was put back from a copy",
+            Why::Rotten => "a part of what it had on disk cannot be read any more",
             Why::Unfinished => "it was stopped before it had everything from its peers",
         })
     }

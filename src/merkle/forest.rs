@@ -59,6 +59,11 @@ impl Forest {
         self.plot(partition).built = true;
     }
 
+    /// Takes that back, and leaves the sums: more is to come of what was there before.
+    pub fn unbuild(&self, partition: Partition) {
+        self.plot(partition).built = false;
+    }
+
     /// Whether the partition may be compared. "Not built" is neither equal nor "nothing missing".
     pub fn is_built(&self, partition: Partition) -> bool {
         self.plot(partition).built

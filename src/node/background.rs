@@ -3,6 +3,7 @@
 //! Each loop has a name, a bounded unit of work, and ends when the node is stopping. Loops that talk to peers run on
 //! the main thread with a worker of their own, so liveness never waits behind clients' traffic.
 
+use super::mend::Mending;
 use super::outside::{now, wall_ms};
 use super::shared::Shared;
 use super::worker::Worker;
@@ -36,20 +37,28 @@ pub(super) struct Keep {
     pub(super) sync_every: Option<Duration>,
     /// Time between the starts of two scrubs.
     pub(super) scrub_every: Option<Duration>,
+    /// What is done about a base that rots.
+    pub(super) mending: Mending,
 }
 
 impl Keep {
     /// Runs until the node stops; then carries everything into the base, so that the next start has nothing to replay.
     pub(super) fn run(self, node: &Shared) {
-        let Keep { store, mut rebuild, sync_every, scrub_every } = self;
+        let Keep { store, mut rebuild, sync_every, scrub_every, mut mending } = self;
         // Clients come first: this thread only wants what they leave. Without the right to it, it still works.
         let _ = rustix::process::nice(10);
         let (mut last_checkpoint, mut last_sync) = (now(), now());
         let (mut scrub, mut last_scrub) = (None, now());
         while !node.is_stopping() {
-            match rebuild.take() {
-                Some(mut rebuilding) => rebuild = build_next(node, &mut rebuilding).then_some(rebuilding),
-                None => std::thread::sleep(HOUSEKEEPING_TICK),
+            // What can be brought over comes first, so that no session brings it too.
+            if !mending.step(node) {
+                match rebuild.take() {
+                    Some(mut rebuilding) => rebuild = build_next(node, &mut rebuilding).then_some(rebuilding),
+                    None => std::thread::sleep(HOUSEKEEPING_TICK),
+                }
+            }
+            if mending.look(node, &store, false, &mut pace) {
+                (rebuild, scrub) = (None, None);
             }
             if sync_every.is_some_and(|every| last_sync.elapsed() >= every) {
                 // A failure fences the store, which `watch_health` reports.
@@ -67,8 +76,11 @@ impl Keep {
             if scrub.is_some() {
                 scrub = scrub_next(node, &store, scrub);
             } else if rebuild.is_none() && scrub_every.is_some_and(|every| last_scrub.elapsed() >= every) {
-                (scrub, last_scrub) = (Some(Scrub::new()), now());
-                node.rot.begin_run();
+                last_scrub = now();
+                if !mending.look(node, &store, true, &mut pace) {
+                    scrub = Some(Scrub::new());
+                    node.rot.begin_run();
+                }
             }
         }
         let _ = store.sync();

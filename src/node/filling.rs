@@ -9,14 +9,14 @@ use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
 use super::sync;
 use super::worker::Worker;
-use crate::membership::{Clocks, Filling, Life, Memory, Stage, State, Word};
+use crate::membership::{Clocks, Filling, Life, Memory, Stage, State, Why, Word};
 use crate::operation::Failure;
 use crate::placement::{Partition, Ring};
 use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request};
 use crate::storage::{Change, Outcome, Refused};
 use serde_json::{Value, json};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -49,6 +49,7 @@ pub struct Completeness {
     is_ahead: AtomicBool,
     /// Whether it is filled, durably: what hot paths look at.
     counts: AtomicBool,
+    losses: AtomicU64,
 }
 
 impl Completeness {
@@ -57,12 +58,29 @@ impl Completeness {
         // Alone, there is nobody to ask; what is filled is so durably before anybody is served.
         let counts = AtomicBool::new(filling.stage() == Stage::Filled);
         let (filling, memory) = (Mutex::new(filling), Mutex::new(memory));
-        Completeness { filling, memory, clocks: Mutex::default(), is_ahead: AtomicBool::new(false), counts }
+        let (clocks, is_ahead, losses) = (Mutex::default(), AtomicBool::new(false), AtomicU64::new(0));
+        Completeness { filling, memory, clocks, is_ahead, counts, losses }
     }
 
     /// What the store is to say before anybody is served, if that is known already.
     pub(super) fn to_keep(&self) -> Option<Vec<u8>> {
-        self.counts.load(Ordering::Relaxed).then(|| self.filling().encode())
+        let filling = self.filling();
+        (self.counts.load(Ordering::Relaxed) || filling.why() == Some(Why::Rotten)).then(|| filling.encode())
+    }
+
+    /// Something that was held here is there no longer: from now on this node counts for nothing, until it is filled
+    /// anew. What the store is to say.
+    pub(super) fn lost(&self) -> Vec<u8> {
+        let mut filling = self.filling();
+        filling.lost();
+        self.counts.store(filling.stage() == Stage::Filled, Ordering::Relaxed);
+        self.losses.fetch_add(1, Ordering::Relaxed);
+        filling.encode()
+    }
+
+    /// How often something was lost: what was compared before counts for nothing after.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
     }
 
     fn filling(&self) -> MutexGuard<'_, Filling> {
@@ -182,10 +200,14 @@ impl Shared {
         Greeting { from, id: self.id, word, durable, wall_ms: wall_ms(), remembered }
     }
 
-    /// A session with `peer` about everything that both keep ended well.
-    pub(super) fn compared(&self, peer: &str) {
+    /// A session with `peer` about everything that both keep ended well. Since it began nothing may have been lost.
+    pub(super) fn compared(&self, peer: &str, losses: u64) {
         let ring = self.ring();
-        self.completeness.filling().compared(peer, &ring, self.me(&ring));
+        let mut filling = self.completeness.filling();
+        if losses != self.completeness.losses() {
+            return;
+        }
+        filling.compared(peer, &ring, self.me(&ring));
     }
 }
 

@@ -13,6 +13,7 @@ mod filling;
 mod gathering;
 mod latency;
 mod link;
+mod mend;
 mod opening;
 mod outside;
 mod pinging;

@@ -2,6 +2,7 @@
 
 use super::background::Keep;
 use super::filling::{Completeness, FILLING_FACT, MEMORY_FACT};
+use super::mend::Mending;
 use super::outside::random;
 use super::shared::Shared;
 use crate::config::{Durability, Settings};
@@ -56,6 +57,7 @@ struct Kept {
     is_new: bool,
     replayed: Replayed,
     damaged: u64,
+    lost: Vec<String>,
 }
 
 impl Kept {
@@ -64,10 +66,13 @@ impl Kept {
         if self.is_new {
             shared.events.info("store", format!("made the data folder {folder}"));
         } else {
-            let Replayed { appends, rows, .. } = self.replayed;
+            let Replayed { appends, rows, .. } = &self.replayed;
             shared
                 .events
                 .info("store", format!("opened {folder}: {appends} commits of {rows} rows replayed from the log"));
+        }
+        for lost in &self.lost {
+            shared.events.error("rot", format!("{folder}: {lost}"));
         }
         if self.damaged > 0 {
             shared.events.error("store", format!("{} hints in {folder} cannot be read", self.damaged));
@@ -90,6 +95,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
             options.store.durability = durability(settings.durability);
             options.store.cache_bytes_max = CACHE_BYTES_MAX;
             options.hint_bytes_max = settings.hint_bytes_max;
+            options.heal = !settings.peers_besides_self(port).is_empty();
             let opened = storage::open(&folder, options)?;
             id = NodeId(opened.identity.node);
             let every = match settings.durability {
@@ -100,16 +106,29 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
             if rebuild.is_none() {
                 Partition::all().for_each(|partition| forest.mark_built(partition));
             }
-            let keep =
-                Keep { store: opened.store.clone(), rebuild, sync_every: every, scrub_every: settings.scrub_period };
-            kept =
-                Some(Kept { folder, is_new: opened.is_new, replayed: opened.replayed, damaged: opened.hints_damaged });
+            let keep = Keep {
+                store: opened.store.clone(),
+                rebuild,
+                sync_every: every,
+                scrub_every: settings.scrub_period,
+                mending: Mending::new(opened.bases, opened.salvages),
+            };
+            kept = Some(Kept {
+                folder,
+                is_new: opened.is_new,
+                replayed: opened.replayed,
+                damaged: opened.hints_damaged,
+                lost: opened.lost,
+            });
             (opened.store, opened.hints, Some(keep))
         }
     };
     let layout = layout(&settings, port, own.name(), id)?;
     let (hints, feed) = (Arc::new(hints), Arc::new(Feed::new(store.last_sequence(), FEED_EVENTS_MAX)));
-    let completeness = completeness(&*store, &layout, id, own.name())?;
+    let completeness = completeness(&*store, &layout, id, own.name());
+    if kept.as_ref().is_some_and(|kept| !kept.lost.is_empty()) {
+        completeness.lost();
+    }
     let clock = Clock::starting_after(store.last_stamp());
     let actor = Actor(random());
     let mut committer = Committer::new(store.clone(), forest.clone(), feed.clone(), hints.clone(), actor, clock);
@@ -145,12 +164,14 @@ fn layout(settings: &Settings, port: u16, own: &str, id: NodeId) -> Result<Layou
 }
 
 /// What the store says of its own completeness, and remembers of the peers'.
-fn completeness(store: &dyn Store, layout: &Layout, id: NodeId, own: &str) -> Result<Completeness, StoreError> {
+fn completeness(store: &dyn Store, layout: &Layout, id: NodeId, own: &str) -> Completeness {
     let names = layout.members().iter().map(|member| member.name.clone());
-    let kept = store.read(&Address::fact(FILLING_FACT))?;
+    // What cannot be read says nothing, and will be replaced.
+    let read = |name| store.read(&Address::fact(name)).unwrap_or_default();
+    let kept = read(FILLING_FACT);
     let filling = Filling::new(id, store.last_stamp(), kept.as_deref(), names.filter(|name| name != own));
-    let memory = store.read(&Address::fact(MEMORY_FACT))?.map_or_else(Memory::default, |row| Memory::decode(&row));
-    Ok(Completeness::new(filling, memory))
+    let memory = read(MEMORY_FACT).map_or_else(Memory::default, |row| Memory::decode(&row));
+    Completeness::new(filling, memory)
 }
 
 /// Keeps a fact in the store, where it is not there already.
@@ -161,7 +182,7 @@ fn keep_fact(
     bytes: Vec<u8>,
 ) -> Result<(), StartError> {
     let bytes = bytes::Bytes::from(bytes);
-    if store.read(&Address::fact(name))? == Some(bytes.clone()) {
+    if store.read(&Address::fact(name)).unwrap_or_default() == Some(bytes.clone()) {
         return Ok(());
     }
     let change = Change::Fact { name, bytes };

@@ -40,7 +40,11 @@ struct Waiting {
     bytes: usize,
     workers: Vec<Completions>,
     closed: bool,
+    errand: Option<Errand>,
 }
+
+/// What is done with the committer between two batches.
+pub(super) type Errand = Box<dyn FnOnce(&mut Committer) + Send>;
 
 /// The queue. Shared by all workers and the committer thread.
 #[derive(Default)]
@@ -83,6 +87,12 @@ impl CommitQueue {
         turned_away
     }
 
+    /// Has something done with the committer as soon as it is between two batches. One at a time.
+    pub(super) fn between_batches(&self, errand: Errand) {
+        self.lock().errand = Some(errand);
+        self.filled.notify_one();
+    }
+
     /// Takes note of a stamp a peer mentioned; the clock takes it over with the next commit. One that lies too far
     /// ahead is not believed, and must not hide the credible ones that come after it.
     pub fn heard(&self, stamp: Stamp) {
@@ -111,7 +121,10 @@ impl CommitQueue {
     pub fn run(self: Arc<Self>, mut committer: Committer, rot: &Rot) {
         self.last.store(committer.last_stamp().0, Ordering::Relaxed);
         let mut routes: Vec<(usize, u64)> = Vec::new();
-        while let Some(batch) = self.take() {
+        while let Some((batch, errand)) = self.take() {
+            if let Some(errand) = errand {
+                errand(&mut committer);
+            }
             routes.clear();
             let mut changes = Vec::with_capacity(batch.len());
             for Submission { worker, token, change, .. } in batch {
@@ -142,9 +155,9 @@ impl CommitQueue {
         }
     }
 
-    fn take(&self) -> Option<Vec<Submission>> {
+    fn take(&self) -> Option<(Vec<Submission>, Option<Errand>)> {
         let mut waiting = self.lock();
-        while waiting.submissions.is_empty() {
+        while waiting.submissions.is_empty() && waiting.errand.is_none() {
             if waiting.closed {
                 return None;
             }
@@ -160,7 +173,7 @@ impl CommitQueue {
             batch.extend(waiting.submissions.pop_front());
         }
         waiting.bytes -= bytes;
-        Some(batch)
+        Some((batch, waiting.errand.take()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

@@ -69,6 +69,8 @@ pub struct RotStatus {
     pub repaired: u64,
     /// Those still to be made good.
     pub waiting: u64,
+    /// Bases that rotted and were replaced since the start.
+    pub bases_replaced: u64,
 }
 
 #[derive(Default)]
@@ -83,6 +85,7 @@ struct Book {
     repaired: u64,
     /// Noted since it was last said, and the first of them.
     fresh: (u64, Option<Key>),
+    bases_replaced: u64,
 }
 
 /// The rot of a node.
@@ -114,6 +117,7 @@ impl Rot {
             damaged: book.damaged,
             repaired: book.repaired,
             waiting: book.noted.len() as u64,
+            bases_replaced: book.bases_replaced,
         }
     }
 
@@ -141,6 +145,11 @@ impl Rot {
         book.runs += 1;
         book.last = Some(Run { ms: now().duration_since(began).as_millis() as u64, ..run });
         book.last
+    }
+
+    /// Another base is there instead of one that rotted.
+    pub(super) fn base_replaced(&self) {
+        self.book().bases_replaced += 1;
     }
 
     fn take_fresh(&self) -> (u64, Option<Key>) {

@@ -227,12 +227,13 @@ async fn with_peer(worker: &Rc<Worker>, peer: &str, reason: Reason, patience: Du
         if node.is_stopping() {
             return None;
         }
+        let losses = node.completeness.losses();
         if let Some(_turn) = node.syncs.take_turn()
             && let Some(account) = session(worker, peer, reason).await
         {
             node.syncs.enter(&account);
             if account.report.is_whole() {
-                node.compared(peer);
+                node.compared(peer, losses);
             }
             if account.report.has_moved() {
                 let (Report { pushed, pulled, noop, rounds, .. }, ms) = (&account.report, account.ms);

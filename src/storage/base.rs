@@ -46,6 +46,13 @@ pub trait Base: Send + Sync {
 
     /// Bytes it takes up.
     fn bytes(&self) -> u64;
+
+    /// Reads back every file it is made of, and names those that are not as they were written. What is there may be
+    /// unreadable, but it never passes for something else. `pace` is called between files of a few MiB.
+    fn rotten_files(&self, pace: &mut dyn FnMut()) -> Result<Vec<String>, BaseError> {
+        let _ = pace;
+        Ok(Vec::new())
+    }
 }
 
 /// A base at one moment.

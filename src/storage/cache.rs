@@ -87,6 +87,10 @@ impl RowCache {
         self.rows.insert(hash, entry.into());
     }
 
+    pub(super) fn clear(&self) {
+        self.rows.clear();
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.rows.weight()
     }

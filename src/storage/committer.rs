@@ -173,7 +173,8 @@ impl Committer {
             Change::Fact { name, bytes } => {
                 let held = match batch.facts.get(name) {
                     Some(bytes) => Some(bytes.clone()),
-                    None => self.load(&Address::fact(name))?,
+                    // One that cannot be read is replaced like any other.
+                    None => self.load(&Address::fact(name)).unwrap_or_default(),
                 };
                 if held.as_ref() != Some(&bytes) {
                     batch.facts.insert(name, bytes);

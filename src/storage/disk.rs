@@ -10,9 +10,11 @@ use super::{Address, Page, PageSize, RowChange, Sequence, Span};
 use crate::record::Stamp;
 use bytes::Bytes;
 use fjall::compaction::Leveled;
-use fjall::{Database, Guard, Iter, Keyspace, KeyspaceCreateOptions, Readable, Snapshot};
-use std::path::Path;
+use fjall::{AbstractTree, Database, Guard, Iter, Keyspace, KeyspaceCreateOptions, Readable, Snapshot};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use xxhash_rust::xxh3::xxh3_128;
 
 /// Where the mark lies: before every address. Its value: sequence 8, last stamp 8, little-endian.
 const MARK_KEY: [u8; 1] = [0];
@@ -48,25 +50,100 @@ impl Default for FjallOptions {
 pub struct FjallBase {
     database: Database,
     rows: Keyspace,
+    folder: PathBuf,
+}
+
+/// Why a base can't be opened.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BaseOpenError {
+    /// A file of it is not as it was written. Nothing was changed.
+    #[error("{0}")]
+    Rotten(BaseError),
+    /// The system refused, or another process uses it.
+    #[error("{0}")]
+    Failed(BaseError),
 }
 
 impl FjallBase {
-    /// Opens the base in `folder`, which is made if it is missing.
-    pub fn open(folder: &Path, options: FjallOptions) -> Result<FjallBase, BaseError> {
+    /// Opens the base in `folder`, which is made if it is missing. Checks first what the engine does not: which version
+    /// of itself each tree is. It takes an older one for the present, a missing one for none, and removes all the rest.
+    pub fn open(folder: &Path, options: FjallOptions) -> Result<FjallBase, BaseOpenError> {
+        if std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some()) {
+            let rotten =
+                rotten_trees(folder).map_err(|error| BaseOpenError::Failed(BaseError(error.to_string().into())))?;
+            if let Some(name) = rotten.first() {
+                return Err(BaseOpenError::Rotten(BaseError(format!("{name} is damaged").into())));
+            }
+        }
+        FjallBase::open_checked(folder, options).map_err(|error| match is_rot(&error) {
+            true => BaseOpenError::Rotten(failed(error)),
+            false => BaseOpenError::Failed(failed(error)),
+        })
+    }
+
+    fn open_checked(folder: &Path, options: FjallOptions) -> Result<FjallBase, fjall::Error> {
         let database = Database::builder(folder)
             .cache_size(options.cache_bytes)
             .worker_threads(options.threads.max(1))
             .max_journaling_size(64 << 20)
-            .open()
-            .map_err(failed)?;
+            .open()?;
         let create = || {
             let strategy =
                 Leveled::default().with_table_target_size(TABLE_BYTES).with_l0_threshold(CHECKPOINTS_PER_MERGE);
             KeyspaceCreateOptions::default().max_memtable_size(8 << 20).compaction_strategy(Arc::new(strategy))
         };
-        let rows = database.keyspace("rows", create).map_err(failed)?;
-        Ok(FjallBase { database, rows })
+        let rows = database.keyspace("rows", create)?;
+        Ok(FjallBase { database, rows, folder: folder.into() })
     }
+}
+
+/// Whether the error says that a file is not as it was written, and not that the system has none of something to give.
+fn is_rot(error: &fjall::Error) -> bool {
+    let of_io = |error: &io::Error| {
+        use io::ErrorKind::{AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof};
+        // Linux, and most others, say 5 (EIO) for a sector that cannot be read.
+        let kinds = [AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof];
+        kinds.contains(&error.kind()) || error.raw_os_error() == Some(5)
+    };
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => of_io(error),
+        fjall::Error::Locked | fjall::Error::Poisoned | fjall::Error::KeyspaceDeleted => false,
+        _ => true,
+    }
+}
+
+/// The trees below `folder` whose present version is not the one that was written last, by the names of the files that
+/// say so.
+///
+/// ```text
+///  keyspaces/<n>/current   version 8 | XXH3 of the version's file 16 | 0
+///  keyspaces/<n>/v<version>
+/// ```
+fn rotten_trees(folder: &Path) -> io::Result<Vec<String>> {
+    let mut rotten = Vec::new();
+    let trees = match std::fs::read_dir(folder.join("keyspaces")) {
+        Ok(trees) => trees,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vec!["keyspaces".into()]),
+        Err(error) => return Err(error),
+    };
+    for tree in trees {
+        let tree = tree?.path();
+        let is_sound = || -> io::Result<bool> {
+            let current = std::fs::read(tree.join("current"))?;
+            let (Some((id, rest)), 25) = (current.split_first_chunk::<8>(), current.len()) else { return Ok(false) };
+            let version = std::fs::read(tree.join(format!("v{}", u64::from_le_bytes(*id))))?;
+            Ok(rest[..16] == xxh3_128(&version).to_le_bytes())
+        };
+        let is_sound = match is_sound() {
+            Ok(is_sound) => is_sound,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if !is_sound {
+            rotten.push(tree.join("current").strip_prefix(folder).unwrap_or(&tree).display().to_string());
+        }
+    }
+    Ok(rotten)
 }
 
 fn failed(error: fjall::Error) -> BaseError {
@@ -143,6 +220,34 @@ impl Base for FjallBase {
 
     fn bytes(&self) -> u64 {
         self.rows.disk_space()
+    }
+
+    fn rotten_files(&self, pace: &mut dyn FnMut()) -> Result<Vec<String>, BaseError> {
+        let mut rotten = Vec::new();
+        // A version that is held keeps its files.
+        let version = self.rows.tree.current_version();
+        for table in version.iter_tables() {
+            let is_sound = match std::fs::read(&*table.path) {
+                Ok(bytes) => xxh3_128(&bytes) == table.checksum().into_u128(),
+                Err(error) if [Some(5), Some(2)].contains(&error.raw_os_error()) => false,
+                Err(error) => return Err(BaseError(error.to_string().into())),
+            };
+            if !is_sound {
+                rotten.push(table.path.strip_prefix(&self.folder).unwrap_or(&table.path).display().to_string());
+            }
+            pace();
+        }
+        // The engine may be replacing a version just now: what is rotten stays so.
+        let mut trees = Vec::new();
+        for _ in 0..5 {
+            trees = rotten_trees(&self.folder).map_err(|error| BaseError(error.to_string().into()))?;
+            if trees.is_empty() {
+                break;
+            }
+            pace();
+        }
+        rotten.extend(trees);
+        Ok(rotten)
     }
 }
 

@@ -2,18 +2,21 @@
 //!
 //! ```text
 //!  <folder>/lock             held while a process uses the folder
-//!  <folder>/identity.json    {"format":1,"cluster":"<name>","node":"<16 hex>","salt":"<16 hex>"}
+//!  <folder>/identity.json    {"format":1,"cluster":"<name>","node":"<16 hex>","salt":"<16 hex>","check":"<16 hex>"}
+//!  <folder>/identity.copy    the same: without it nothing in the folder can be read, so it is there twice
 //!  <folder>/log/             the commit log's segments
-//!  <folder>/base/            the base
+//!  <folder>/base/            the base, and what is left of earlier ones: see `bases`
 //! ```
 
-use super::base::BaseError;
-use super::disk::{FjallBase, FjallOptions};
+use super::base::{Base, BaseError, Mark};
+use super::bases::Bases;
+use super::disk::{BaseOpenError, FjallBase, FjallOptions};
 use super::files::RealFiles;
 use super::hints::{HINT_BYTES_MAX, HintLedger};
+use super::kept_mark::KeptMark;
 use super::log::Replayed;
 use super::log_store::{LogStore, LogStoreOptions, StoreOpenError};
-use super::{Rebuild, StoreError};
+use super::{Rebuild, Salvage, Sequence};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions as FileOptions, TryLockError};
 use std::io::{self, Write};
@@ -24,6 +27,7 @@ use std::sync::Arc;
 const FORMAT: u32 = 1;
 
 const IDENTITY: &str = "identity.json";
+const IDENTITY_COPY: &str = "identity.copy";
 
 /// Whose folder it is. Written once, when it is made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,6 +46,15 @@ struct IdentityFile {
     cluster: String,
     node: String,
     salt: String,
+    /// The first 8 bytes of BLAKE3 over the other fields, each behind a line break.
+    check: String,
+}
+
+impl IdentityFile {
+    fn check(&self) -> String {
+        let fields = format!("{}\n{}\n{}\n{}", self.format, self.cluster, self.node, self.salt);
+        blake3::hash(fields.as_bytes()).to_hex()[..16].into()
+    }
 }
 
 /// How to open a folder.
@@ -59,6 +72,9 @@ pub struct OpenOptions {
     pub base: FjallOptions,
     /// Bytes of hints kept for each target.
     pub hint_bytes_max: u64,
+    /// Whether there are peers that have what is lost here. Then a store that rotted is opened without what cannot be
+    /// read, else not at all.
+    pub heal: bool,
 }
 
 impl OpenOptions {
@@ -71,6 +87,7 @@ impl OpenOptions {
             store: LogStoreOptions::default(),
             base: FjallOptions::default(),
             hint_bytes_max: HINT_BYTES_MAX,
+            heal: false,
         }
     }
 }
@@ -89,6 +106,12 @@ pub struct Opened {
     pub hints: HintLedger,
     /// Hint rows that could not be read.
     pub hints_damaged: u64,
+    /// What rotted and is not there any more, a line each. Unless there is none, this node lacks what it once had.
+    pub lost: Vec<String>,
+    /// Bases that rotted, by number: to be gone through for what can still be read, if anything, then to be set aside.
+    pub salvages: Vec<(u64, Option<Salvage>)>,
+    /// Where bases are made and set aside.
+    pub bases: Bases,
     /// To fill the digests with, from a thread of its own, beside the committer.
     pub rebuild: Rebuild,
 }
@@ -136,8 +159,12 @@ pub enum OpenError {
         /// What the system said.
         error: io::Error,
     },
-    /// The log or the base is damaged.
-    #[error("{}: {error}", folder.display())]
+    /// The log or the base is damaged, and there is nobody to give back what is lost.
+    #[error(
+        "{}: {error}; this node is told of no peers that would have what is lost: put the folder back from a copy, move \
+         it away to start empty, or name its peers",
+        folder.display()
+    )]
     Store {
         /// The folder.
         folder: PathBuf,
@@ -157,7 +184,7 @@ pub fn open(folder: &Path, options: OpenOptions) -> Result<Opened, OpenError> {
     }
     std::fs::create_dir_all(folder).map_err(io_error(folder))?;
     let lock = lock(folder)?;
-    let (identity, is_new) = match read_identity(folder)? {
+    let (identity, is_new) = match sound_identity(folder)? {
         Some(identity) => (identity, false),
         None => {
             let identity = Identity { cluster: options.cluster.clone(), node: options.new_node, salt: options.entropy };
@@ -171,30 +198,62 @@ pub fn open(folder: &Path, options: OpenOptions) -> Result<Opened, OpenError> {
     }
     let damaged = |error: StoreOpenError| OpenError::Store { folder: folder.into(), error };
     let files = Arc::new(RealFiles::open(&folder.join("log")).map_err(io_error(&folder.join("log")))?);
-    let base = open_base(folder, options.base).map_err(|error| damaged(error.into()))?;
-    let store_options = LogStoreOptions { salt: identity.salt, seed: options.entropy, ..options.store };
+    let kept = KeptMark::read(&*files).map_err(io_error(&folder.join("log")))?.mark();
+    let bases = Bases::new(folder, options.base);
+    let mut lost = Vec::new();
+    let base = match live_base(&bases, kept.sequence) {
+        Ok(base) => base,
+        Err(BaseOpenError::Rotten(why)) if options.heal => {
+            lost.push(why.to_string());
+            bases.make(kept).map_err(|error| damaged(error.into()))?
+        }
+        Err(BaseOpenError::Rotten(why) | BaseOpenError::Failed(why)) => return Err(damaged(why.into())),
+    };
+    let salvages = rotten_bases(&bases, &mut lost).map_err(io_error(folder))?;
+    let store_options =
+        LogStoreOptions { salt: identity.salt, seed: options.entropy, heal: options.heal, ..options.store };
     let (mut store, replayed) = LogStore::open(files, Arc::new(base), store_options).map_err(damaged)?;
+    if let Some(missing) = &replayed.missing {
+        lost.push(missing.clone());
+    }
     store.lock = Some(lock);
     let rebuild = Rebuild::new(&store);
-    let unreadable = |error: StoreError| damaged(BaseError(error.to_string().into()).into());
-    let (hints, hints_damaged) = HintLedger::scan(&store, options.hint_bytes_max).map_err(unreadable)?;
-    Ok(Opened { store: Arc::new(store), identity, is_new, replayed, hints, hints_damaged, rebuild })
+    let (hints, hints_damaged) = HintLedger::scan(&store, options.hint_bytes_max);
+    let store = Arc::new(store);
+    Ok(Opened { store, identity, is_new, replayed, hints, hints_damaged, lost, salvages, bases, rebuild })
 }
 
-/// Opens the base. A new one is made beside its place and moved there whole: a process that dies while it is made
-/// leaves nothing behind that a later start would stumble over.
-fn open_base(folder: &Path, options: FjallOptions) -> Result<FjallBase, BaseError> {
-    let (place, making) = (folder.join("base"), folder.join("base.new"));
-    if !place.exists() {
-        let failed = |error: io::Error| BaseError(error.to_string().into());
-        if making.exists() {
-            std::fs::remove_dir_all(&making).map_err(failed)?;
+/// The live base, made if there is none. One that has not got as far as it once had is rotten, whatever it looks like.
+fn live_base(bases: &Bases, kept: Sequence) -> Result<FjallBase, BaseOpenError> {
+    let failed = |error: io::Error| BaseOpenError::Failed(BaseError(error.to_string().into()));
+    let Some(live) = bases.numbers().map_err(failed)?.pop() else {
+        let mark = Mark::default();
+        return match kept == mark.sequence {
+            true => bases.make(mark).map_err(BaseOpenError::Failed),
+            false => Err(BaseOpenError::Rotten(BaseError("there is no base".into()))),
+        };
+    };
+    let base = bases.open(live)?;
+    let mark = base.mark().map_err(BaseOpenError::Rotten)?;
+    match mark.sequence >= kept {
+        true => Ok(base),
+        false => {
+            let (Sequence(mark), Sequence(kept)) = (mark.sequence, kept);
+            let why = format!("the base ends with append {mark}, and had got as far as {kept}");
+            Err(BaseOpenError::Rotten(BaseError(why.into())))
         }
-        drop(FjallBase::open(&making, options)?);
-        std::fs::rename(&making, &place).map_err(failed)?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
     }
-    FjallBase::open(&place, options)
+}
+
+/// Those behind the live one. Of what cannot be opened nothing is to be had.
+fn rotten_bases(bases: &Bases, lost: &mut Vec<String>) -> io::Result<Vec<(u64, Option<Salvage>)>> {
+    let mut numbers = bases.numbers()?;
+    numbers.pop();
+    if lost.is_empty() && !numbers.is_empty() {
+        lost.push("an earlier base rotted".into());
+    }
+    let open = |number| Some(Salvage::new(Arc::new(bases.open(number).ok()?)));
+    Ok(numbers.into_iter().map(|number| (number, open(number))).collect())
 }
 
 fn lock(folder: &Path) -> Result<File, OpenError> {
@@ -208,51 +267,72 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn read_identity(folder: &Path) -> Result<Option<Identity>, OpenError> {
-    let path = folder.join(IDENTITY);
+/// The identity, from the copy if it must be; what was damaged is written anew.
+fn sound_identity(folder: &Path) -> Result<Option<Identity>, OpenError> {
+    let (first, copy) = (read_identity(folder, IDENTITY), read_identity(folder, IDENTITY_COPY));
+    let (found, is_whole) = match (first, copy) {
+        (Ok(Some(first)), Ok(Some(copy))) => (Ok(Some(first.clone())), first == copy),
+        (Ok(Some(sound)), _) | (_, Ok(Some(sound))) => (Ok(Some(sound)), false),
+        (Err(error), _) | (Ok(None), Err(error)) => (Err(error), true),
+        (Ok(None), Ok(None)) => (Ok(None), true),
+    };
+    if let (Ok(Some(identity)), false) = (&found, is_whole) {
+        write_identity(folder, identity).map_err(|error| OpenError::Io { path: folder.join(IDENTITY), error })?;
+    }
+    match found {
+        // A folder that holds a log or a base without saying whose is not one to start afresh in.
+        Ok(None) if folder.join("log").exists() || folder.join("base").exists() => {
+            Err(OpenError::NotOurs { folder: folder.into(), reason: format!("it holds data and no {IDENTITY}") })
+        }
+        found => found,
+    }
+}
+
+fn read_identity(folder: &Path, name: &str) -> Result<Option<Identity>, OpenError> {
+    let path = folder.join(name);
     let not_ours = |reason: String| OpenError::NotOurs { folder: folder.into(), reason };
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // A folder that holds a log or a base without saying whose is not one to start afresh in.
-            return match folder.join("log").exists() || folder.join("base").exists() {
-                true => Err(not_ours(format!("it holds data and no {IDENTITY}"))),
-                false => Ok(None),
-            };
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(OpenError::Io { path, error }),
     };
     #[derive(Deserialize)]
     struct FormatOnly {
         format: u32,
     }
-    let format: FormatOnly =
-        serde_json::from_slice(&bytes).map_err(|error| not_ours(format!("{IDENTITY}: {error}")))?;
+    let format: FormatOnly = serde_json::from_slice(&bytes).map_err(|error| not_ours(format!("{name}: {error}")))?;
     if format.format != FORMAT {
         return Err(OpenError::OtherFormat { folder: folder.into(), found: format.format });
     }
-    let file: IdentityFile =
-        serde_json::from_slice(&bytes).map_err(|error| not_ours(format!("{IDENTITY}: {error}")))?;
-    let number = |hex: &str| {
-        u64::from_str_radix(hex, 16).map_err(|_| not_ours(format!("{IDENTITY}: {hex:?} is not 16 hex digits")))
-    };
+    let file: IdentityFile = serde_json::from_slice(&bytes).map_err(|error| not_ours(format!("{name}: {error}")))?;
+    if file.check != file.check() {
+        return Err(not_ours(format!("{name}: what it says does not fit its check")));
+    }
+    let number =
+        |hex: &str| u64::from_str_radix(hex, 16).map_err(|_| not_ours(format!("{name}: {hex:?} is not 16 hex digits")));
     Ok(Some(Identity { node: number(&file.node)?, salt: number(&file.salt)?, cluster: file.cluster.into() }))
 }
 
+/// The copy first: whoever finds the other finds it too.
 fn write_identity(folder: &Path, identity: &Identity) -> io::Result<()> {
-    let file = IdentityFile {
+    let mut file = IdentityFile {
         format: FORMAT,
         cluster: identity.cluster.to_string(),
         node: format!("{:016x}", identity.node),
         salt: format!("{:016x}", identity.salt),
+        check: String::new(),
     };
-    let unfinished = folder.join("identity.new");
-    let mut out = File::create(&unfinished)?;
-    out.write_all(&serde_json::to_vec(&file)?)?;
-    out.write_all(b"\n")?;
-    out.sync_all()?;
-    std::fs::rename(unfinished, folder.join(IDENTITY))?;
-    File::open(folder)?.sync_all()
+    file.check = file.check();
+    let bytes = [&serde_json::to_vec(&file)?[..], b"\n"].concat();
+    for name in [IDENTITY_COPY, IDENTITY] {
+        let unfinished = folder.join("identity.new");
+        let mut out = File::create(&unfinished)?;
+        out.write_all(&bytes)?;
+        out.sync_all()?;
+        std::fs::rename(unfinished, folder.join(name))?;
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

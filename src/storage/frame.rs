@@ -118,6 +118,25 @@ impl Frame {
         sound.then_some(frame)
     }
 
+    /// The first sound frame that begins behind `offset`, wherever.
+    pub(super) fn behind(segment: &[u8], offset: usize, key: &FrameKey) -> Option<Frame> {
+        let mut at = offset + 1;
+        loop {
+            let found = find(segment, at, MAGIC)?;
+            match Frame::at(segment, found, key) {
+                Some(frame) => return Some(frame),
+                None => at = found + 1,
+            }
+        }
+    }
+
+    /// Whether the frame of `sequence` seems to have been written at `offset`, in whole or in part. What a segment held
+    /// before it was recycled has a lower one.
+    pub(super) fn is_begun(segment: &[u8], offset: usize, sequence: Sequence) -> bool {
+        let head = segment.get(offset..offset + 16);
+        head.is_some_and(|head| head[..4] == MAGIC && head[8..16] == sequence.0.to_le_bytes())
+    }
+
     /// The highest `durable through`, at least `least`, of the sound frames that begin behind `offset`, wherever.
     /// For telling a torn end from rot in the middle.
     pub(super) fn attested_behind(segment: &[u8], offset: usize, key: &FrameKey, least: Sequence) -> Option<Sequence> {
@@ -134,6 +153,11 @@ impl Frame {
             }
         }
         attested
+    }
+
+    /// Where it begins.
+    pub(super) fn start(&self) -> usize {
+        self.body.start - HEADER_BYTES
     }
 
     /// Where the next frame begins.

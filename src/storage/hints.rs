@@ -1,8 +1,8 @@
 //! Which hints are kept for whom: an index in memory over the hint rows, so that replay finds the oldest first and
 //! a bound per target can be kept without a scan.
 
-use super::{Address, Hint, Kind, PageSize, Span, Store, StoreError};
-use crate::placement::MemberName;
+use super::{Address, Hint, Kind, PageSize, Span, Store};
+use crate::placement::{MemberName, Partition};
 use crate::record::{Key, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -64,22 +64,38 @@ impl HintLedger {
     }
 
     /// The index over what `store` holds: a scan of its hint rows, to be done before serving. Also says how many rows
-    /// could not be read; they stay where they are.
-    pub fn scan(store: &dyn Store, bytes_max: u64) -> Result<(HintLedger, u64), StoreError> {
+    /// could not be read; they stay where they are. A partition that cannot be read counts as one.
+    pub fn scan(store: &dyn Store, bytes_max: u64) -> (HintLedger, u64) {
         let ledger = HintLedger::new(bytes_max);
+        let damaged = ledger.rescan(store);
+        (ledger, damaged)
+    }
+
+    /// Forgets all and looks again.
+    pub(super) fn rescan(&self, store: &dyn Store) -> u64 {
+        self.lock().clear();
+        if let Some(damaged) = self.scan_span(store, Span::kind(Kind::Hint)) {
+            return damaged;
+        }
+        self.lock().clear();
+        let of = |partition| self.scan_span(store, Span::partition(Kind::Hint, partition)).unwrap_or(1);
+        Partition::all().map(of).sum()
+    }
+
+    /// How many rows of the span cannot be read; `None` if the span itself cannot.
+    fn scan_span(&self, store: &dyn Store, mut span: Span) -> Option<u64> {
         let mut damaged = 0;
-        let mut span = Span::kind(Kind::Hint);
         loop {
-            let page = store.scan(&span, PageSize::rows(256))?;
+            let page = store.scan(&span, PageSize::rows(256)).ok()?;
             for (address, row) in &page.rows {
                 match (address.key(), Hint::decode(row)) {
-                    (Some(key), Ok(hint)) => ledger.replace(&key, None, Some(&Entry::of(&hint, row.len()))),
+                    (Some(key), Ok(hint)) => self.replace(&key, None, Some(&Entry::of(&hint, row.len()))),
                     _ => damaged += 1,
                 }
             }
             match page.next {
                 Some(next) => span = span.rest(next),
-                None => return Ok((ledger, damaged)),
+                None => return Some(damaged),
             }
         }
     }

@@ -13,17 +13,22 @@
 //!
 //! A segment is written front to back. Its number is never used twice and keys its frames' checksums, so what a
 //! recycled segment still holds is noise. A frame that fails its checksum is the torn end of the log, unless some other
-//! frame attests that it had been synced: then acknowledged data has rotted, and opening fails rather than go on
-//! without it. (Rot in the very last frame can't be told from a torn write; peers heal that.)
+//! frame attests that it had been synced: then acknowledged data has rotted. If the base has it, nothing is lost. Else
+//! opening fails; or, where peers can give back what is lost, it goes on with what can be read and says what is missing.
+//! Rot in the very last frame can't be told from a torn write: there, too, something may be missing.
 //!
 //! Recovery writes nothing into a segment that holds frames: what lies behind the cut stays behind it. It frees the
 //! segments above the cut before anything new is written, so a stale frame can never be taken for a later one.
 
+mod recover;
+
+pub use recover::{LogOpenError, Replayed};
+
 use super::files::Files;
-use super::frame::{self, Frame, FrameKey};
+use super::frame::{self, FrameKey};
 use super::{Durability, RowChange, Sequence};
 use crate::record::Stamp;
-use std::collections::BTreeMap;
+use recover::{Found, Recovered, Recovery};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -79,13 +84,6 @@ struct Supply {
     free: Vec<u64>,
 }
 
-/// The log's files as opening finds them: number, and length.
-struct Found {
-    segments: BTreeMap<u64, u64>,
-    free: BTreeMap<u64, u64>,
-    unfinished: BTreeMap<u64, u64>,
-}
-
 /// Why an append or a sync failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum LogError {
@@ -95,48 +93,6 @@ pub(super) enum LogError {
     Fenced(Arc<str>),
     /// The rows are more than a frame may hold.
     TooLarge,
-}
-
-/// Why a log can't be opened. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum LogOpenError {
-    /// A file can't be read, synced or renamed.
-    #[error("{name}: {error}")]
-    Io {
-        /// The file.
-        name: String,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// Acknowledged data is damaged or missing. Move the data folder away to start empty and be healed by peers.
-    #[error("{name} is damaged at byte {offset}: append {} was synced, later frames say so, and can't be read", sequence.0)]
-    Rotten {
-        /// The file in which the append should lie.
-        name: String,
-        /// Where the first unreadable frame begins.
-        offset: u64,
-        /// The append that is missing.
-        sequence: Sequence,
-    },
-    /// A frame is sound and yet not understood: written by a later version, or by a bug.
-    #[error("{name} holds a frame at byte {offset} that this version can't read")]
-    Foreign {
-        /// The file.
-        name: String,
-        /// Where the frame begins.
-        offset: u64,
-    },
-}
-
-/// What opening found.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Replayed {
-    /// Appends that the base did not have.
-    pub appends: u64,
-    /// Their rows.
-    pub rows: u64,
-    /// Bytes of segments read.
-    pub bytes: u64,
 }
 
 fn segment_name(number: u64) -> String {
@@ -151,84 +107,31 @@ fn new_name(number: u64) -> String {
     format!("new-{number:016x}")
 }
 
-fn number_in(name: &str, prefix: &str) -> Option<u64> {
-    let digits = name.strip_prefix(prefix).filter(|digits| digits.len() == 16)?;
-    // No log lives long enough to count beyond: such a name is not ours.
-    u64::from_str_radix(digits, 16).ok().filter(|&number| number < 1 << 63)
-}
-
 impl CommitLog {
     /// Opens the log and hands every row behind `through`, which the base holds already, to `replay`, in order. What is
-    /// replayed is durable when this returns.
+    /// replayed is durable when this returns. With `heal` it is opened even if acknowledged appends can't be read.
     pub(super) fn open(
         files: Arc<dyn Files>,
         salt: u64,
         segment_bytes: u64,
         durability: Durability,
+        heal: bool,
         through: Sequence,
         mut replay: impl FnMut(Sequence, Stamp, Vec<RowChange>),
     ) -> Result<(CommitLog, Replayed), LogOpenError> {
+        let found = Found::in_files(&*files)?;
+        let next_number = found.next_number();
+        let recovery = Recovery { files: &*files, found: &found, salt, segment_bytes, heal };
+        let Recovered { held, last_sequence, replayed } = recovery.run(through, &mut replay)?;
         let io_error = |name: &str| {
             let name = name.to_owned();
             move |error| LogOpenError::Io { name, error }
         };
-        let names = files.list().map_err(io_error("the log's folder"))?;
-        let called = |prefix: &str| -> BTreeMap<u64, u64> {
-            names.iter().filter_map(|(name, bytes)| Some((number_in(name, prefix)?, *bytes))).collect()
-        };
-        let found = Found { segments: called("segment-"), free: called("free-"), unfinished: called("new-") };
-        let highest = found.segments.keys().chain(found.free.keys()).chain(found.unfinished.keys()).max();
-        let next_number = highest.map_or(1, |highest| highest + 1);
-
-        let mut expected = through.next();
-        let mut replayed = Replayed::default();
-        let mut held: Vec<(Segment, Sequence)> = Vec::new();
-        let mut attested = Sequence(0);
-        // Where the frame that is expected should have been: behind the last good one.
-        let mut missing: Option<(u64, u64)> = None;
-        for &number in found.segments.keys() {
-            let name = segment_name(number);
-            let bytes = files.read(&name).map_err(io_error(&name))?;
-            replayed.bytes += bytes.len() as u64;
-            let key = FrameKey::new(salt, number);
-            let mut offset = 0;
-            let mut last_here = None;
-            while let Some(frame) = Frame::at(&bytes, offset, &key) {
-                attested = attested.max(frame.durable_through);
-                if frame.sequence == expected {
-                    let foreign = || LogOpenError::Foreign { name: name.clone(), offset: offset as u64 };
-                    let rows = frame.rows(&bytes).ok_or_else(foreign)?;
-                    replayed.appends += 1;
-                    replayed.rows += rows.len() as u64;
-                    replay(frame.sequence, frame.last_stamp, rows);
-                    last_here = Some(frame.sequence);
-                    expected = expected.next();
-                    missing = None;
-                }
-                offset = frame.end();
-            }
-            if let Some(sequence) = Frame::attested_behind(&bytes, offset, &key, attested.next()) {
-                attested = sequence;
-            }
-            let segment = Segment { number, bytes: bytes.len() as u64, end: offset as u64 };
-            if let Some(last) = last_here {
-                held.push((segment, last));
-            }
-            if missing.is_none() && offset < bytes.len() {
-                missing = Some((number, offset as u64));
-            }
-        }
-        if attested >= expected {
-            let (number, offset) = missing.unwrap_or((found.segments.keys().last().copied().unwrap_or(0), 0));
-            return Err(LogOpenError::Rotten { name: segment_name(number), offset, sequence: expected });
-        }
-
         for (segment, _) in &held {
             let name = segment_name(segment.number);
             files.sync(&name).map_err(io_error(&name))?;
         }
         let supply = Supply { next_number, prepared: None, free: Vec::new() };
-        let last_sequence = Sequence(expected.0 - 1);
         let bytes = held.iter().map(|(segment, _)| segment.bytes).sum();
         let writer = Writer {
             current: Segment { number: 0, bytes: 0, end: 0 },

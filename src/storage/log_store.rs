@@ -12,6 +12,7 @@
 use super::base::{Base, BaseError, BaseSnapshot, Mark};
 use super::cache::RowCache;
 use super::files::Files;
+use super::kept_mark::KeptMark;
 use super::log::{CommitLog, LogError, LogOpenError, Replayed};
 use super::recent::{Table, cost_of};
 use super::{
@@ -20,7 +21,7 @@ use super::{
 use crate::record::{Row, Stamp};
 use bytes::Bytes;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 /// How a [`LogStore`] is set up.
@@ -42,6 +43,8 @@ pub struct LogStoreOptions {
     pub salt: u64,
     /// Random, new with every start: where rows lie in the cache.
     pub seed: u64,
+    /// Whether a log with acknowledged appends missing is opened all the same, with what can be read of it.
+    pub heal: bool,
 }
 
 impl Default for LogStoreOptions {
@@ -55,6 +58,7 @@ impl Default for LogStoreOptions {
             cache_bytes_max: 30 << 20,
             salt: 0,
             seed: 0,
+            heal: false,
         }
     }
 }
@@ -102,7 +106,11 @@ pub struct Due {
 /// The store. Appends come from one thread, checkpoints from another, reads from any.
 pub struct LogStore {
     log: CommitLog,
-    base: Arc<dyn Base>,
+    base: RwLock<Arc<dyn Base>>,
+    /// A read of the base failed since this was last asked.
+    suspected: AtomicBool,
+    files: Arc<dyn Files>,
+    kept_mark: Mutex<KeptMark>,
     tables: RwLock<Tables>,
     cache: RowCache,
     options: LogStoreOptions,
@@ -139,13 +147,15 @@ impl LogStore {
         options: LogStoreOptions,
     ) -> Result<(LogStore, Replayed), StoreOpenError> {
         let mark = base.mark()?;
+        let kept_mark = KeptMark::read(&*files).map_err(|error| LogOpenError::Io { name: "mark".into(), error })?;
         let frozen = Table::new();
         let mut last_stamp = mark.last_stamp;
         let (log, replayed) = CommitLog::open(
-            files,
+            files.clone(),
             options.salt,
             options.segment_bytes,
             options.durability,
+            options.heal,
             mark.sequence,
             |sequence, stamp, rows| {
                 last_stamp = last_stamp.max(stamp);
@@ -155,7 +165,10 @@ impl LogStore {
         let frozen = (replayed.appends > 0).then(|| Arc::new(frozen));
         let store = LogStore {
             log,
-            base,
+            base: RwLock::new(base),
+            suspected: AtomicBool::new(false),
+            files,
+            kept_mark: Mutex::new(kept_mark),
             tables: RwLock::new(Tables { active: Arc::new(Table::new()), frozen, dropped: 0 }),
             cache: RowCache::new(options.cache_bytes_max, options.seed),
             options,
@@ -204,8 +217,10 @@ impl LogStore {
             self.log.prepare().ok();
             pace();
         };
-        let loaded = self.base.load(&mut frozen.all(), mark, &mut pace_and_prepare);
+        let loaded = self.base().load(&mut frozen.all(), mark, &mut pace_and_prepare);
         loaded.map_err(|BaseError(reason)| CheckpointError::Base(reason))?;
+        let kept = self.kept_mark.lock().unwrap_or_else(PoisonError::into_inner).write(&*self.files, mark);
+        kept.map_err(|error| CheckpointError::Log(format!("writing the mark: {error}").into()))?;
         for (count, (address, row)) in frozen.all().enumerate() {
             self.cache.put(&address, row.as_ref());
             if count % 256 == 255 {
@@ -274,7 +289,43 @@ impl LogStore {
     pub(super) fn snapshot(&self) -> (Option<Arc<Table>>, Box<dyn BaseSnapshot>) {
         let tables = self.tables();
         assert!(tables.active.rows() == 0, "a snapshot for rebuilding digests is taken before the first append");
-        (tables.frozen.clone(), self.base.snapshot())
+        (tables.frozen.clone(), self.base().snapshot())
+    }
+
+    /// Goes on over another base, an empty one that counts as having got as far as this one: what `make` returns for
+    /// that mark. What is not yet in the base stays. To be called while nothing is being appended. Returns the old one.
+    pub(super) fn replace_base(
+        &self,
+        make: impl FnOnce(Mark) -> Result<Arc<dyn Base>, BaseError>,
+    ) -> Result<Arc<dyn Base>, BaseError> {
+        let _checkpointing = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mark = self.kept_mark.lock().unwrap_or_else(PoisonError::into_inner).mark();
+        let fresh = make(mark)?;
+        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *self.base.write().unwrap_or_else(PoisonError::into_inner), fresh);
+        // A reader that is under way must not put a row of the old base into the cache.
+        tables.dropped += 1;
+        self.cache.clear();
+        Ok(old)
+    }
+
+    /// Whether a read of the base failed since this was last asked.
+    pub fn take_suspicion(&self) -> bool {
+        self.suspected.swap(false, Ordering::Relaxed)
+    }
+
+    /// The files of the base that are not as they were written. Reads all of it; `pace` is called every few MiB.
+    pub fn rotten_files(&self, pace: &mut dyn FnMut()) -> Result<Vec<String>, BaseError> {
+        self.base().rotten_files(pace)
+    }
+
+    fn base(&self) -> Arc<dyn Base> {
+        self.base.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn unreadable(&self, error: BaseError) -> StoreError {
+        self.suspected.store(true, Ordering::Relaxed);
+        StoreError::Unreadable(error.0)
     }
 
     fn tables(&self) -> RwLockReadGuard<'_, Tables> {
@@ -307,10 +358,6 @@ fn is_sound(address: &Address, row: &Bytes) -> bool {
     }
 }
 
-fn unreadable(error: BaseError) -> StoreError {
-    StoreError::Unreadable(error.0)
-}
-
 impl Store for LogStore {
     fn peek(&self, address: &Address) -> Peek {
         match self.tables().get(address).or_else(|| self.cache.get(address)) {
@@ -327,7 +374,7 @@ impl Store for LogStore {
             }
             tables.dropped
         };
-        let row = self.base.get(address).map_err(unreadable)?;
+        let row = self.base().get(address).map_err(|error| self.unreadable(error))?;
         let tables = self.tables();
         if tables.dropped == dropped
             && !tables.contains(address)
@@ -343,7 +390,9 @@ impl Store for LogStore {
             let tables = self.tables();
             [tables.frozen.clone(), Some(tables.active.clone())]
         };
-        merged_page(span, size, tables.iter().flatten(), |span, size| self.base.scan(span, size)).map_err(unreadable)
+        let base = self.base();
+        merged_page(span, size, tables.iter().flatten(), |span, size| base.scan(span, size))
+            .map_err(|error| self.unreadable(error))
     }
 
     fn append(&self, rows: Vec<RowChange>, last_stamp: Stamp) -> Result<Sequence, StoreError> {
@@ -383,7 +432,7 @@ impl Store for LogStore {
         let tables = self.tables();
         let frozen = tables.frozen.as_ref();
         Usage {
-            base_bytes: self.base.bytes(),
+            base_bytes: self.base().bytes(),
             log_bytes: self.log.bytes(),
             recent_rows: tables.active.rows() + frozen.map_or(0, |frozen| frozen.rows()),
             recent_bytes: tables.active.bytes() + frozen.map_or(0, |frozen| frozen.bytes()),

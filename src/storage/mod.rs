@@ -12,6 +12,8 @@
 
 mod address;
 mod base;
+#[cfg(feature = "disk")]
+mod bases;
 mod cache;
 mod change;
 mod committer;
@@ -28,11 +30,13 @@ mod folder;
 mod frame;
 mod hint;
 mod hints;
+mod kept_mark;
 mod log;
 mod log_store;
 mod memory;
 mod rebuild;
 mod recent;
+mod salvage;
 mod scrub;
 #[doc(hidden)]
 pub mod sim_files;
@@ -40,10 +44,12 @@ mod store;
 
 pub use address::{Address, Kind, Span};
 pub use base::{Base, BaseError, BaseSnapshot, Mark, MemoryBase};
+#[cfg(feature = "disk")]
+pub use bases::Bases;
 pub use change::{Change, Outcome, Refused};
 pub use committer::Committer;
 #[cfg(feature = "disk")]
-pub use disk::{FjallBase, FjallOptions};
+pub use disk::{BaseOpenError, FjallBase, FjallOptions};
 pub use feed::{Committed, Feed, Gap};
 pub use files::{Files, RealFiles};
 #[cfg(feature = "disk")]
@@ -54,6 +60,7 @@ pub use log::{LogOpenError, Replayed};
 pub use log_store::{CheckpointError, Checkpointed, Due, LogStore, LogStoreOptions, StoreOpenError};
 pub use memory::MemoryStore;
 pub use rebuild::{Rebuild, RebuildStep};
+pub use salvage::Salvage;
 pub use scrub::{Found, Scrub};
 pub use store::{Durability, Health, Page, PageSize, Peek, RowChange, Sequence, Store, StoreError, Usage};
 

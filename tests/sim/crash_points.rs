@@ -44,7 +44,7 @@ impl Machine {
         };
         let opened = LogStore::open(Arc::new(self.files.clone()), Arc::new(self.base.clone()), options);
         let store = Arc::new(opened.ok()?.0);
-        let hints = Arc::new(HintLedger::scan(&*store, HINT_BYTES_MAX).ok()?.0);
+        let hints = Arc::new(HintLedger::scan(&*store, HINT_BYTES_MAX).0);
         let (forest, feed) = (Arc::new(Forest::new()), Arc::new(Feed::new(Sequence(0), 16)));
         let clock = Clock::starting_after(store.last_stamp());
         let committer = Committer::new(store.clone(), forest, feed, hints, Actor(self.lives), clock);

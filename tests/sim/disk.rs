@@ -34,6 +34,7 @@ impl Disk {
             cache_bytes_max: 16 << 10,
             salt: self.salt,
             seed,
+            heal: false,
         };
         let opened = LogStore::open(Arc::new(self.files.clone()), Arc::new(self.base.clone()), options);
         opened.unwrap_or_else(|error| panic!("a disk with nothing worse than a crash cannot be opened: {error}")).0

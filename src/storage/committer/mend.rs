@@ -5,8 +5,10 @@ use super::{Batch, Committer, DataDraft, after};
 use crate::merkle::Entry;
 use crate::placement::Partition;
 use crate::record::{Key, Position, Record, Row};
-use crate::storage::{Kind, Outcome, PageSize, Refused, Span, StoreError};
+use crate::storage::base::{Base, BaseError, Mark};
+use crate::storage::{Kind, LogStore, Outcome, PageSize, Refused, RowChange, Span, StoreError};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 impl Committer {
     /// [`Change::Restore`](crate::storage::Change::Restore). What the lost row knew beyond `record` no longer counts as known here: dots that this store
@@ -34,6 +36,34 @@ impl Committer {
         batch.recounts.insert(partition);
         batch.data.insert(key, DataDraft { before: None, row: Row::of(record), changed: true });
         Ok(Outcome::Merged { applied: true, more: None })
+    }
+
+    /// Goes on over another base, the one that `make` returns: for a `store` whose base rotted, which is this
+    /// committer's. What is there and not in the base stays, and so do the node's own facts, as far as they can be read.
+    /// Digests, hints and the name under which is written begin anew. Returns the old base, to be gone through.
+    pub fn replace_base(
+        &mut self,
+        store: &LogStore,
+        make: impl FnOnce(Mark) -> Result<Arc<dyn Base>, BaseError>,
+    ) -> Result<Arc<dyn Base>, BaseError> {
+        let facts = self.store.scan(&Span::kind(Kind::Fact), PageSize::rows(1_024)).unwrap_or_default();
+        let old = store.replace_base(make)?;
+        (self.actor, self.hint_actor) =
+            (after(self.actor, self.clock.last()), after(self.hint_actor, self.clock.last()));
+        self.hints.rescan(&*self.store);
+        for partition in Partition::all() {
+            match self.entries(partition) {
+                Ok(entries) => self.forest.recount(partition, entries),
+                Err(_) => self.forest.forget(partition),
+            }
+        }
+        let facts: Vec<RowChange> = facts.rows.into_iter().map(|(address, row)| (address, Some(row))).collect();
+        if !facts.is_empty()
+            && let Ok(sequence) = self.store.append(facts, self.clock.last())
+        {
+            self.feed.publish(sequence, []);
+        }
+        Ok(old)
     }
 
     /// [`Change::Recount`](crate::storage::Change::Recount): about 1 µs for each row of the partition. Here, as nothing else changes rows meanwhile.
