@@ -58,7 +58,7 @@ cargo bench --bench compare -- <scenario> … [options]
   restart    clean and after kill -9, until ready, and until the digests are built (--large: 1,000,000 keys)
   listing    all keys in key order over all partitions
   placement  the fullest member against the mean, and what a join moves
-  sync             two nodes of 1,000,000 keys: in sync, one key differing, 10,000 differing, 10,000 missing
+  sync             two nodes of 1,000,000 keys: in sync, one key differing, 10,000 differing, 10,000 missing; and of 31,000
   sync-latency     three nodes: what a client feels of a repair and of hints being handed over
   restart-million  one node of 1,000,000 keys after kill -9: until it serves, and until its digests are built
   hash             GET /store/hash at 1,000,000 keys while writes run

@@ -73,6 +73,19 @@ impl Cluster {
         self.proxies[index].set(fault);
     }
 
+    /// Lets nodes reach those of their own side only. A cluster behind proxies; every node on one side.
+    pub fn split(&self, sides: &[&[usize]]) {
+        for (index, proxy) in self.proxies.iter().enumerate() {
+            let side = sides.iter().find(|side| side.contains(&index)).expect("every node is on a side");
+            proxy.admit_only(Some(side.iter().map(|near| self.nodes[*near].process()).collect()));
+        }
+    }
+
+    /// Ends a split.
+    pub fn unite(&self) {
+        self.proxies.iter().for_each(|proxy| proxy.admit_only(None));
+    }
+
     pub fn proxy(&self, index: usize) -> &Proxy {
         &self.proxies[index]
     }

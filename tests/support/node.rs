@@ -248,6 +248,11 @@ impl Node {
         Some(status)
     }
 
+    /// The id of its process.
+    pub fn process(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
     fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("the node runs");
         kill_process(Pid::from_child(child), signal).expect("a signal to the node");

@@ -10,7 +10,7 @@
 //! sensible can follow on them.
 
 use super::node::reserve_port;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -66,6 +66,8 @@ struct State {
     /// How often the fault was changed, so that a copying thread can tell a new fault from an old one.
     version: u64,
     stopped: bool,
+    /// The only processes whose connections pass, if that is limited.
+    admitted: Option<BTreeSet<u32>>,
     streams: BTreeMap<u64, Vec<TcpStream>>,
 }
 
@@ -73,7 +75,7 @@ impl Proxy {
     /// A proxy on a port of its own in front of `node` (`host:port`), which need not run yet.
     pub fn before(node: &str) -> Proxy {
         let port = reserve_port();
-        let state = State { fault: Fault::Pass, version: 0, stopped: false, streams: BTreeMap::new() };
+        let state = State { fault: Fault::Pass, version: 0, stopped: false, admitted: None, streams: BTreeMap::new() };
         let shared = Arc::new(Shared {
             node: node.into(),
             state: Mutex::new(state),
@@ -107,6 +109,13 @@ impl Proxy {
         if fault == Fault::Refuse {
             self.wake_acceptor();
         }
+    }
+
+    /// Admits these processes only, or everybody: what is open is cut, what anybody else opens is closed at once.
+    pub fn admit_only(&self, processes: Option<BTreeSet<u32>>) {
+        let mut state = self.shared.state();
+        state.admitted = processes;
+        state.cut();
     }
 
     /// Connections accepted so far.
@@ -182,6 +191,10 @@ fn accept(listener: TcpListener, port: u16, shared: &Arc<Shared>) {
         if state.stopped || state.fault == Fault::Refuse {
             continue;
         }
+        // The kernel's table may miss a line while it changes, so one that is not found is not admitted.
+        if state.admitted.as_ref().is_some_and(|few| !few.iter().any(|process| has_socket(*process, &peer))) {
+            continue;
+        }
         let number = shared.connections.fetch_add(1, Ordering::Relaxed);
         state.streams.insert(number, peer.try_clone().into_iter().collect());
         drop(state);
@@ -191,6 +204,18 @@ fn accept(listener: TcpListener, port: u16, shared: &Arc<Shared>) {
             shared.state().streams.remove(&number);
         });
     }
+}
+
+/// Whether the process holds the other end of this connection on loopback.
+fn has_socket(process: u32, peer: &TcpStream) -> bool {
+    let (Ok(theirs), Ok(ours)) = (peer.peer_addr(), peer.local_addr()) else { return false };
+    let ends = format!(" 0100007F:{:04X} 0100007F:{:04X} ", theirs.port(), ours.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let Some(line) = table.lines().find(|line| line.contains(&ends)) else { return false };
+    let Some(inode) = line.split_whitespace().nth(9) else { return false };
+    let socket = format!("socket:[{inode}]");
+    let files = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|link| link.to_string_lossy() == socket)
 }
 
 /// Carries one connection to its end.
