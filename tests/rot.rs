@@ -285,3 +285,24 @@ fn a_replica_that_rots_is_repaired_by_the_others() {
         check(&cluster, &pairs, &what);
     }
 }
+
+#[test]
+fn a_base_that_rot_turns_into_an_older_one_is_not_taken_for_the_present() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (sound, work) = (home.path().join("sound"), home.path().join("work"));
+    let versions = filled(&sound);
+    let image = Image::of(&sound);
+    let names = ["base/keyspaces/0/current", "base/keyspaces/1/current"];
+    for (name, bit) in names.into_iter().flat_map(|name| (0..8).map(move |bit| (name, bit))) {
+        image.put(&work);
+        let mut bytes = fs::read(work.join(name)).expect("the file");
+        bytes[0] ^= 1 << bit;
+        fs::write(work.join(name), bytes).expect("the file");
+        let mut opened = open(&work, options()).unwrap_or_else(|error| panic!("bit {bit} of {name}: {error}"));
+        assert!(!opened.lost.is_empty(), "bit {bit} of {name} goes unnoticed");
+        judge(&mut opened, &versions).unwrap_or_else(|wrong| panic!("bit {bit} of {name}: {wrong}"));
+        drop(opened);
+        assert!(work.join("base/keyspaces/1/tables").exists(), "bit {bit} of {name}: tables were removed");
+        fs::remove_dir_all(&work).expect("the copy");
+    }
+}
