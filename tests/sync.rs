@@ -306,3 +306,23 @@ fn a_node_that_returns_gets_its_hints_and_sessions_do_not_send_them_again() {
     });
     assert_nothing_for_nothing(&cluster);
 }
+
+#[test]
+fn what_each_partition_has_seen_is_joined_by_sessions_and_survives_a_restart() {
+    let mut cluster = Cluster::start(3, &["--syncfreq", "0.5"]);
+    for number in 0..60 {
+        cluster.client(number % 3).put(&format!("/kv/k{number}?w=3"), "v").expect(201);
+    }
+    let seen = |cluster: &Cluster, index: usize| cluster.client(index).get("/status").json()["seen"].clone();
+    eventually("everybody knows what everybody has seen", SOON, || {
+        let told: Vec<Value> = (0..3).map(|index| seen(&cluster, index)).collect();
+        let all = told.iter().all(|seen| seen["actors"] == 3 && seen["partitions_joined"] == 1024);
+        all.then_some(()).ok_or(format!("{told:?}"))
+    });
+    // Its new actor, the one before, and those of the others, without a word with them.
+    cluster.nodes[0].kill();
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    cluster.nodes[2].restart();
+    assert_eq!(seen(&cluster, 2), json!({"actors": 4, "partitions_joined": 1024}));
+}

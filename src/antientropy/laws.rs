@@ -14,6 +14,8 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+mod seen;
+
 const WALL_MS: u64 = 1_000_000;
 
 struct Node {

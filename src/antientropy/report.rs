@@ -1,7 +1,10 @@
 //! What a session did, in numbers.
 
 use crate::operation::Failure;
+use crate::placement::Partition;
+use crate::record::Stamp;
 use serde::{Serialize, Serializer};
+use std::collections::BTreeSet;
 
 /// The account of one session. Bytes are those of the messages, without HTTP around them.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -30,6 +33,12 @@ pub struct Report {
     pub refused: u64,
     /// Why it ended before its time.
     pub failed: Option<Cause>,
+    /// What was written later than this was passed over where it differed.
+    #[serde(skip)]
+    pub settled: Stamp,
+    /// The partitions that differed or could not be compared: all others were equal.
+    #[serde(skip)]
+    pub unequal: BTreeSet<Partition>,
 }
 
 /// Why a session ended before its time. What it had moved by then is moved; the next one goes on.

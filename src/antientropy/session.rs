@@ -176,6 +176,7 @@ impl Session {
         }
         self.concluded = true;
         self.report.failed = failed;
+        self.report.settled = self.options.settled;
         if self.engaged {
             let request = Request::Sync(SyncRequest::Done { from: self.tag });
             self.call(self.peer, Purpose::Over, request, commands);
@@ -259,12 +260,14 @@ impl Session {
             let mine = diff::partition(&self.forest, theirs.partition);
             let (Some(mine), Some(built)) = (mine.built, theirs.built) else {
                 self.report.not_built += 1;
+                self.report.unequal.insert(theirs.partition);
                 continue;
             };
             if mine.digest == built.digest {
                 continue;
             }
             self.report.partitions += 1;
+            self.report.unequal.insert(theirs.partition);
             if mine.keys.max(built.keys) <= FEW_KEYS {
                 self.report.leaves += 1;
                 let bed = Bed { partition: theirs.partition, leaves: Leaves::All };

@@ -156,6 +156,7 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
         .iter()
         .map(|hint| (hint.target.to_string(), json!({ "count": hint.count, "bytes": hint.bytes })))
         .collect();
+    let (actors, joined) = node.seen_summary();
     let (keys, tombstones) = Partition::all().fold((0, 0), |(keys, tombstones), partition| {
         (keys + node.forest.live(partition), tombstones + node.forest.tombstones(partition))
     });
@@ -181,6 +182,7 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
         },
         "reads": { "hedged": node.reads_hedged.load(Ordering::Relaxed) },
         "filling": node.completeness.describe(),
+        "seen": { "actors": actors, "partitions_joined": joined },
         "clock": { "ahead_ms": node.clock_ahead_ms() },
         "sync": sync_status(worker),
         "scrub": node.rot.status(),

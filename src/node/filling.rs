@@ -13,12 +13,13 @@ use crate::membership::{Clocks, Filling, Life, Memory, Stage, State, Why, Word};
 use crate::operation::Failure;
 use crate::placement::{Partition, Ring};
 use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request};
+use crate::record::{STAMP_AHEAD_MAX_MS, Stamp};
 use crate::storage::{Change, Outcome, Refused};
 use serde_json::{Value, json};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Where the store says whether it was filled.
@@ -31,6 +32,8 @@ pub(super) const MEMORY_FACT: &str = "lives";
 const FIRST_ROUND_MAX: Duration = Duration::from_secs(2);
 /// How often a peer is greeted that there is nothing new to tell.
 const GREETING_PERIOD: Duration = Duration::from_secs(10);
+/// How often a peer is asked what it has seen. Nobody waits for it: what may be forgotten because of it is forgotten later.
+const CONTEXTS_PERIOD: Duration = Duration::from_secs(5);
 /// The shortest and the longest wait before a peer is greeted again that did not answer, or that there is a later stamp
 /// to tell: the time between two pings, within these.
 const SHORT_MIN: Duration = Duration::from_millis(100);
@@ -47,6 +50,8 @@ pub struct Completeness {
     clocks: Mutex<Clocks>,
     /// Whether the peers' clocks say that this node's is wrong.
     is_ahead: AtomicBool,
+    /// Whatever is younger is handed to this node like to any owner.
+    born: AtomicU64,
     /// Whether it is filled, durably: what hot paths look at.
     counts: AtomicBool,
     losses: AtomicU64,
@@ -59,7 +64,8 @@ impl Completeness {
         let counts = AtomicBool::new(filling.stage() == Stage::Filled);
         let (filling, memory) = (Mutex::new(filling), Mutex::new(memory));
         let (clocks, is_ahead, losses) = (Mutex::default(), AtomicBool::new(false), AtomicU64::new(0));
-        Completeness { filling, memory, clocks, is_ahead, counts, losses }
+        let born = AtomicU64::new(Stamp::from_ms(wall_ms()).0);
+        Completeness { filling, memory, clocks, is_ahead, born, counts, losses }
     }
 
     /// What the store is to say before anybody is served, if that is known already.
@@ -197,11 +203,15 @@ impl Shared {
         let word = Word { filled: self.counts_for(peer), holds: !nothing || !self.hints.status().is_empty() };
         let remembered = self.remembered(peer);
         let (from, durable) = (MemberTag::of(&self.name), self.store.last_stamp());
-        Greeting { from, id: self.id, word, durable, wall_ms: wall_ms(), remembered }
+        Greeting { from, id: self.id, word, durable, wall_ms: wall_ms(), remembered, contexts: None }
     }
 
-    /// A session with `peer` about everything that both keep ended well. Since it began nothing may have been lost.
-    pub(super) fn compared(&self, peer: &str, losses: u64) {
+    /// A session with `peer` about everything that both keep ended well. Since it began nothing may have been lost, and
+    /// what it passed over, younger than `settled`, must not reach back into an earlier life of this node.
+    pub(super) fn compared(&self, peer: &str, losses: u64, settled: Stamp) {
+        if settled.0 < self.completeness.born.load(Ordering::Relaxed) {
+            return;
+        }
         let ring = self.ring();
         let mut filling = self.completeness.filling();
         if losses != self.completeness.losses() {
@@ -226,7 +236,11 @@ impl Worker {
         };
         self.take_greeting(peer, greeting);
         let (node, peer) = (self.node.clone(), peer.to_string());
-        let answer = move || told(Answer::Greeted(node.greeting_for(&peer)));
+        let wanted = greeting.contexts;
+        let answer = move || {
+            let contexts = wanted.and_then(|known| node.seen_with(&peer, known));
+            told(Answer::Greeted { greeting: node.greeting_for(&peer), contexts });
+        };
         if self.node.completeness.is_pending() { self.stage_changed(answer) } else { answer() }
     }
 
@@ -240,6 +254,12 @@ impl Worker {
             }
         }
         self.node.note_clock(peer, greeting.wall_ms);
+        if !completeness.filling().has_heard(peer)
+            && greeting.durable.ms().saturating_sub(wall_ms()) <= STAMP_AHEAD_MAX_MS
+        {
+            // What it made before is not on its way here.
+            completeness.born.fetch_max(greeting.durable.0, Ordering::Relaxed);
+        }
         let changed = completeness.filling().heard(peer, greeting.word, greeting.remembered);
         if changed {
             self.stage_changed(|| ());
@@ -299,11 +319,16 @@ pub(super) fn keep_filled(worker: &Rc<Worker>) {
 /// Greets one peer: until it was heard, whenever this node has something new to say of itself, and now and then.
 async fn greet_for_ever(worker: Rc<Worker>, peer: String) {
     let node = worker.node.clone();
+    let mut asked_contexts = None::<Instant>;
     while !node.is_stopping() {
         let is_young = now().duration_since(node.started) < YOUNG_MAX;
         let short = if is_young { SHORT_MIN } else { node.settings.ping_period.clamp(SHORT_MIN, SHORT_MAX) };
-        let told = greet(&worker, &peer).await;
+        let wants_contexts = asked_contexts.is_none_or(|asked| now().duration_since(asked) >= CONTEXTS_PERIOD);
+        let told = greet(&worker, &peer, wants_contexts).await;
         let said = now();
+        if wants_contexts && told.is_some() {
+            asked_contexts = Some(said);
+        }
         loop {
             tokio::time::sleep(jittered(TICK)).await;
             let waited = now().duration_since(said);
@@ -323,19 +348,23 @@ async fn greet_for_ever(worker: Rc<Worker>, peer: String) {
 }
 
 /// One greeting; what this node said of itself, if it was answered.
-async fn greet(worker: &Rc<Worker>, peer: &str) -> Option<Greeting> {
+async fn greet(worker: &Rc<Worker>, peer: &str, wants_contexts: bool) -> Option<Greeting> {
     let node = &worker.node;
     let ring = node.ring();
     let to = ring.member_by_name(peer)?;
-    let greeting = node.greeting_for(peer);
+    let mut greeting = node.greeting_for(peer);
+    greeting.contexts = wants_contexts.then(|| node.seen.digest_of(peer));
     let (tell, told) = oneshot::channel();
     let answered = move |result: Result<Answer, Failure>| {
         let _ = tell.send(result);
     };
     worker.send(&ring, to, Request::Greet(greeting), now() + node.settings.timeout, Box::new(answered));
     match told.await {
-        Ok(Ok(Answer::Greeted(answer))) if answer.from == MemberTag::of(peer) => {
+        Ok(Ok(Answer::Greeted { greeting: answer, contexts })) if answer.from == MemberTag::of(peer) => {
             worker.take_greeting(peer, &answer);
+            if let Some(contexts) = contexts {
+                node.seen.note(peer, contexts);
+            }
             Some(greeting)
         }
         Ok(Err(Failure::Unreachable)) => {

@@ -8,6 +8,7 @@
 use super::filling::FILLING_FACT;
 use super::outside::{now, wall_ms};
 use super::queue::Completion;
+use super::seen::CONTEXTS_FACT;
 use super::shared::Shared;
 use crate::placement::Partition;
 use crate::storage::{Base, BaseError, Bases, Change, LogStore, Salvage};
@@ -100,13 +101,14 @@ impl Mending {
         let (tell, told) = channel();
         let (bases, store, forest) = (self.bases.clone(), store.clone(), node.forest.clone());
         // Before anybody could miss what is no longer there.
-        let says = node.completeness.lost();
+        let (says, seen) = (node.completeness.lost(), node.forget_seen());
         let make = move |mark| Ok(Arc::new(bases.make(mark)?) as Arc<dyn Base>);
         node.queue.between_batches(Box::new(move |committer| {
             let replaced = committer.replace_base(&store, make);
             Partition::all().for_each(|partition| forest.unbuild(partition));
-            let change = Change::Fact { name: FILLING_FACT, bytes: says.into() };
-            let kept = committer.commit(wall_ms(), vec![change]);
+            let facts = [(FILLING_FACT, says), (CONTEXTS_FACT, seen)];
+            let changes = facts.map(|(name, bytes)| Change::Fact { name, bytes: bytes.into() });
+            let kept = committer.commit(wall_ms(), changes.into());
             if let Some(Err(error)) = kept.first() {
                 log::warn!(target: "kringle::rot", "that this node lacks something cannot be kept: {error}");
             }

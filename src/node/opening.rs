@@ -4,6 +4,7 @@ use super::background::Keep;
 use super::filling::{Completeness, FILLING_FACT, MEMORY_FACT};
 use super::mend::Mending;
 use super::outside::random;
+use super::seen::{CONTEXTS_FACT, SeenWrites};
 use super::shared::Shared;
 use crate::config::{Durability, Settings};
 use crate::membership::{Filling, Memory};
@@ -11,7 +12,8 @@ use crate::merkle::Forest;
 use crate::placement::{ClusterId, Layout, LayoutError, Member, NodeId, Partition, Ring};
 use crate::record::{Actor, Clock};
 use crate::storage::{
-    self, Address, Change, Committer, Feed, HintLedger, MemoryStore, OpenError, Refused, Replayed, Store, StoreError,
+    self, Address, Change, Committer, Contexts, Feed, HintLedger, MemoryStore, OpenError, Refused, Replayed, Store,
+    StoreError,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -131,13 +133,31 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
     }
     let clock = Clock::starting_after(store.last_stamp());
     let actor = Actor(random());
+    // Where something was lost, nothing that was said of it before is true any more.
+    let is_whole = kept.as_ref().is_none_or(|kept| kept.lost.is_empty());
+    let seen = store.read(&Address::fact(CONTEXTS_FACT)).unwrap_or_default().filter(|_| is_whole);
+    let mut contexts = seen.map_or_else(Contexts::default, |row| Contexts::decode(&row));
+    contexts.begin(actor, store.last_stamp());
     let mut committer = Committer::new(store.clone(), forest.clone(), feed.clone(), hints.clone(), actor, clock);
     keep_fact(&*store, &mut committer, LAYOUT_FACT, layout.encode())?;
+    // Before the actor makes a dot.
+    keep_fact(&*store, &mut committer, CONTEXTS_FACT, contexts.encode())?;
     if let Some(filled) = completeness.to_keep() {
         keep_fact(&*store, &mut committer, FILLING_FACT, filled)?;
     }
     let name = own.name().to_string();
-    let shared = Shared::new(settings, id, name, store, forest, feed, hints, completeness, Ring::new(layout));
+    let shared = Shared::new(
+        settings,
+        id,
+        name,
+        store,
+        forest,
+        feed,
+        hints,
+        completeness,
+        SeenWrites::new(contexts),
+        Ring::new(layout),
+    );
     shared.announce_start(&own, shared.settings.data.path(port).as_deref());
     if let Some(kept) = kept {
         kept.announce(&shared);

@@ -55,6 +55,8 @@ pub struct CommitQueue {
     heard: AtomicU64,
     /// The latest stamp of the committer's clock.
     last: AtomicU64,
+    /// The actor under which the committer makes dots.
+    pub(super) actor: AtomicU64,
 }
 
 impl CommitQueue {
@@ -119,6 +121,7 @@ impl CommitQueue {
 
     /// The committer's thread: runs until the queue is closed and empty. Damaged rows that it meets are noted in `rot`.
     pub fn run(self: Arc<Self>, mut committer: Committer, rot: &Rot) {
+        self.actor.store(committer.actor().0, Ordering::Release);
         self.last.store(committer.last_stamp().0, Ordering::Relaxed);
         let mut routes: Vec<(usize, u64)> = Vec::new();
         while let Some((batch, errand)) = self.take() {
@@ -135,6 +138,7 @@ impl CommitQueue {
             // A peer whose clock runs far ahead is not believed; its records are refused one by one.
             let _ = committer.note_stamp(Stamp(self.heard.load(Ordering::Relaxed)), wall);
             let results = committer.commit(wall, changes);
+            self.actor.store(committer.actor().0, Ordering::Release);
             self.last.store(committer.last_stamp().0, Ordering::Relaxed);
             committer.take_damaged().into_iter().for_each(|key| rot.note(key));
             self.answer(&routes, results);

@@ -222,6 +222,8 @@ async fn restore(worker: Rc<Worker>, key: Key) -> bool {
     let committed = move |result: Result<Outcome, Refused>| {
         let _ = tell.send(result);
     };
+    // Queued before it, so that no moment claims what was lost.
+    worker.void_seen(Partition::of(key.position()));
     worker.commit([(Change::Restore { key: key.clone(), record }, Box::new(committed) as _)]);
     match told.await {
         Ok(Ok(outcome)) => {

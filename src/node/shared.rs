@@ -5,6 +5,7 @@ use super::filling::Completeness;
 use super::outside::{now, random, wall_ms};
 use super::queue::CommitQueue;
 use super::rot::Rot;
+use super::seen::SeenWrites;
 use super::sync::Syncs;
 use super::under_way::UnderWay;
 use crate::config::Settings;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub reads_hedged: AtomicU64,
     /// When it started.
     pub started: Instant,
+    /// Which writes it has seen.
+    pub seen: SeenWrites,
     /// Whether it counts as an owner.
     pub completeness: Completeness,
     /// What is known of the peers.
@@ -76,6 +79,7 @@ impl Shared {
         feed: Arc<Feed>,
         hints: Arc<HintLedger>,
         completeness: Completeness,
+        seen: SeenWrites,
         ring: Ring,
     ) -> Shared {
         let peers = || ring.layout().members().iter().map(|member| member.name.clone()).filter(|peer| *peer != name);
@@ -102,6 +106,7 @@ impl Shared {
             reads_hedged: AtomicU64::new(0),
             started,
             completeness,
+            seen,
             stopping: AtomicBool::new(false),
             body_bytes: AtomicU64::new(0),
             ring: RwLock::new(Arc::new(ring)),

@@ -233,7 +233,7 @@ async fn with_peer(worker: &Rc<Worker>, peer: &str, reason: Reason, patience: Du
         {
             node.syncs.enter(&account);
             if account.report.is_whole() {
-                node.compared(peer, losses);
+                node.compared(peer, losses, account.report.settled);
             }
             if account.report.has_moved() {
                 let (Report { pushed, pulled, noop, rounds, .. }, ms) = (&account.report, account.ms);
@@ -270,8 +270,10 @@ async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Option<Acco
         under_way_ms_max: node.settings.timeout.as_millis() as u64,
     };
     let shared = replica::shared(&ring, me, other);
+    let seen = node.seen.said_by(peer);
     let session = Session::new(&ring, Arc::clone(&node.forest), me, other, shared, options);
-    let report = worker.run_long(session, ring, SESSION_TIME_MAX).await?;
+    let report = worker.run_long(session, ring.clone(), SESSION_TIME_MAX).await?;
+    worker.join_seen(&ring, other, seen, &report);
     let ms = now().duration_since(began).as_millis() as u64;
     (!report.is_busy()).then(|| Account { peer: peer.into(), reason, at_ms, report, ms })
 }

@@ -3,8 +3,8 @@
 use super::Refusal;
 use super::sync::{MemberTag, SyncAnswer, SyncRequest};
 use crate::membership::{Life, Word};
-use crate::placement::{ClusterId, MemberName, NodeId};
-use crate::record::{Content, Dot, Key, Record, Seen, Stamp};
+use crate::placement::{ClusterId, MemberName, NodeId, Partition};
+use crate::record::{Content, Context, Dot, Key, Record, Seen, Stamp};
 use serde::{Deserialize, Serialize};
 
 /// Most requests in one batch. Bounds what a node holds for one peer call, and keeps a slow batch short.
@@ -160,7 +160,12 @@ pub enum Answer {
         hints: bool,
     },
     /// How the one that answers stands.
-    Greeted(Greeting),
+    Greeted {
+        /// The same of it.
+        greeting: Greeting,
+        /// Which writes it has seen in the partitions that both keep, where that was asked for and is news.
+        contexts: Option<SeenGroups>,
+    },
     /// The answer of an owner that is still being filled: true as far as it goes, durable where that was asked for, and
     /// it counts towards no majority. What it does not hold may well be there.
     Partial(Part),
@@ -204,7 +209,12 @@ pub struct Greeting {
     pub wall_ms: u64,
     /// The last life of the one it speaks to that counted, as far as it remembers.
     pub remembered: Option<Life>,
+    /// The digest of the contexts it last had from the one it speaks to, 0 for none; nothing while it wants no others.
+    pub contexts: Option<u64>,
 }
+
+/// Contexts, each with the stretches of partitions it is of: see `storage::contexts`.
+pub type SeenGroups = Vec<(Context, Vec<(Partition, Partition)>)>;
 
 impl Answer {
     /// The same; of a node that is still being filled, if it is `partial`.

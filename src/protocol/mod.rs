@@ -9,7 +9,9 @@ mod refusal;
 mod sync;
 
 pub use codec::{MalformedMessage, PROTOCOL_VERSION, wire_bytes};
-pub use message::{Answer, Batch, Envelope, Greeting, Lane, PACKETS_MAX, Part, REQUESTS_PER_BATCH_MAX, Reply, Request};
+pub use message::{
+    Answer, Batch, Envelope, Greeting, Lane, PACKETS_MAX, Part, REQUESTS_PER_BATCH_MAX, Reply, Request, SeenGroups,
+};
 pub use refusal::Refusal;
 pub use sync::{Bed, Difference, KeyEntry, Leaves, Listed, MemberTag, SyncAnswer, SyncRequest};
 

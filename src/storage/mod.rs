@@ -17,6 +17,7 @@ mod bases;
 mod cache;
 mod change;
 mod committer;
+pub mod contexts;
 #[doc(hidden)]
 pub mod contract;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use base::{Base, BaseError, BaseSnapshot, Mark, MemoryBase};
 pub use bases::Bases;
 pub use change::{Change, Outcome, Refused};
 pub use committer::Committer;
+pub use contexts::Contexts;
 #[cfg(feature = "disk")]
 pub use disk::{BaseOpenError, FjallBase, FjallOptions};
 pub use feed::{Committed, Feed, Gap};
