@@ -309,7 +309,7 @@ fn however_many_keys_differ_the_round_trips_stay_five() {
     assert_eq!((report.rounds, report.partitions, report.noop, report.failed.clone()), (5, 4, 0, None), "{report:?}");
     assert_eq!((report.pushed + report.pulled) as usize, crowd.len());
     assert_eq!(world.root(0), world.root(1));
-    assert!((2..=128).contains(&world.travelling_max), "{} records at a time", world.travelling_max);
+    assert!((2..=32).contains(&world.travelling_max), "{} records at a time", world.travelling_max);
 }
 
 #[test]

@@ -5,8 +5,9 @@
 use crate::record::Key;
 use std::collections::VecDeque;
 
-/// Records on their way at a time, both directions together: small enough that clients' writes do not queue behind.
-const WINDOW_RECORDS: usize = 128;
+/// Records on their way at a time, both directions together: few, so that clients' requests do not queue behind. On two
+/// cores that three nodes share about 22,000 records a second; 128 at a time make 39,000 and leave clients no core.
+const WINDOW_RECORDS: usize = 32;
 /// Bytes of them, unless a single one is larger.
 const WINDOW_BYTES: u64 = 4 << 20;
 
