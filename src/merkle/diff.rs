@@ -114,12 +114,16 @@ impl Below {
 
 /// One hash over these partitions; `None` while any is not built. Which partitions they are counts.
 pub fn root(forest: &Forest, partitions: &[Partition]) -> Option<TreeHash> {
-    partitions.iter().all(|&partition| forest.is_built(partition)).then(|| forest.root(partitions.iter().copied()))
+    forest.root_if_built(partitions)
 }
 
 /// A digest for each group of [`GROUP_PARTITIONS`] of these partitions; `None` where one of them is not built.
 pub fn groups(forest: &Forest, partitions: &[Partition]) -> Vec<Option<Digest>> {
-    partitions.chunks(GROUP_PARTITIONS).map(|group| root(forest, group).map(|root| Digest::of_node(&root))).collect()
+    let root = |group: &[Partition]| {
+        let built = group.iter().all(|&partition| forest.is_built(partition));
+        built.then(|| Digest::of_node(&forest.root(group.iter().copied())))
+    };
+    partitions.chunks(GROUP_PARTITIONS).map(root).collect()
 }
 
 /// The groups that can't be shown to be equal.

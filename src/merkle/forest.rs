@@ -14,13 +14,28 @@ use super::sum::LeafSum;
 use super::tree::{TreeHash, root};
 use crate::placement::{PARTITIONS, Partition};
 use crate::record::Position;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The digests of a store. At most 16 KiB a partition, 16 MiB in all; 3 MiB at 100,000 keys.
 #[derive(Debug)]
 pub struct Forest {
     plots: Box<[Mutex<Plot>]>,
+    /// Counts changes, each after it was made.
+    changes: AtomicU64,
+    /// Roots worked out since the last change: one for each peer, while nothing is written.
+    roots: Mutex<Roots>,
 }
+
+#[derive(Debug, Default)]
+struct Roots {
+    changes: u64,
+    /// Which partitions, and their root, if all of them are built.
+    known: Vec<(Vec<Partition>, Option<TreeHash>)>,
+}
+
+/// Roots kept at a time.
+const ROOTS_KEPT: usize = 64;
 
 impl Default for Forest {
     fn default() -> Forest {
@@ -31,7 +46,8 @@ impl Default for Forest {
 impl Forest {
     /// A forest of nothing, in which no partition is built yet.
     pub fn new() -> Forest {
-        Forest { plots: Partition::all().map(|_| Mutex::default()).collect() }
+        let plots = Partition::all().map(|_| Mutex::default()).collect();
+        Forest { plots, changes: AtomicU64::new(0), roots: Mutex::default() }
     }
 
     /// A stored key was written: takes its old version out of the sums and puts the new one in. `None` is an
@@ -40,23 +56,24 @@ impl Forest {
         if old == new {
             return;
         }
-        let mut plot = self.plot(Partition::of(position));
-        if let Some(old) = old {
-            plot.remove(position, old);
-        }
-        if let Some(new) = new {
-            plot.add(position, new);
-        }
+        self.change(Partition::of(position), |plot| {
+            if let Some(old) = old {
+                plot.remove(position, old);
+            }
+            if let Some(new) = new {
+                plot.add(position, new);
+            }
+        });
     }
 
     /// The scan at start met a key, as it was in the snapshot. O(1).
     pub fn add_scanned(&self, position: Position, entry: Entry) {
-        self.plot(Partition::of(position)).add(position, entry);
+        self.change(Partition::of(position), |plot| plot.add(position, entry));
     }
 
     /// The scan is through with the partition (an empty one as well): from now on its digests are what is stored.
     pub fn mark_built(&self, partition: Partition) {
-        self.plot(partition).built = true;
+        self.change(partition, |plot| plot.built = true);
     }
 
     /// Takes that back, and leaves the sums: more is to come of what was there before.
@@ -81,7 +98,7 @@ impl Forest {
 
     /// Forgets all about the partition, so that it is no longer built: for one that is let go of, or scanned anew.
     pub fn forget(&self, partition: Partition) {
-        *self.plot(partition) = Plot::default();
+        self.change(partition, |plot| *plot = Plot::default());
     }
 
     /// Replaces all that is known of a built partition by what was just read from the store. Nothing may change there
@@ -90,7 +107,7 @@ impl Forest {
         let mut counted = Plot::default();
         counted.built = true;
         entries.into_iter().for_each(|(position, entry)| counted.add(position, entry));
-        *self.plot(partition) = counted;
+        self.change(partition, |plot| *plot = counted);
     }
 
     /// The sum of all versions in the partition. O(1).
@@ -117,6 +134,36 @@ impl Forest {
     /// About 0.2 ms for all partitions.
     pub fn root(&self, partitions: impl IntoIterator<Item = Partition>) -> TreeHash {
         root(partitions.into_iter().map(|partition| (partition, self.partition_digest(partition))))
+    }
+
+    /// The same if all of them are built. Worked out once for as long as nothing changes, so that nodes in sync ask and
+    /// answer for nothing.
+    pub fn root_if_built(&self, partitions: &[Partition]) -> Option<TreeHash> {
+        // A change that is made meanwhile is counted after it was made: then this root is kept under a number that has
+        // passed, and not used again.
+        let changes = self.changes.load(Ordering::Acquire);
+        let kept = || self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let roots = kept();
+            if roots.changes == changes
+                && let Some((_, root)) = roots.known.iter().find(|(known, _)| known == partitions)
+            {
+                return *root;
+            }
+        }
+        let built = partitions.iter().all(|&partition| self.is_built(partition));
+        let root = built.then(|| self.root(partitions.iter().copied()));
+        let mut roots = kept();
+        if roots.changes != changes || roots.known.len() == ROOTS_KEPT {
+            *roots = Roots { changes, known: Vec::new() };
+        }
+        roots.known.push((partitions.to_vec(), root));
+        root
+    }
+
+    fn change(&self, partition: Partition, change: impl FnOnce(&mut Plot)) {
+        change(&mut self.plot(partition));
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// Nothing below a lock can fail half-way, so what a panicking thread left behind is whole.
@@ -218,6 +265,27 @@ mod tests {
         assert_ne!(forest.root([here]), before.0);
         assert_eq!(forest.root([elsewhere]), before.1);
         assert!(forest.leaves(elsewhere).is_none(), "what was never written takes no memory");
+    }
+
+    #[test]
+    fn a_root_that_was_kept_is_the_root_of_what_is_stored_now() {
+        let (forest, all) = (Forest::new(), Partition::all().collect::<Vec<_>>());
+        assert_eq!(forest.root_if_built(&all), None);
+        all.iter().for_each(|&partition| forest.mark_built(partition));
+        let mut roots = Vec::new();
+        for at in 0..5 {
+            forest.apply(Position(at << 40), None, Some(Entry { digest: VersionDigest(7), live: true }));
+            for partitions in [&all[..], &all[..1], &all[1..]] {
+                let expected = Some(forest.root(partitions.iter().copied()));
+                assert_eq!((forest.root_if_built(partitions), forest.root_if_built(partitions)), (expected, expected));
+            }
+            roots.push(forest.root_if_built(&all));
+        }
+        roots.sort_unstable();
+        roots.dedup();
+        assert_eq!(roots.len(), 5, "every change has a root of its own");
+        forest.forget(all[0]);
+        assert_eq!((forest.root_if_built(&all), forest.root_if_built(&all[1..]).is_some()), (None, true));
     }
 
     #[test]
