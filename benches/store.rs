@@ -25,7 +25,7 @@ fn key(number: u64) -> Key {
 fn write(number: u64) -> Change {
     let mut value = vec![0; 100];
     value[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
-    Change::Write { key: key(number), seen: Seen::Everything, content: Some(Content::plain(value)) }
+    Change::Write { key: key(number), seen: Seen::Everything, content: Some(Content::plain(value)), until: Stamp::MAX }
 }
 
 /// A store that remembers its slowest read and append, to tell where a stall came from.

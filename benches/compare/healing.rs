@@ -321,6 +321,7 @@ pub fn upkeep(options: &Options) -> Outcome<()> {
                 key: key.clone(),
                 seen: Seen::Everything,
                 content: second.siblings().first().map(|sibling| Content::plain(sibling.content.value.clone())),
+                until: Stamp::MAX,
             };
             let changes = batch.iter().map(write).collect();
             let begun = Instant::now();

@@ -43,7 +43,7 @@ impl Node {
 
     fn write(&mut self, key: &Key, seen: Seen, value: Option<Vec<u8>>) {
         let content = value.map(Content::plain);
-        self.commit(Change::Write { key: key.clone(), seen, content });
+        self.commit(Change::Write { key: key.clone(), seen, content, until: Stamp::MAX });
     }
 
     fn record(&self, key: &Key) -> Option<crate::record::Record> {

@@ -3,13 +3,15 @@
 
 mod get;
 mod order;
+mod outcome;
 mod put;
 mod quorum;
 mod replay;
 mod restore;
 
 pub use get::{Get, GetOptions, GetOutcome};
-pub use put::{Put, PutOptions, PutOutcome, Replicas, Write};
+pub use outcome::{PutOutcome, Replicas};
+pub use put::{Put, PutOptions, Write};
 pub use quorum::{Count, Quorum};
 pub use replay::{Fate, HINTS_AT_A_TIME, REFUSED_AGAIN_MS, Replay};
 pub use restore::Restore;

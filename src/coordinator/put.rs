@@ -16,12 +16,12 @@
 //! dot, and its copy counts as a hint: durable, and not yet an owner's. After DeCandia et al., "Dynamo" (2007),
 //! §4.5–4.6.
 
-use super::Quorum;
 use super::order::asking_order;
+use super::{PutOutcome, Quorum, Replicas};
 use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, Part, Refusal, Request};
-use crate::record::{Content, Dot, Key, Record, Seen};
+use crate::record::{Content, Dot, Key, Record, Seen, Stamp};
 use std::sync::Arc;
 
 /// What a client wants written.
@@ -35,49 +35,11 @@ pub struct Write {
     pub content: Option<Content>,
 }
 
-/// How far a write got.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Replicas {
-    /// Owners of the key.
-    pub wanted: usize,
-    /// Owners that have it durably.
-    pub acked: usize,
-    /// Further owners for whom another node keeps it durably.
-    pub hinted: usize,
-}
-
-/// How a write ended.
-#[derive(Clone, PartialEq, Debug)]
-pub enum PutOutcome {
-    /// As many owners have it as were asked for.
-    Stored {
-        /// Whether the key had no live value before.
-        created: bool,
-        /// The record as its first owner has it.
-        record: Record,
-        /// How far it got.
-        replicas: Replicas,
-    },
-    /// It is durable somewhere, on fewer owners than were asked for.
-    Short {
-        /// The record as its first holder has it.
-        record: Record,
-        /// How far it got.
-        replicas: Replicas,
-    },
-    /// It is not known to be where it was asked to be; it may still surface.
-    Unknown {
-        /// How far it got.
-        replicas: Replicas,
-        /// Why the last owner that refused it did so.
-        cause: Option<Refusal>,
-    },
-    /// An owner said no for a reason that every other owner would share. Nothing was stored.
-    Refused(Refusal),
-}
-
 /// How long owners that are all believed down may still surprise us, in milliseconds.
 const DOWN_PATIENCE_MS: u64 = 50;
+
+/// How often an owner is asked again to make the dot when others have written since.
+const OVERTAKEN_MAX: u64 = 8;
 
 /// What is known of one owner.
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,6 +90,10 @@ pub struct Put {
     hard: bool,
     covers: bool,
     avoid: Vec<MemberIndex>,
+    /// Nothing that came later than this may be superseded by an owner that is asked next.
+    now: Stamp,
+    /// Times an owner refused to make the dot as others had written since.
+    overtaken: u64,
     maker_patience_ms: u64,
     hint_patience_ms: u64,
     calls: Vec<Option<Purpose>>,
@@ -167,6 +133,8 @@ pub struct PutOptions {
     pub hard: bool,
     /// Whether a plain write sees to it that it supersedes older siblings found on other owners.
     pub covers: bool,
+    /// This node's time at the start: its wall clock's, and no earlier than any stamp it has heard of.
+    pub now: Stamp,
     /// The whole time there is, in milliseconds.
     pub deadline_ms: u64,
     /// Members believed to be down: asked last.
@@ -181,6 +149,11 @@ impl Put {
         Put {
             covers: options.covers && write.seen == Seen::Everything,
             owners: vec![Owner::default(); members.len()],
+            now: match &write.seen {
+                Seen::Only(context) => options.now.max(context.latest().unwrap_or_default()),
+                Seen::Everything => options.now,
+            },
+            overtaken: 0,
             write,
             ring,
             partition,
@@ -216,15 +189,26 @@ impl Put {
     fn make(&mut self, commands: &mut Vec<Command>) {
         let Write { key, seen, content } = self.write.clone();
         if let Some(owner) = self.owners.iter().position(|owner| !owner.tried) {
-            self.owners[owner].tried = true;
-            let request = Request::Write { key, seen, content };
-            self.call(Purpose::Make { owner }, self.members[owner], request, commands);
+            self.make_on(owner, commands);
             commands.push(Command::Wake { after_ms: self.maker_patience_ms });
         } else if !self.hard && !self.made_on_hint && (self.declined || !self.members.contains(&self.me)) {
             self.made_on_hint = true;
             let targets = self.members.iter().map(|&member| self.name(member)).collect();
             self.call(Purpose::MakeHint, self.me, Request::HintWrite { key, seen, content, targets }, commands);
         }
+    }
+
+    /// Asks an owner to make the dot. It may answer, or only be heard, when another was asked in its place and the client
+    /// has long been told: what was written after that must not be superseded, and comes with later stamps. While nobody
+    /// else is asked the client waits at least as long as this owner has, less something for clocks that differ.
+    fn make_on(&mut self, owner: usize, commands: &mut Vec<Command>) {
+        self.owners[owner].tried = true;
+        let making = |call: &Option<Purpose>| matches!(call, Some(Purpose::Make { .. }));
+        let quarters = if self.calls.iter().any(making) { self.overtaken.min(3) } else { 3 };
+        let until = self.now.plus_ms(self.maker_patience_ms * quarters / 4);
+        let Write { key, seen, content } = self.write.clone();
+        let request = Request::Write { key, seen, content, until };
+        self.call(Purpose::Make { owner }, self.members[owner], request, commands);
     }
 
     fn name(&self, member: MemberIndex) -> Box<str> {
@@ -322,6 +306,14 @@ impl Put {
         match (purpose, answer) {
             (Purpose::Make { owner }, Answer::Written { created, record }) => {
                 self.written(Some(owner), created, record, commands);
+            }
+            // The client still waits, so whatever was written there is older than what it is told: once more.
+            (Purpose::Make { owner }, Answer::Refused(Refusal::Overtaken { latest }))
+                if self.made.is_none() && !self.concluded && self.overtaken < OVERTAKEN_MAX =>
+            {
+                self.overtaken += 1;
+                self.now = self.now.max(latest);
+                self.make_on(owner, commands);
             }
             (Purpose::MakeHint, Answer::Written { created, record }) => self.written(None, created, record, commands),
             (Purpose::Copy { owner, covering }, Answer::Merged { more, .. }) => {
@@ -457,7 +449,10 @@ impl Operation for Put {
                 let purpose = self.take(call)?;
                 self.failed(purpose, failure, commands);
             }
-            Event::Woken if self.made.is_none() && !self.concluded => self.make(commands),
+            Event::Woken if self.made.is_none() && !self.concluded => {
+                self.now = self.now.plus_ms(self.maker_patience_ms);
+                self.make(commands);
+            }
             Event::Woken => {
                 self.patience_over = true;
                 for owner in 0..self.owners.len() {

@@ -114,6 +114,7 @@ pub(super) async fn write(
         quorum,
         hard,
         covers: mode != Mode::Async,
+        now: node.now_stamp(),
         deadline_ms: deadline.as_millis() as u64,
         avoid: node.avoid(&ring),
     };

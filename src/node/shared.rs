@@ -13,6 +13,7 @@ use crate::membership::{Liveness, Pace, State, Transition, View};
 use crate::merkle::Forest;
 use crate::placement::{MemberIndex, NodeId, Ring};
 use crate::protocol::{Envelope, PACKETS_MAX};
+use crate::record::Stamp;
 use crate::storage::{Feed, HintLedger, Store};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
@@ -126,6 +127,11 @@ impl Shared {
     /// What is known of the peers, locked.
     pub fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// This node's time: its wall clock's, and no earlier than any stamp it has made or heard of.
+    pub fn now_stamp(&self) -> Stamp {
+        Stamp::from_ms(wall_ms()).max(self.queue.latest_stamp())
     }
 
     /// Members that are believed to be down.

@@ -6,7 +6,6 @@ use super::worker::Worker;
 use crate::antientropy::{CONFIRM_MS, FIRST_AFTER_MS_MAX, Report, Schedule, Session, SessionOptions};
 use crate::membership::State;
 use crate::protocol::{Answer, MemberTag, Refusal, SyncAnswer, SyncRequest};
-use crate::record::Stamp;
 use crate::replica;
 use serde::Serialize;
 use std::collections::{BTreeSet, VecDeque};
@@ -261,7 +260,7 @@ async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Option<Acco
     let ring = node.ring();
     let (me, other) = (node.me(&ring), ring.member_by_name(peer)?);
     let (began, at_ms) = (now(), wall_ms());
-    let settled = Stamp::from_ms(at_ms).max(node.queue.latest_stamp());
+    let settled = node.now_stamp();
     let avoid = node.avoid(&ring);
     let options = SessionOptions {
         settled,

@@ -147,7 +147,7 @@ mod tests {
         Batch {
             envelope: envelope(),
             requests: vec![
-                Request::Write { key: key.clone(), seen: seen.clone(), content: content.clone() },
+                Request::Write { key: key.clone(), seen: seen.clone(), content: content.clone(), until: Stamp(9) },
                 Request::Merge { key: key.clone(), record: record(value) },
                 Request::Cover { key: key.clone(), other: record(value), dot },
                 Request::Hint { key: key.clone(), record: record(value), targets: targets.clone() },

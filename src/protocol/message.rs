@@ -63,6 +63,9 @@ pub enum Request {
         seen: Seen,
         /// The value, or nothing for a delete.
         content: Option<Content>,
+        /// Refused where something later than this is known of the key: then others have written since, and the one who
+        /// asked may long have been told.
+        until: Stamp,
     },
     /// Take a copy of a record. → [`Answer::Merged`]
     Merge {

@@ -1,6 +1,6 @@
 //! Why a node said no. Each line says whether anything changed, and who should act.
 
-use crate::record::{StampAhead, TooManySiblings};
+use crate::record::{Stamp, StampAhead, TooManySiblings};
 use serde::{Deserialize, Serialize};
 
 /// A node's no. Nothing was changed unless the line says otherwise.
@@ -9,6 +9,12 @@ pub enum Refusal {
     /// The client must read and resolve first.
     #[error(transparent)]
     TooManySiblings(TooManySiblings),
+    /// Others have written the key since the write began; one who still waits for it may ask again.
+    #[error("the key was written again since the write began")]
+    Overtaken {
+        /// The latest stamp known of the key there.
+        latest: Stamp,
+    },
     /// A clock is wrong: the client's, the peer's, or this node's.
     #[error(transparent)]
     StampAhead(StampAhead),
@@ -68,6 +74,7 @@ impl Refusal {
     pub fn is_about_request(&self) -> bool {
         match self {
             Refusal::TooManySiblings(_)
+            | Refusal::Overtaken { .. }
             | Refusal::StampAhead(_)
             | Refusal::HintsFull
             | Refusal::Damaged

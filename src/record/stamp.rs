@@ -23,6 +23,14 @@ pub const STAMP_AHEAD_MAX_MS: u64 = 60_000;
 pub struct Stamp(pub u64);
 
 impl Stamp {
+    /// Later than any moment.
+    pub const MAX: Stamp = Stamp(u64::MAX);
+
+    /// The moment so many milliseconds later.
+    pub fn plus_ms(self, ms: u64) -> Stamp {
+        Stamp(self.0.saturating_add(ms << 16))
+    }
+
     /// The first stamp of a millisecond.
     pub fn from_ms(ms: u64) -> Stamp {
         Stamp(ms << 16)

@@ -32,7 +32,7 @@ pub enum Step {
 /// The first step towards answering `request`.
 pub fn step(request: Request) -> Step {
     match request {
-        Request::Write { key, seen, content } => Step::Commit(Change::Write { key, seen, content }),
+        Request::Write { key, seen, content, until } => Step::Commit(Change::Write { key, seen, content, until }),
         Request::Merge { key, record } => Step::Commit(Change::Merge { key, record }),
         Request::Cover { key, other, dot } => Step::Commit(Change::Cover { key, other, dot }),
         Request::Hint { key, record, targets } => Step::Commit(Change::Hint { key, record, targets }),
@@ -88,6 +88,7 @@ pub fn found(address: &Address, row: Option<&Bytes>) -> Answer {
 /// What a peer is told of a change that was refused.
 pub fn refusal(refused: &Refused) -> Refusal {
     match refused {
+        Refused::Overtaken { latest } => Refusal::Overtaken { latest: *latest },
         Refused::TooManySiblings(why) => Refusal::TooManySiblings(*why),
         Refused::StampAhead(why) => Refusal::StampAhead(*why),
         Refused::HintsFull { .. } => Refusal::HintsFull,

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use crate::placement::{MemberName, Partition};
-use crate::record::{Content, Dot, Key, Record, Seen, StampAhead, TooManySiblings};
+use crate::record::{Content, Dot, Key, Record, Seen, Stamp, StampAhead, TooManySiblings};
 use bytes::Bytes;
 
 /// One change, atomic and durable as a whole or not at all.
@@ -16,6 +16,8 @@ pub enum Change {
         seen: Seen,
         /// The value, or nothing for a delete.
         content: Option<Content>,
+        /// Refused where something later than this is known of the key; [`Stamp::MAX`] if it may supersede anything.
+        until: Stamp,
     },
     /// A copy of the key's record from elsewhere: replication, repair, hint replay, hand-over.
     Merge {
@@ -110,6 +112,12 @@ pub enum Refused {
     /// Too many concurrent values; the client must read and resolve.
     #[error(transparent)]
     TooManySiblings(#[from] TooManySiblings),
+    /// Others have written since this write began; it may be tried again by one who still waits for it.
+    #[error("the key was written again since the write began")]
+    Overtaken {
+        /// The latest stamp known of the key.
+        latest: Stamp,
+    },
     /// A stamp from too far in the future.
     #[error(transparent)]
     StampAhead(#[from] StampAhead),

@@ -108,9 +108,12 @@ impl Committer {
     /// Works one change into the batch. A refusal leaves the batch as it was.
     fn draft(&mut self, batch: &mut Batch, wall_ms: u64, change: Change) -> Result<Outcome, Refused> {
         match change {
-            Change::Write { key, seen, content } => {
+            Change::Write { key, seen, content, until } => {
                 self.observe_seen(&seen, wall_ms)?;
                 let draft = self.data(batch, &key)?;
+                if let Some(latest) = draft.row.record.context().latest().filter(|latest| *latest > until) {
+                    return Err(Refused::Overtaken { latest });
+                }
                 let (record, created) = self.write(self.actor, &draft.row.record, &seen, content, wall_ms)?;
                 draft.set(record.clone());
                 Ok(Outcome::Written { created, record })

@@ -37,9 +37,13 @@ pub enum RebuildStep {
 impl Rebuild {
     /// To be made before the first append, with a forest that nothing was applied to.
     pub fn new(store: &LogStore) -> Rebuild {
+        Rebuild::of(store, Partition::all().collect())
+    }
+
+    /// The same for some partitions only. The others stay as they are.
+    pub fn of(store: &LogStore, partitions: Vec<Partition>) -> Rebuild {
         let (frozen, base) = store.snapshot();
-        let partitions = Partition::all().collect::<Vec<_>>().into_iter();
-        Rebuild { frozen, base, partitions, damaged: 0, damaged_keys: Vec::new() }
+        Rebuild { frozen, base, partitions: partitions.into_iter(), damaged: 0, damaged_keys: Vec::new() }
     }
 
     /// The keys whose rows could not be read, as far as they were not taken before.

@@ -171,6 +171,7 @@ mod tests {
             key: key(number),
             seen: Seen::Everything,
             content: Some(Content::plain(format!("value {number}"))),
+            until: Stamp::MAX,
         };
         let hint = Change::HintWrite {
             key: key(3),

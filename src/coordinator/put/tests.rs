@@ -7,6 +7,11 @@ use crate::record::{Actor, Stamp, TooManySiblings};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
+mod overtaken;
+
+/// When the client asked.
+const NOW_MS: u64 = 1_000_000;
+
 /// A machine under test, and everything it has asked for.
 struct Story {
     put: Put,
@@ -61,7 +66,14 @@ impl Story {
         let mut write = Write { key: key(), seen: Seen::Everything, content: Some(Content::plain("v")) };
         let mut me = owners(&ring)[0];
         let quorum = Quorum::of(Count::Majority, 3).unwrap();
-        let mut options = PutOptions { quorum, hard: false, covers: true, deadline_ms: 4_000, avoid: Vec::new() };
+        let mut options = PutOptions {
+            quorum,
+            hard: false,
+            covers: true,
+            now: Stamp::from_ms(NOW_MS),
+            deadline_ms: 4_000,
+            avoid: Vec::new(),
+        };
         change(&ring, &mut write, &mut me, &mut options);
         let put = Put::new(write, ring.clone(), me, options);
         let mut story = Story { put, ring, calls: Vec::new(), wakes: Vec::new(), outcomes: Vec::new() };

@@ -37,7 +37,7 @@ fn content(value: &str) -> Option<Content> {
 }
 
 fn write(name: &str, seen: Seen, value: &str) -> Change {
-    Change::Write { key: key(name), seen, content: content(value) }
+    Change::Write { key: key(name), seen, content: content(value), until: Stamp::MAX }
 }
 
 /// A record as some other node wrote it.
@@ -244,7 +244,7 @@ fn an_expired_value_counts_as_none_for_created() {
     let mut desk = desk();
     let brief = Content { expires_ms: Some(1_500), ..Content::plain("brief") };
     let put = |content: &Content| {
-        vec![Change::Write { key: key("k"), seen: Seen::Everything, content: Some(content.clone()) }]
+        vec![Change::Write { key: key("k"), seen: Seen::Everything, content: Some(content.clone()), until: Stamp::MAX }]
     };
     assert!(written(&desk.committer.commit(1_000, put(&brief))[0]).0);
     assert!(!written(&desk.committer.commit(1_400, put(&brief))[0]).0);
@@ -373,7 +373,7 @@ proptest! {
                 match step.what {
                     0 => write(&name, Seen::Everything, "v"),
                     1 => write(&name, blind, "v"),
-                    2 => Change::Write { key: key(&name), seen: Seen::Everything, content: None },
+                    2 => Change::Write { key: key(&name), seen: Seen::Everything, content: None, until: Stamp::MAX },
                     3 => Change::Merge { key: key(&name), record },
                     4 => Change::Hint { key: key(&name), record, targets },
                     5 => Change::HintDelivered { key: key(&name), record, target: step.actor.to_string().into() },
@@ -387,4 +387,21 @@ proptest! {
         desk.check_forest();
         prop_assert_eq!(HintLedger::scan(&*desk.store, 1).0.status(), desk.hints.status());
     }
+}
+
+#[test]
+fn a_write_makes_no_dot_where_something_later_than_its_bound_is_known() {
+    let mut desk = desk();
+    let bounded = |until| Change::Write { key: key("k"), seen: Seen::Everything, content: content("late"), until };
+    let record = written(&desk.one(write("k", Seen::Everything, "first"))).1.clone();
+    let latest = record.context().latest().unwrap();
+    let before = Stamp(latest.0 - 1);
+    assert_eq!(desk.one(bounded(before)), Err(Refused::Overtaken { latest }));
+    assert_eq!(values(&desk.row("k").unwrap().record), [b"first"]);
+    // A delete is something later as well.
+    let deleted = Change::Write { key: key("k"), seen: Seen::Everything, content: None, until: Stamp::MAX };
+    let gone = written(&desk.one(deleted)).1.context().latest().unwrap();
+    assert_eq!(desk.one(bounded(latest)), Err(Refused::Overtaken { latest: gone }));
+    assert!(desk.row("k").unwrap().record.is_tombstone());
+    assert_eq!(values(written(&desk.one(bounded(gone))).1), [b"late"]);
 }
