@@ -325,6 +325,57 @@ fn rot_in_acknowledged_data_stops_the_start_and_names_the_place() {
 }
 
 #[test]
+fn with_peers_to_heal_it_a_log_is_opened_without_what_rotted_and_says_what_is_missing() {
+    let open = |damage: &[(usize, usize)], checkpoint_after: usize| {
+        let mut world = World::new(4);
+        world.options.heal = true;
+        let store = world.open().unwrap();
+        for at in 0..12 {
+            store
+                .append(vec![(Address::fact(&format!("f{at}")), Some(Bytes::from(vec![at as u8; 500])))], Stamp(1))
+                .unwrap();
+            if at + 1 == checkpoint_after {
+                store.checkpoint(&mut || ()).unwrap();
+            }
+        }
+        let names = segments(&world.files);
+        for (segment, frame) in damage {
+            world.files.damage(&names[*segment], frame * 558 + 99, 4);
+        }
+        let opened = LogStore::open(Arc::new(world.files.clone()), Arc::new(world.base.clone()), world.options.clone());
+        let (store, replayed) = opened.unwrap();
+        let held =
+            (0..12).filter(|at| store.read(&Address::fact(&format!("f{at}"))).unwrap().is_some()).collect::<Vec<_>>();
+        (held, replayed.missing.is_some(), store.last_sequence())
+    };
+    let without = |lost: &[i32]| (0..12).filter(|at| !lost.contains(at)).collect::<Vec<_>>();
+    assert_eq!(open(&[], 0), (without(&[]), false, Sequence(12)));
+    // Five frames fill a segment. What lies behind the rot is not lost with it.
+    assert_eq!(open(&[(0, 1)], 0), (without(&[1]), true, Sequence(12)));
+    assert_eq!(open(&[(0, 4), (1, 0)], 0), (without(&[4, 5]), true, Sequence(12)));
+    // The last one may never have been acknowledged, and yet it may.
+    assert_eq!(open(&[(2, 1)], 0), (without(&[11]), true, Sequence(11)));
+    // The base has them: the segment is live for what comes after.
+    assert_eq!(open(&[(0, 1)], 3), (without(&[]), false, Sequence(12)));
+    assert_eq!(open(&[(0, 2)], 3), (without(&[]), false, Sequence(12)));
+}
+
+#[test]
+fn rot_in_what_the_base_has_does_not_stop_the_start() {
+    let world = World::new(4);
+    let store = world.open().unwrap();
+    for at in 0..4 {
+        store.append(vec![(Address::fact("x"), Some(Bytes::from(vec![at; 500])))], Stamp(1)).unwrap();
+        if at == 1 {
+            store.checkpoint(&mut || ()).unwrap();
+        }
+    }
+    let first = segments(&world.files)[0].clone();
+    world.files.damage(&first, 558 + 99, 1);
+    assert_eq!(world.open().unwrap().last_sequence(), Sequence(4));
+}
+
+#[test]
 fn a_missing_segment_stops_the_start() {
     let world = World::new(5);
     let store = world.open().unwrap();

@@ -17,6 +17,8 @@ pub(crate) const SOMETIMES: &[&str] = &[
     "second round",
     "silent maker passed over",
     "late maker",
+    "late maker refused",
+    "overtaken, and asked again",
     "stand-in read",
     "unavailable read",
     "crash",
@@ -45,10 +47,26 @@ pub(crate) const SOMETIMES: &[&str] = &[
     "peer suspected",
     "peer down",
     "peer alive again",
+    "crash during a session",
+    "in a session already",
+    "hints before a session",
+    "hints elsewhere before a session",
+    "write under way during a session",
+    "session between equals",
+    "session pushed a record",
+    "session pulled a record",
+    "session after a return",
+    "session with a busy peer",
+    "session failed",
+    "session failed half-way",
+    "session before the digests were built",
+    "session moved what had come another way",
+    "session settled concurrent writes",
+    "write that one owner alone has",
 ];
 
 /// States that should not be there at all, and are, for reasons told where they are counted.
-const KNOWN_GAPS: &[&str] = &["overtaken by a late maker"];
+const KNOWN_GAPS: &[&str] = &["superseded by an earlier write under a wrong clock", "hint refused by its target"];
 
 /// How often each was.
 #[derive(Clone, Debug, Default, PartialEq)]

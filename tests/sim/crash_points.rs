@@ -105,11 +105,12 @@ fn batch(life: u64, commit: u64) -> Vec<Change> {
     let seen = if commit % 4 == 3 { Seen::Only(Context::new()) } else { Seen::Everything };
     let targets = vec!["http://gone:1".into()];
     vec![
-        Change::Write { key: key(commit % 3), seen: Seen::Everything, content: value("a") },
+        Change::Write { key: key(commit % 3), seen: Seen::Everything, content: value("a"), until: Stamp::MAX },
         Change::Write {
             key: key(3 + commit % 2),
             seen,
             content: if commit.is_multiple_of(5) { None } else { value("b") },
+            until: Stamp::MAX,
         },
         Change::HintWrite { key: key(commit % 4), seen: Seen::Everything, content: value("hint"), targets },
     ]

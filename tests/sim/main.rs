@@ -2,15 +2,17 @@
 //! disk and clock replaced. One seed decides everything, so a failure can be held and looked at.
 //!
 //! ```text
-//! cargo test --no-default-features --test sim                          a few hundred seeds
-//! KRINGLE_SIM_SEEDS=100000 cargo test --release … --test sim           many
-//! KRINGLE_SIM_SEED=7 cargo test --no-default-features --test sim       one, and all that happens in it
+//! cargo test --test sim                                                                 1,000 seeds of a minute each
+//! KRINGLE_SIM_SEEDS=100000 cargo test --release --no-default-features --test sim every  many: about half an hour a core
+//! KRINGLE_SIM_SEED=7 cargo test --no-default-features --test sim every -- --nocapture   one, and all that happens in it
 //! ```
 
 mod counters;
 mod crash_points;
 mod disk;
 
+mod ending;
+mod faults;
 mod invariants;
 mod network;
 mod node;
@@ -25,10 +27,14 @@ use options::Options;
 use plant::Plant;
 use rand::SeedableRng;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use world::{Report, World};
 
-/// How many seeds the default run plays.
-const SEEDS: u64 = 300;
+/// How many seeds the default run plays: a part of them where the rooms are tested without the shell, as that is done
+/// beside the whole.
+const SEEDS: u64 = if cfg!(feature = "shell") { 1_000 } else { 100 };
+/// So many seeds come across every state there is a counter for.
+const SEEDS_FOR_EVERY_STATE: u64 = 1_000;
 /// Within how many seeds each planted bug must be found.
 const SEEDS_PER_PLANT: u64 = 500;
 
@@ -74,20 +80,52 @@ fn every_seed_keeps_every_promise() {
         return;
     }
     let (from, seeds) = (number("KRINGLE_SIM_FROM").unwrap_or(0), number("KRINGLE_SIM_SEEDS").unwrap_or(SEEDS));
-    let (mut counters, mut events) = (Counters::default(), 0);
-    for seed in from..from + seeds {
-        match play(seed, None, false) {
-            Ok(report) => {
-                counters.add(&report.counters);
-                events += report.events;
-            }
-            Err(broken) => fail(seed, &broken),
-        }
-    }
+    let (counters, events) = play_all(from, seeds).unwrap_or_else(|(seed, broken)| fail(seed, &broken));
     eprintln!("{seeds} seeds from {from}, {events} events: {counters:#?}");
-    if seeds >= SEEDS {
+    if seeds >= SEEDS_FOR_EVERY_STATE {
         assert!(counters.never().is_empty(), "never reached: {:?}", counters.never());
     }
+}
+
+/// Plays seeds on every core, and says what all came to; or the lowest that breaks a promise.
+fn play_all(from: u64, seeds: u64) -> Result<(Counters, u64), (u64, String)> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+    let broken_at = AtomicU64::new(u64::MAX);
+    let part = |first: u64| {
+        let (mut counters, mut events) = (Counters::default(), 0);
+        for seed in (from + first..from + seeds).step_by(cores as usize) {
+            if seed > broken_at.load(Ordering::Relaxed) {
+                break;
+            }
+            match play(seed, None, false) {
+                Ok(report) => {
+                    counters.add(&report.counters);
+                    events += report.events;
+                }
+                Err(broken) => {
+                    broken_at.fetch_min(seed, Ordering::Relaxed);
+                    return Err((seed, broken));
+                }
+            }
+        }
+        Ok((counters, events))
+    };
+    let parts: Vec<_> = std::thread::scope(|scope| {
+        let part = &part;
+        let parts: Vec<_> = (0..cores).map(|first| scope.spawn(move || part(first))).collect();
+        parts.into_iter().map(|part| part.join().expect("a seed's panic is caught")).collect()
+    });
+    let (mut all, mut broken) = ((Counters::default(), 0), None::<(u64, String)>);
+    for part in parts {
+        match part {
+            Ok((counters, events)) => {
+                all.0.add(&counters);
+                all.1 += events;
+            }
+            Err(one) => broken = Some(broken.filter(|other| other.0 < one.0).unwrap_or(one)),
+        }
+    }
+    broken.map_or(Ok(all), Err)
 }
 
 #[test]

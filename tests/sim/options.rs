@@ -32,21 +32,32 @@ pub(crate) struct Options {
     pub(crate) sync_failure_every_ms: u64,
     pub(crate) clock_step_every_ms: u64,
     pub(crate) sync_mean_us: u64,
+    /// Between the digests of two partitions, after a start.
+    pub(crate) build_mean_us: u64,
+    /// Between two pings of a node.
+    pub(crate) ping_period_us: u64,
+    /// Between two rounds of sessions.
+    pub(crate) session_period_us: u64,
     pub(crate) slow_sync_permille: u32,
     pub(crate) skew_ms: i64,
     pub(crate) drift_ppm: i64,
 }
 
 impl Options {
+    /// Whether all nodes' clocks show the same.
+    pub(crate) fn clocks_agree(&self) -> bool {
+        self.skew_ms == 0 && self.drift_ppm == 0 && self.clock_step_every_ms == 0
+    }
+
     pub(crate) fn draw(rng: &mut ChaCha8Rng) -> Options {
         let nodes = *pick(rng, &[1, 2, 3, 3, 3, 4, 5, 5, 6]);
         let mut sometimes = |one_in: u32, low: u64, high: u64| {
             let value = rng.random_range(low..=high);
             if rng.random_ratio(1, one_in) { value } else { 0 }
         };
-        let (cut_every_ms, crash_every_ms) = (sometimes(2, 300, 4_000), sometimes(2, 800, 6_000));
-        let (pause_every_ms, full_disk_every_ms) = (sometimes(3, 800, 5_000), sometimes(6, 1_000, 5_000));
-        let (sync_failure_every_ms, clock_step_every_ms) = (sometimes(6, 2_000, 6_000), sometimes(4, 500, 5_000));
+        let (cut_every_ms, crash_every_ms) = (sometimes(2, 500, 8_000), sometimes(2, 2_000, 15_000));
+        let (pause_every_ms, full_disk_every_ms) = (sometimes(3, 2_000, 12_000), sometimes(6, 2_000, 12_000));
+        let (sync_failure_every_ms, clock_step_every_ms) = (sometimes(6, 5_000, 15_000), sometimes(4, 1_000, 12_000));
         let (jam, loss, repeat) = (sometimes(3, 1, 100), sometimes(3, 1, 150), sometimes(3, 1, 100));
         let (slow_sync, skew, drift) = (sometimes(4, 1, 60), sometimes(3, 1, 20_000), sometimes(3, 1, 100_000));
         let (asynchronous, hard) = (sometimes(3, 1, 50), sometimes(3, 1, 50));
@@ -77,6 +88,9 @@ impl Options {
             sync_failure_every_ms,
             clock_step_every_ms,
             sync_mean_us: *pick(rng, &[100, 500, 2_000, 10_000]),
+            build_mean_us: *pick(rng, &[1_000, 10_000, 1_000_000]),
+            ping_period_us: *pick(rng, &[1_000_000, 3_000_000, 3_000_000]),
+            session_period_us: *pick(rng, &[2_000_000, 10_000_000, 10_000_000, 10_000_000]),
             slow_sync_permille: slow_sync as u32,
             skew_ms: skew as i64,
             drift_ppm: drift as i64,

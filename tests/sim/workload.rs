@@ -2,16 +2,19 @@
 //! never written twice, plainly or with the context of what it last read.
 
 use super::invariants::{acknowledged_is_held, read_sees_the_owners};
-use super::node::Machine;
+use super::node::{Machine, Reason};
+use super::oracle::{Verdict, Write};
+use super::world::{Event, World};
 use crate::options::about;
-use crate::oracle::{Verdict, Write};
 use crate::plant::Plant;
-use crate::world::{Event, World};
 use bytes::Bytes;
 use kringle::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Write as Wish};
 use kringle::record::{Content, Context, Record, Seen};
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How long a client rests between two bursts.
+const RESTS_MS: u64 = 4_000;
 
 /// A client.
 #[derive(Debug, Default)]
@@ -53,6 +56,12 @@ pub(crate) enum Purpose {
         client: usize,
         write: usize,
         wanted: Wanted,
+    },
+    /// A comparison of a node with a peer.
+    Session {
+        node: usize,
+        peer: usize,
+        reason: Reason,
     },
     /// A look at the end, by nobody.
     LastLook {
@@ -97,6 +106,7 @@ impl World {
             },
             hard,
             covers: wanted != Wanted::One,
+            now: self.now_stamp(node),
             deadline_ms,
             avoid,
         };
@@ -118,21 +128,27 @@ impl World {
 
     fn begin_write(&mut self, client: usize, key: usize) -> (usize, Seen) {
         let delete = self.rng.random_range(0..100) < self.options.deletes_percent;
-        let value = (!delete).then(|| Bytes::from(format!("value {}", self.oracle.writes.len())));
         let (mut saw, mut seen) = (None, Seen::Everything);
         if self.rng.random_range(0..100) < self.options.contexts_percent {
             let (context, values) = self.clients[client].shown.get(&key).cloned().unwrap_or_default();
             self.counters.hit("write with a context");
             (saw, seen) = (Some(values), Seen::Only(context));
         }
+        (self.enter_write(key, delete, saw), seen)
+    }
+
+    /// Enters a write with a value of its own, or a delete, in the books.
+    pub(crate) fn enter_write(&mut self, key: usize, delete: bool, saw: Option<BTreeSet<Bytes>>) -> usize {
+        let value = (!delete).then(|| Bytes::from(format!("value {}", self.oracle.writes.len())));
         let (begun, verdict) = (self.moment, Verdict::Open);
-        let write = Write { key, value, saw, begun, told: begun, ended: begun, verdict, dots: Vec::new() };
-        (self.oracle.begin(write), seen)
+        self.oracle.begin(Write { key, value, saw, begun, told: begun, ended: begun, verdict, dots: Vec::new() })
     }
 
     fn next_turn(&mut self, client: usize) {
         self.clients[client].busy = false;
-        let think = about(&mut self.rng, 1_000 * self.options.think_ms);
+        // In bursts, so that there is something to do all the time that faults come and go.
+        let rests = self.rng.random_ratio(1, 6);
+        let think = about(&mut self.rng, 1_000 * if rests { RESTS_MS } else { self.options.think_ms });
         self.schedule(think, Event::Client(client));
     }
 
@@ -145,6 +161,7 @@ impl World {
                 self.oracle.end(write, Verdict::Info, self.moment);
                 self.next_turn(client);
             }
+            Purpose::Session { .. } => self.counters.hit("crash during a session"),
             Purpose::LastLook { .. } => self.oracle.violation("a node died in the quiet".into()),
         }
     }
@@ -200,7 +217,7 @@ impl World {
         let (client, key) = match purpose {
             Purpose::Read { client, key } => (Some(client), key),
             Purpose::LastLook { key } => (None, key),
-            Purpose::Write { .. } => unreachable!("a Get reads"),
+            Purpose::Write { .. } | Purpose::Session { .. } => unreachable!("a Get reads"),
         };
         match (outcome, client) {
             (GetOutcome::Found { record, answers, .. }, client) => {

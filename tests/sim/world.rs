@@ -1,33 +1,45 @@
 //! The world: virtual time, one source of chance, and everything that happens in the order in which it does.
 
 use super::counters::Counters;
-use super::invariants::{self, Copies};
-use super::node::{Done, Machine, Node};
-use crate::network::{Fate, Network};
-use crate::options::{Options, about};
-use crate::oracle::Oracle;
-use crate::plant::Plant;
-use crate::workload::{Client, Purpose};
+use super::faults::Trouble;
+use super::invariants;
+use super::network::{Fate, Network};
+use super::node::{Done, Node};
+use super::options::Options;
+use super::oracle::Oracle;
+use super::plant::Plant;
+use super::workload::Client;
 use bytes::Bytes;
-use kringle::coordinator::{Get, GetOptions, Quorum};
+use kringle::antientropy::Report as Synced;
 use kringle::operation::{Event as Told, Failure};
 use kringle::placement::{ClusterId, Layout, Member, Mode, Partition, Ring};
-use kringle::protocol::Lane;
+use kringle::protocol::{Lane, SyncRequest};
 use kringle::record::Key;
 use kringle::storage::Address;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// When the simulated day begins, in milliseconds since 1970: late enough that a clock may step back.
 const MORNING_MS: u64 = 1_700_000_000_000;
-/// Faults stop after this much simulated time, in microseconds, whether the clients are through or not.
-const FAULTS_UNTIL_US: u64 = 20_000_000;
+/// Faults stop after this much simulated time, in microseconds.
+const FAULTS_UNTIL_US: u64 = 45_000_000;
 /// More events than any run needs: a run that goes on and on is a bug.
 const EVENTS_MAX: u64 = 400_000;
+
+/// Bytes on their way, of which a line about them tells only how many they are.
+#[derive(Clone)]
+pub(crate) struct Parcel(pub(crate) Bytes);
+
+impl fmt::Debug for Parcel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
 
 /// What can happen.
 #[derive(Clone, Debug)]
@@ -44,14 +56,14 @@ pub(crate) enum Event {
         from: usize,
         from_life: u32,
         exchange: u64,
-        bytes: Bytes,
+        bytes: Parcel,
         tags: Vec<Option<usize>>,
     },
     Replied {
         node: usize,
         life: u32,
         exchange: u64,
-        bytes: Bytes,
+        bytes: Parcel,
     },
     Broken {
         node: usize,
@@ -67,6 +79,12 @@ pub(crate) enum Event {
         node: usize,
         life: u32,
         address: Address,
+        done: Done,
+    },
+    Compare {
+        node: usize,
+        life: u32,
+        request: SyncRequest,
         done: Done,
     },
     Wake {
@@ -93,6 +111,19 @@ pub(crate) enum Event {
         node: usize,
         life: u32,
     },
+    Build {
+        node: usize,
+        life: u32,
+    },
+    SyncRound {
+        node: usize,
+        life: u32,
+    },
+    SyncReturned {
+        node: usize,
+        life: u32,
+        peer: usize,
+    },
     Restart {
         node: usize,
     },
@@ -104,17 +135,6 @@ pub(crate) enum Event {
     },
     Heal,
     Trouble(Trouble),
-}
-
-/// What goes wrong now and then.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) enum Trouble {
-    Cut,
-    Crash,
-    Pause,
-    FullDisk,
-    SyncFailure,
-    ClockStep,
 }
 
 struct Scheduled {
@@ -162,11 +182,27 @@ pub(crate) struct World {
     pub(crate) keys: Vec<Key>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: Vec<Client>,
-    network: Network,
+    pub(crate) network: Network,
     pub(crate) oracle: Oracle,
     pub(crate) counters: Counters,
     /// No more faults.
     pub(crate) quiet: bool,
+    /// No sessions but those asked for.
+    pub(crate) only_asked: bool,
+    /// What became of those.
+    pub(crate) asked: Vec<Synced>,
+}
+
+/// The ring of so many nodes. Made once each, as that takes longer than many a run.
+fn ring(nodes: usize, replicas: u8) -> Arc<Ring> {
+    static RINGS: Mutex<BTreeMap<(usize, u8), Arc<Ring>>> = Mutex::new(BTreeMap::new());
+    let mut rings = RINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    let made = || {
+        let members = (0..nodes).map(|node| Member::new(format!("http://n{node}:8001"))).collect();
+        let layout = Layout::provisional(ClusterId::named("sim"), replicas, Mode::Sloppy, members);
+        Arc::new(Ring::new(layout.expect("a layout of a few nodes")))
+    };
+    rings.entry((nodes, replicas)).or_insert_with(made).clone()
 }
 
 /// What a run came to.
@@ -187,9 +223,8 @@ impl World {
     }
 
     fn with(options: Options, mut rng: ChaCha8Rng, plant: Option<Plant>, telling: bool) -> World {
-        let names: Vec<String> = (0..options.nodes).map(|node| format!("http://n{node}:8001")).collect();
-        let members = names.iter().map(Member::new).collect();
-        let layout = Layout::provisional(ClusterId::named("sim"), options.replicas, Mode::Sloppy, members);
+        let ring = ring(options.nodes, options.replicas);
+        let names: Vec<String> = ring.layout().members().iter().map(|member| member.name.clone()).collect();
         let nodes = names.into_iter().enumerate();
         let nodes = nodes.map(|(index, name)| Node::new(index, name, rng.random())).collect();
         let keys = (0..options.keys).map(|_| Key::new(format!("key {}", rng.random::<u32>())).expect("a short key"));
@@ -204,7 +239,7 @@ impl World {
             exchanges: 0,
             trace: blake3::Hasher::new(),
             telling,
-            ring: Arc::new(Ring::new(layout.expect("a layout of a few nodes"))),
+            ring,
             keys,
             nodes,
             clients: (0..options.clients).map(|_| Client { left, ..Client::default() }).collect(),
@@ -212,6 +247,8 @@ impl World {
             oracle: Oracle::default(),
             counters: Counters::default(),
             quiet: false,
+            only_asked: false,
+            asked: Vec::new(),
             options,
             rng,
         }
@@ -228,26 +265,9 @@ impl World {
         for client in 0..self.clients.len() {
             self.schedule(client as u64, Event::Client(client));
         }
-        let o = &self.options;
-        for (trouble, every_ms) in [
-            (Trouble::Cut, o.cut_every_ms),
-            (Trouble::Crash, o.crash_every_ms),
-            (Trouble::Pause, o.pause_every_ms),
-            (Trouble::FullDisk, o.full_disk_every_ms),
-            (Trouble::SyncFailure, o.sync_failure_every_ms),
-            (Trouble::ClockStep, o.clock_step_every_ms),
-        ] {
-            if every_ms > 0 {
-                let after = about(&mut self.rng, 1_000 * every_ms);
-                self.schedule(after, Event::Trouble(trouble));
-            }
-        }
-        self.advance(|world| world.now >= FAULTS_UNTIL_US || world.clients.iter().all(|c| c.left == 0 && !c.busy));
-        self.calm_down();
-        self.last_looks();
-        if self.oracle.violations.is_empty() {
-            self.look_at_the_disks();
-        }
+        self.schedule_troubles();
+        self.advance(|world| world.now >= FAULTS_UNTIL_US);
+        self.end();
         Report {
             violations: self.oracle.violations,
             counters: self.counters,
@@ -257,7 +277,7 @@ impl World {
     }
 
     /// Lets things happen until `until`, or a promise is broken.
-    fn advance(&mut self, until: impl Fn(&World) -> bool) {
+    pub(crate) fn advance(&mut self, until: impl Fn(&World) -> bool) {
         while self.oracle.violations.is_empty() && !until(self) {
             let Some(Reverse(next)) = self.heap.pop() else { break };
             assert!(next.at >= self.now, "time goes backwards");
@@ -268,57 +288,6 @@ impl World {
         }
     }
 
-    /// Faults stop, everyone comes back, and there is time for everything to be settled.
-    fn calm_down(&mut self) {
-        self.quiet = true;
-        self.network.heal();
-        for node in 0..self.nodes.len() {
-            self.nodes[node].paused_until = 0;
-            self.nodes[node].clock_drift_ppm = 0;
-            self.crash(node);
-        }
-        let fastest = self.nodes.iter().map(|node| node.clock_offset_us).max().unwrap_or(0);
-        for node in 0..self.nodes.len() {
-            self.nodes[node].clock_offset_us = fastest;
-            self.start(node);
-        }
-        self.clients.iter_mut().for_each(|client| client.left = 0);
-        // Two rounds of pings and hand-overs, and the longest an operation may live.
-        let settled = self.now + 6_000_000 + 4_000 * self.options.timeout_ms;
-        self.advance(|world| world.now >= settled);
-    }
-
-    fn last_looks(&mut self) {
-        for key in 0..self.keys.len() {
-            let node = self.rng.random_range(0..self.nodes.len());
-            let (ring, me) = (self.ring.clone(), self.nodes[node].me);
-            let avoid = self.avoid(node);
-            let options =
-                GetOptions { quorum: Quorum::one(), hard: false, all: true, hedge_ms: 5, patience_ms: 100, avoid };
-            let get = Get::new(self.keys[key].clone(), ring, me, options);
-            self.start_operation(node, Machine::Get(Box::new(get)), Purpose::LastLook { key }, None);
-        }
-        let settled = self.now + 2_000 * self.options.timeout_ms;
-        self.advance(|world| world.now >= settled);
-        invariants::at_rest_nothing_is_left(self);
-    }
-
-    /// Restarts everyone once more, and judges what the disks hold.
-    fn look_at_the_disks(&mut self) {
-        for node in 0..self.nodes.len() {
-            self.crash(node);
-            self.start(node);
-        }
-        let keys = 0..self.keys.len();
-        let copies: Vec<Copies> = keys
-            .map(|key| {
-                let owners = self.owners(key).into_iter().map(|node| self.row(node, key)).collect();
-                Copies { key, owners }
-            })
-            .collect();
-        invariants::check_the_end(self, &copies);
-    }
-
     fn happen(&mut self, scheduled: Scheduled) {
         let Scheduled { at, event, .. } = scheduled;
         if let Some(node) = self.who(&event)
@@ -327,19 +296,15 @@ impl World {
             let after = self.nodes[node].paused_until - self.now;
             return self.schedule(after, event);
         }
-        let line = format!("{at} {event:?}");
-        self.trace.update(line.as_bytes());
-        if self.telling {
-            eprintln!("{line}");
-        }
+        self.note(at, &event);
         match event {
             Event::Client(client) => self.client(client),
             Event::Flush { node, life, to, lane } if self.lives(node, life) => self.flush(node, to, lane),
             Event::Arrived { node, from, from_life, exchange, bytes, tags } => {
-                self.arrived(node, (from, from_life, exchange), &bytes, tags);
+                self.arrived(node, (from, from_life, exchange), &bytes.0, tags);
             }
             Event::Replied { node, life, exchange, bytes } if self.lives(node, life) => {
-                self.ended(node, exchange, Ok(&bytes));
+                self.ended(node, exchange, Ok(&bytes.0));
             }
             Event::Broken { node, life, exchange, failure } if self.lives(node, life) => {
                 self.ended(node, exchange, Err(failure));
@@ -351,11 +316,15 @@ impl World {
             Event::Liveness { node, life, at } if self.lives(node, life) => self.liveness_due(node, at),
             Event::HandOver { node, life } if self.lives(node, life) => {
                 self.hand_over(node);
-                let after = super::node::PING_PERIOD_US + self.rng.random_range(0..100_000);
+                let after = self.options.ping_period_us + self.rng.random_range(0..100_000);
                 self.schedule(after, Event::HandOver { node, life });
                 invariants::queues_are_bounded(self, node);
             }
             Event::Housekeeping { node, life } if self.lives(node, life) => self.housekeeping(node),
+            Event::Build { node, life } if self.lives(node, life) => self.build(node),
+            Event::SyncRound { node, life } if self.lives(node, life) => self.sync_round(node),
+            Event::SyncReturned { node, life, peer } if self.lives(node, life) => self.sync_returned(node, peer),
+            Event::Compare { node, life, request, done } if self.lives(node, life) => self.compare(node, request, done),
             Event::Restart { node } if self.nodes[node].up.is_none() => self.start(node),
             Event::Replug { node } if !self.quiet => self.crash_and_restart(node),
             Event::RoomAgain { node } => self.nodes[node].disk.fill(false),
@@ -363,6 +332,17 @@ impl World {
             Event::Trouble(trouble) if !self.quiet => self.trouble(trouble),
             // Meant for an earlier life of the node.
             _ => {}
+        }
+    }
+
+    fn note(&mut self, at: u64, event: &Event) {
+        let line = format!("{at} {event:?}");
+        self.trace.update(line.as_bytes());
+        if let Event::Arrived { bytes, .. } | Event::Replied { bytes, .. } = event {
+            self.trace.update(&bytes.0);
+        }
+        if self.telling {
+            eprintln!("{line}");
         }
     }
 
@@ -375,89 +355,16 @@ impl World {
             | Event::Broken { node, .. }
             | Event::Committed { node, .. }
             | Event::Looked { node, .. }
+            | Event::Compare { node, .. }
+            | Event::Build { node, .. }
+            | Event::SyncRound { node, .. }
+            | Event::SyncReturned { node, .. }
             | Event::Wake { node, .. }
             | Event::Deadline { node, .. }
             | Event::Liveness { node, .. }
             | Event::HandOver { node, .. }
             | Event::Housekeeping { node, .. } => Some(*node),
             _ => None,
-        }
-    }
-
-    fn trouble(&mut self, trouble: Trouble) {
-        let node = self.rng.random_range(0..self.nodes.len());
-        let every_ms = match trouble {
-            Trouble::Cut => {
-                self.cut();
-                let after = self.rng.random_range(100_000..4_000_000);
-                self.schedule(after, Event::Heal);
-                self.options.cut_every_ms
-            }
-            Trouble::Crash => {
-                // Mostly one, sometimes all: a power cut of the room.
-                let all = self.rng.random_ratio(1, 6);
-                for node in (0..self.nodes.len()).filter(|&other| all || other == node) {
-                    self.crash_and_restart(node);
-                }
-                self.options.crash_every_ms
-            }
-            Trouble::Pause => {
-                self.counters.hit("pause");
-                self.nodes[node].paused_until = self.now + self.rng.random_range(10_000..3_000_000);
-                self.options.pause_every_ms
-            }
-            Trouble::FullDisk => {
-                self.counters.hit("full disk");
-                self.nodes[node].disk.fill(true);
-                let after = self.rng.random_range(100_000..3_000_000);
-                self.schedule(after, Event::RoomAgain { node });
-                self.options.full_disk_every_ms
-            }
-            Trouble::SyncFailure => {
-                if self.nodes[node].up.is_some() {
-                    self.counters.hit("sync failed");
-                    self.nodes[node].disk.fail_syncs();
-                    // An operator restarts it some time later; the disk has been seen to.
-                    let after = self.rng.random_range(500_000..3_000_000);
-                    self.schedule(after, Event::Replug { node });
-                }
-                self.options.sync_failure_every_ms
-            }
-            Trouble::ClockStep => {
-                self.counters.hit("clock stepped");
-                self.nodes[node].clock_offset_us = 1_000 * self.rng.random_range(-20_000..=20_000);
-                self.options.clock_step_every_ms
-            }
-        };
-        if every_ms > 0 {
-            let after = about(&mut self.rng, 1_000 * every_ms).max(10_000);
-            self.schedule(after, Event::Trouble(trouble));
-        }
-    }
-
-    fn crash_and_restart(&mut self, node: usize) {
-        if self.nodes[node].up.is_some() {
-            self.crash(node);
-            let after = *super::options::pick(&mut self.rng, &[1_000, 100_000, 1_000_000, 5_000_000]);
-            self.schedule(after, Event::Restart { node });
-        }
-    }
-
-    fn cut(&mut self) {
-        let mut order: Vec<usize> = (0..self.nodes.len()).collect();
-        self.shuffle(&mut order);
-        if self.rng.random() {
-            self.counters.hit("one-way cut");
-            if let [from, to, ..] = order[..] {
-                self.network.cut(from, to);
-            }
-        } else {
-            self.counters.hit("partition");
-            let (left, right) = order.split_at(self.rng.random_range(0..order.len()));
-            for (&one, &other) in left.iter().flat_map(|one| right.iter().map(move |other| (one, other))) {
-                self.network.cut(one, other);
-                self.network.cut(other, one);
-            }
         }
     }
 
@@ -502,7 +409,7 @@ impl World {
         self.ring.owners(self.partition(key)).iter().map(|member| member.index()).collect()
     }
 
-    pub(crate) fn shuffle(&mut self, order: &mut [usize]) {
+    pub(crate) fn shuffle<T>(&mut self, order: &mut [T]) {
         order.shuffle(&mut self.rng);
     }
 }

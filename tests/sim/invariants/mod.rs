@@ -5,13 +5,19 @@ mod acknowledged_is_held;
 mod acknowledged_survives;
 mod bounded_queues;
 mod copies_merge_to_one;
+mod equal_replicas_are_quiet;
 mod no_phantom_value;
 mod read_sees_the_owners;
+mod replicas_converge;
 mod same_layout_same_owners;
+mod sessions_move_what_is_needed;
 
 pub(crate) use acknowledged_is_held::acknowledged_is_held;
 pub(crate) use bounded_queues::{at_rest_nothing_is_left, queues_are_bounded};
+pub(crate) use equal_replicas_are_quiet::equal_replicas_are_quiet;
 pub(crate) use read_sees_the_owners::read_sees_the_owners;
+pub(crate) use replicas_converge::what_differs;
+pub(crate) use sessions_move_what_is_needed::{a_session_moves_what_is_needed, records_needed};
 
 use super::world::World;
 use kringle::record::Record;

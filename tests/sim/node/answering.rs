@@ -1,11 +1,13 @@
 //! Answering: one request from the node's own store, a peer's batch of them.
 
 use super::committing::Submission;
-use crate::network::Fate;
+use crate::network::Fate as Way;
 use crate::options::about;
+use crate::oracle::Verdict;
 use crate::plant::Plant;
-use crate::world::{Event, World};
+use crate::world::{Event, Parcel, World};
 use bytes::Bytes;
+use kringle::coordinator::Fate;
 use kringle::operation::{CallId, Event as Told, Failure};
 use kringle::protocol::{Answer, Batch, Refusal, Reply, Request};
 use kringle::record::{Key, Record};
@@ -17,8 +19,18 @@ use rand::Rng;
 #[derive(Clone, Debug)]
 pub(crate) enum Done {
     Caller(Caller),
-    Gather { gathering: u64, at: usize },
-    HintGone { target: usize, key: Key },
+    Gather {
+        gathering: u64,
+        at: usize,
+    },
+    HintGone {
+        target: usize,
+    },
+    /// A bare write.
+    Alone {
+        write: usize,
+    },
+    Nobody,
 }
 
 /// Who is told what became of a request.
@@ -65,11 +77,9 @@ impl World {
                 };
                 self.event(node, id, event);
             }
-            Caller::HandOver { key, record, target } => match result {
-                Ok(Answer::Merged { .. }) => self.drop_hint(node, key, record, target),
-                _ => {
-                    self.up(node).handing_over.remove(&(target, key));
-                }
+            Caller::HandOver { key, record, target } => match Fate::of(&result) {
+                Fate::Taken => self.drop_hint(node, key, record, target),
+                fate => self.handed_over(node, target, fate),
             },
         }
     }
@@ -89,8 +99,15 @@ impl World {
                 let packets = self.hear_gossip(node, &packets);
                 self.answered(node, done, Answer::Gossip { packets });
             }
-            Step::Compare(request) => panic!("no sessions run in this world, yet {request:?} was asked"),
-            Step::UnderWay(between) => panic!("no sessions run in this world, yet one asks about {between:?}"),
+            Step::UnderWay(between) => {
+                let answer = self.writes_under_way(node, between);
+                self.answered(node, done, answer);
+            }
+            Step::Compare(request) if replica::is_quick(&request) => self.compare_now(node, request, done),
+            Step::Compare(request) => {
+                let (life, after) = (self.nodes[node].life, about(&mut self.rng, 1_000));
+                self.schedule(after, Event::Compare { node, life, request, done });
+            }
         }
     }
 
@@ -106,9 +123,15 @@ impl World {
         match done {
             Done::Caller(caller) => self.called(node, caller, Ok(answer)),
             Done::Gather { gathering, at } => self.gather(node, gathering, at, answer),
-            Done::HintGone { target, key } => {
-                self.up(node).handing_over.remove(&(target, key));
+            Done::HintGone { target } => {
+                let is_gone = !matches!(answer, Answer::Refused(_));
+                self.handed_over(node, target, if is_gone { Fate::Taken } else { Fate::Stopped });
             }
+            Done::Alone { write } => {
+                let is_stored = matches!(answer, Answer::Written { .. });
+                self.oracle.end(write, if is_stored { Verdict::Ok } else { Verdict::Info }, self.moment);
+            }
+            Done::Nobody => {}
         }
     }
 
@@ -122,7 +145,7 @@ impl World {
     ) {
         if self.nodes[node].up.is_none() {
             self.counters.hit("connection refused");
-            if let Fate::Arrives(after) | Fate::Jammed(after) = self.fate(node, from) {
+            if let Way::Arrives(after) | Way::Jammed(after) = self.fate(node, from) {
                 let failure = Failure::Unreachable;
                 self.schedule(after, Event::Broken { node: from, life: from_life, exchange, failure });
             }
@@ -131,8 +154,7 @@ impl World {
         let batch = Batch::decode(bytes).expect("a batch can be read back");
         let envelope = &batch.envelope;
         let receiver_is_other = envelope.receiver.is_some_and(|receiver| receiver != self.nodes[node].id);
-        let up = self.up(node);
-        up.heard = up.heard.max(envelope.stamp);
+        self.hear(node, envelope.stamp);
         assert!(!receiver_is_other, "names and ids stay together here");
         let gathering = self.next_exchange();
         let count = batch.requests.len();
@@ -163,12 +185,12 @@ impl World {
         }
         let stamp = self.up(node).last;
         let reply = Reply { sender: self.nodes[node].id, epoch: self.ring.epoch(), stamp, answers: Ok(answers) };
-        let bytes = Bytes::from(reply.encode());
+        let bytes = Parcel(reply.encode().into());
         match self.fate(node, from) {
-            Fate::Arrives(after) | Fate::Jammed(after) => {
+            Way::Arrives(after) | Way::Jammed(after) => {
                 self.schedule(after, Event::Replied { node: from, life: from_life, exchange, bytes });
             }
-            Fate::Lost => self.counters.hit("reply lost"),
+            Way::Lost => self.counters.hit("reply lost"),
         }
     }
 }

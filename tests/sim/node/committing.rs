@@ -3,9 +3,10 @@
 use super::Up;
 use super::answering::Done;
 use crate::options::about;
+use crate::oracle::Verdict;
 use crate::plant::Plant;
 use crate::world::{Event, World};
-use kringle::record::{Row, Stamp};
+use kringle::record::{Content, Row, Seen, Stamp};
 use kringle::replica;
 use kringle::storage::{Address, Change, Outcome, Refused, Store};
 use rand::Rng;
@@ -20,9 +21,16 @@ pub(crate) struct Submission {
 }
 
 impl World {
+    /// A bare write on one node, as a peer might ask for it.
+    pub(crate) fn submit_write(&mut self, node: usize, key: usize, write: usize) {
+        let content = self.oracle.writes[write].value.clone().map(Content::plain);
+        let change = Change::Write { key: self.keys[key].clone(), seen: Seen::Everything, content, until: Stamp::MAX };
+        self.commit(node, Submission { change, tag: Some(write), done: Done::Alone { write } });
+    }
+
     pub(super) fn commit(&mut self, node: usize, mut submission: Submission) {
         if let (Some(Plant::ContextIgnored), Change::Write { seen, .. }) = (self.plant, &mut submission.change) {
-            *seen = kringle::record::Seen::Everything;
+            *seen = Seen::Everything;
         }
         self.up(node).waiting.push_back(submission);
         self.next_commit(node);
@@ -75,11 +83,15 @@ impl World {
             (Change::Write { .. } | Change::HintWrite { .. }, Ok(Outcome::Written { record, .. })) => {
                 let dot = record.context().newest().expect("a write leaves a dot");
                 if let Some(write) = submission.tag {
-                    if self.oracle.writes[write].verdict != crate::oracle::Verdict::Open {
+                    if self.oracle.writes[write].verdict != Verdict::Open {
                         self.counters.hit("late maker");
                     }
                     self.oracle.dot_made(node, dot, write, self.moment);
                 }
+            }
+            (Change::Write { .. }, Err(Refused::Overtaken { .. })) => {
+                let is_told = submission.tag.is_some_and(|write| self.oracle.writes[write].verdict != Verdict::Open);
+                self.counters.hit(if is_told { "late maker refused" } else { "overtaken, and asked again" });
             }
             (Change::Hint { .. }, Ok(_)) => self.counters.hit("hint kept"),
             (Change::HintDelivered { .. }, Ok(_)) => self.counters.hit("hint handed over"),

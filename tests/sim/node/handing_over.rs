@@ -1,49 +1,92 @@
-//! Handing over what is kept for peers that are alive.
+//! Handing over what is kept for peers that are alive: the twin of `src/node/replay.rs`, a handful at a time.
 
 use super::answering::{Caller, Done};
 use super::committing::Submission;
 use crate::plant::Plant;
 use crate::world::World;
+use kringle::coordinator::{Fate, HINTS_AT_A_TIME};
 use kringle::membership::State;
 use kringle::protocol::Request;
 use kringle::record::{Key, Record};
-use kringle::storage::{Address, Change, Hint, Store};
+use kringle::storage::{Address, Change, Hint, HintPlace, Store};
 
-/// Hints handed to one peer at a time.
-const HINTS_AT_A_TIME: usize = 64;
+/// A handful under way.
+pub(super) struct Pass {
+    last: HintPlace,
+    fates: Vec<Fate>,
+    left: usize,
+}
 
 impl World {
-    /// Hands over what is kept for peers that are alive.
+    /// Begins a pass to each peer that is alive, unless one is under way.
     pub(crate) fn hand_over(&mut self, node: usize) {
-        let until = self.now + self.timeout_us();
+        let now_ms = self.now_ms(node);
         for target in 0..self.nodes.len() {
             let name = self.nodes[target].name.clone();
             let up = self.up(node);
-            let alive = up.view.peer(&name).map(|peer| peer.state == State::Alive);
-            if !alive.unwrap_or(target == node) {
+            if !up.hints.has_any(&name) || up.passes.contains_key(&target) {
                 continue;
             }
-            for (_, key) in up.hints.oldest(&name, None, HINTS_AT_A_TIME) {
-                let up = self.up(node);
-                if up.handing_over.insert((target, key.clone()), ()).is_some() {
-                    continue;
-                }
-                let row = up.store.read(&Address::hint(&key)).expect("the base can be read");
-                let Some(row) = row else { continue };
-                let record = Hint::decode(&row).expect("no hint rots here").record;
-                let request = Request::Merge { key: key.clone(), record: record.clone() };
-                if self.plant == Some(Plant::HintDroppedUnheard) {
-                    self.drop_hint(node, key.clone(), record.clone(), target);
-                }
-                self.send(node, target, request, None, until, Caller::HandOver { key, record, target });
+            let alive = up.view.peer(&name).map(|peer| peer.state == State::Alive);
+            if alive.unwrap_or(target == node) {
+                up.replays.entry(target).or_default().begin(now_ms);
+                self.next_handful(node, target);
+            } else {
+                // When it is back it may take what it would not take before.
+                up.replays.remove(&target);
             }
         }
     }
 
+    fn next_handful(&mut self, node: usize, target: usize) {
+        let until = self.now + self.timeout_us();
+        let name = self.nodes[target].name.clone();
+        let up = self.up(node);
+        let places = up.hints.oldest(&name, up.replays.entry(target).or_default().after(), HINTS_AT_A_TIME);
+        let Some(last) = places.last().cloned() else { return };
+        up.passes.insert(target, Pass { last, fates: Vec::new(), left: places.len() });
+        for (_, key) in places {
+            let row = self.up(node).store.read(&Address::hint(&key)).expect("the base can be read");
+            let Some(row) = row else {
+                self.handed_over(node, target, Fate::Stopped);
+                continue;
+            };
+            let record = Hint::decode(&row).expect("no hint rots here").record;
+            let request = Request::Merge { key: key.clone(), record: record.clone() };
+            if self.plant == Some(Plant::HintDroppedUnheard) {
+                let change = self.delivered(key.clone(), record.clone(), target);
+                self.commit(node, Submission { change, tag: None, done: Done::Nobody });
+            }
+            self.send(node, target, request, None, until, Caller::HandOver { key, record, target });
+        }
+    }
+
+    fn delivered(&self, key: Key, record: Record, target: usize) -> Change {
+        Change::HintDelivered { key, record, target: self.nodes[target].name.as_str().into() }
+    }
+
+    /// The target has the record.
     pub(super) fn drop_hint(&mut self, node: usize, key: Key, record: Record, target: usize) {
-        let name = self.nodes[target].name.as_str().into();
-        let done = Done::HintGone { target, key: key.clone() };
-        let change = Change::HintDelivered { key, record, target: name };
-        self.commit(node, Submission { change, tag: None, done });
+        let change = self.delivered(key, record, target);
+        self.commit(node, Submission { change, tag: None, done: Done::HintGone { target } });
+    }
+
+    /// One of a handful has met its fate.
+    pub(super) fn handed_over(&mut self, node: usize, target: usize, fate: Fate) {
+        let now_ms = self.now_ms(node);
+        if matches!(fate, Fate::Refused(_)) {
+            self.counters.hit("hint refused by its target");
+        }
+        let up = self.up(node);
+        let Some(pass) = up.passes.get_mut(&target) else { return };
+        pass.fates.push(fate);
+        pass.left -= 1;
+        if pass.left > 0 {
+            return;
+        }
+        let Pass { last, fates, .. } = up.passes.remove(&target).expect("it is there");
+        if up.replays.entry(target).or_default().met(last, &fates, now_ms) {
+            self.next_handful(node, target);
+        }
     }
 }

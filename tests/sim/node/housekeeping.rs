@@ -1,14 +1,18 @@
 //! Checkpoints and log segments, and whatever a full disk or a failed sync leaves of them.
 
+use crate::options::about;
 use crate::plant::Plant;
 use crate::world::{Event, World};
 use kringle::record::{Row, Stamp};
-use kringle::storage::{Address, Store};
+use kringle::storage::{Address, RebuildStep, Store};
 use rand::Rng;
+
+/// How often it is looked whether there is something to do.
+pub(super) const HOUSEKEEPING_PERIOD_US: u64 = 100_000;
 
 impl World {
     pub(crate) fn housekeeping(&mut self, node: usize) {
-        let now_and_then = self.rng.random_ratio(1, 20);
+        let now_and_then = self.rng.random_ratio(1, 100);
         let forgetful = self.plant == Some(Plant::TombstoneDropped);
         let keys = self.keys.clone();
         let up = self.up(node);
@@ -34,6 +38,18 @@ impl World {
             self.counters.hit("checkpoint");
         }
         let life = self.nodes[node].life;
-        self.schedule(50_000, Event::Housekeeping { node, life });
+        self.schedule(HOUSEKEEPING_PERIOD_US, Event::Housekeeping { node, life });
+    }
+
+    /// Builds the digests of one more partition.
+    pub(crate) fn build(&mut self, node: usize) {
+        let up = self.up(node);
+        let Some(mut rebuild) = up.rebuild.take() else { return };
+        if let RebuildStep::Done { damaged } = rebuild.step(&up.forest).expect("the base can be read") {
+            return assert_eq!(damaged, 0, "no row rots here");
+        }
+        up.rebuild = Some(rebuild);
+        let (life, after) = (self.nodes[node].life, about(&mut self.rng, self.options.build_mean_us));
+        self.schedule(after, Event::Build { node, life });
     }
 }

@@ -3,7 +3,7 @@
 use super::answering::{Caller, Done};
 use crate::network::Fate;
 use crate::options::about;
-use crate::world::{Event, World};
+use crate::world::{Event, Parcel, World};
 use bytes::Bytes;
 use kringle::operation::Failure;
 use kringle::protocol::{Batch, Envelope, Lane, REQUESTS_PER_BATCH_MAX, Reply, Request};
@@ -111,7 +111,7 @@ impl World {
         self.up(node).exchanges.insert(exchange, Exchange { to, lane, callers });
         let failure = Failure::Unknown;
         self.schedule(timeout, Event::Broken { node, life, exchange, failure });
-        let bytes = Bytes::from(batch.encode());
+        let bytes = Parcel(batch.encode().into());
         let arrives = |after| (after, Event::Arrived { node: to, from: node, from_life: life, exchange, bytes, tags });
         match self.fate(node, to) {
             Fate::Arrives(after) | Fate::Jammed(after) => {
@@ -135,8 +135,7 @@ impl World {
         let Some(Exchange { to, lane, callers }) = self.up(node).exchanges.remove(&exchange) else { return };
         let result = result.map(|bytes| Reply::decode(bytes).expect("a reply can be read back"));
         if let Ok(reply) = &result {
-            let up = self.up(node);
-            up.heard = up.heard.max(reply.stamp);
+            self.hear(node, reply.stamp);
         }
         let Some(lane) = lane else { return self.pinged(node, to, result.ok()) };
         match result {

@@ -8,27 +8,33 @@ mod housekeeping;
 mod link;
 mod operations;
 mod pinging;
+mod syncing;
 
 pub(crate) use answering::{Done, Gathering};
 pub(crate) use committing::Submission;
+use housekeeping::HOUSEKEEPING_PERIOD_US;
 pub(crate) use link::Link;
 pub(crate) use operations::{Machine, Running};
-pub(crate) use pinging::PING_PERIOD_US;
 use pinging::Route;
+pub(crate) use syncing::Reason;
 
 use crate::disk::Disk;
 use crate::network::Fate;
+use crate::options::about;
 use crate::plant::Plant;
 use crate::world::{Event, World};
+use handing_over::Pass;
+use kringle::antientropy::Schedule;
+use kringle::coordinator::Replay;
 use kringle::membership::{Liveness, State, View};
 use kringle::merkle::Forest;
 use kringle::operation::Failure;
-use kringle::placement::{MemberIndex, NodeId};
-use kringle::record::{Actor, Clock, Key, Record, Row, Stamp};
-use kringle::storage::{Address, Committer, Feed, HINT_BYTES_MAX, Hint, HintLedger, LogStore, Store};
+use kringle::placement::{MemberIndex, NodeId, Partition};
+use kringle::record::{Actor, Clock, Record, Row, Stamp};
+use kringle::storage::{Address, Committer, Feed, HINT_BYTES_MAX, Hint, HintLedger, LogStore, Rebuild, Store};
 use link::Exchange;
 use rand::Rng;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// A node: what lasts.
@@ -50,6 +56,9 @@ pub(crate) struct Up {
     pub(crate) store: Arc<LogStore>,
     committer: Committer,
     pub(crate) hints: Arc<HintLedger>,
+    pub(crate) forest: Arc<Forest>,
+    /// The digests still to be built, if any.
+    rebuild: Option<Rebuild>,
     heard: Stamp,
     last: Stamp,
     pub(crate) waiting: VecDeque<Submission>,
@@ -64,8 +73,17 @@ pub(crate) struct Up {
     /// The event that counts, of those that wake the liveness.
     liveness_due: u64,
     routes: BTreeMap<usize, Route>,
-    /// Hints on their way, so that none is sent twice at once.
-    handing_over: BTreeMap<(usize, Key), ()>,
+    /// How far what is kept for each peer has been handed over.
+    replays: BTreeMap<usize, Replay>,
+    /// Handfuls of hints under way.
+    passes: BTreeMap<usize, Pass>,
+    schedule: Schedule,
+    /// When it started.
+    started: u64,
+    /// Peers the present round of sessions has still to turn to.
+    round: VecDeque<usize>,
+    /// Peers whose return is taken care of, and until when, once the first session was tried.
+    returning: BTreeMap<usize, Option<u64>>,
 }
 
 impl Node {
@@ -81,6 +99,12 @@ impl Node {
             paused_until: 0,
             up: None,
         }
+    }
+}
+
+impl Node {
+    pub(crate) fn is_building(&self) -> bool {
+        self.up.as_ref().is_some_and(|up| up.rebuild.is_some())
     }
 }
 
@@ -110,8 +134,12 @@ impl World {
         if self.plant == Some(Plant::ActorReused) {
             (actor, clock) = (Actor(node as u64 + 1), Clock::default());
         }
-        let committer =
-            Committer::new(store.clone(), Arc::new(Forest::new()), feed, hints.clone(), actor, clock.clone());
+        let forest = Arc::new(Forest::new());
+        // Partitions without a key need no scan.
+        let inhabited: BTreeSet<Partition> = (0..self.keys.len()).map(|key| self.partition(key)).collect();
+        Partition::all().filter(|at| !inhabited.contains(at)).for_each(|at| forest.mark_built(at));
+        let rebuild = Rebuild::of(&store, inhabited.into_iter().collect());
+        let committer = Committer::new(store.clone(), forest.clone(), feed, hints.clone(), actor, clock.clone());
         let peers = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
         let (view, liveness) = (View::of(peers.clone()), self.liveness(node, peers.collect()));
         self.nodes[node].life += 1;
@@ -120,6 +148,8 @@ impl World {
             store,
             committer,
             hints,
+            forest,
+            rebuild: Some(rebuild),
             heard: Stamp(0),
             last: clock.last(),
             waiting: VecDeque::new(),
@@ -133,13 +163,22 @@ impl World {
             liveness,
             liveness_due: u64::MAX,
             routes: BTreeMap::new(),
-            handing_over: BTreeMap::new(),
+            replays: BTreeMap::new(),
+            passes: BTreeMap::new(),
+            schedule: Schedule::default(),
+            started: self.now,
+            round: VecDeque::new(),
+            returning: BTreeMap::new(),
         });
         self.look_at_rows(node, true);
         let life = self.nodes[node].life;
         self.carry_liveness(node);
-        self.schedule(PING_PERIOD_US / 2, Event::HandOver { node, life });
-        self.schedule(50_000, Event::Housekeeping { node, life });
+        self.schedule(self.options.ping_period_us / 2, Event::HandOver { node, life });
+        self.schedule(HOUSEKEEPING_PERIOD_US, Event::Housekeeping { node, life });
+        let built = about(&mut self.rng, self.options.build_mean_us);
+        self.schedule(built, Event::Build { node, life });
+        let first = self.first_round_after();
+        self.schedule(first, Event::SyncRound { node, life });
     }
 
     /// Stops a node as a power cut does, in the middle of whatever it is doing.
@@ -204,6 +243,21 @@ impl World {
         let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
         let row = up.store.read(&Address::hint(&self.keys[key])).expect("the base can be read");
         row.map(|row| Hint::decode(&row).expect("no hint rots here").record)
+    }
+
+    /// What time it is for the node: its wall clock's, and no earlier than any stamp it has made or heard of.
+    pub(crate) fn now_stamp(&self, node: usize) -> Stamp {
+        let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
+        Stamp::from_ms(self.wall_ms(node)).max(up.last).max(up.heard)
+    }
+
+    /// What the stamp a peer mentioned tells, unless it lies too far ahead to be believed.
+    pub(super) fn hear(&mut self, node: usize, stamp: Stamp) {
+        let wall_ms = self.wall_ms(node);
+        let up = self.up(node);
+        if Clock::starting_after(up.last).check(stamp, wall_ms).is_ok() {
+            up.heard = up.heard.max(stamp);
+        }
     }
 
     /// Members this node believes to be down.

@@ -1,11 +1,14 @@
 //! Running operations: told events one at a time, what they want done is done.
 
 use super::answering::Caller;
+use super::syncing::SESSION_US_MAX;
 use crate::workload::Purpose;
 use crate::world::{Event, World};
+use kringle::antientropy::Session;
 use kringle::coordinator::{Get, Put};
 use kringle::operation::{Command, Event as Told, Operation};
 use kringle::protocol::Request;
+use kringle::record::Stamp;
 use std::collections::VecDeque;
 
 /// How finely the worker keeps deadlines and wake-ups, in microseconds.
@@ -16,6 +19,7 @@ const TICK_US: u64 = 5_000;
 pub(crate) enum Machine {
     Put(Box<Put>),
     Get(Box<Get>),
+    Session(Box<Session>),
 }
 
 impl Machine {
@@ -23,6 +27,7 @@ impl Machine {
         match self {
             Machine::Put(put) => put.is_done(),
             Machine::Get(get) => get.is_done(),
+            Machine::Session(session) => session.is_done(),
         }
     }
 }
@@ -33,7 +38,11 @@ pub(crate) struct Running {
     pub(super) purpose: Option<Purpose>,
     pub(super) tag: Option<usize>,
     pub(super) until: u64,
+    /// Where each call has a time of its own instead: how long that is.
+    pub(super) call_time: Option<u64>,
     pub(super) wake: Option<u64>,
+    /// Of a write: the latest stamp there was when it began.
+    pub(super) begun: Option<Stamp>,
 }
 
 impl World {
@@ -55,16 +64,20 @@ impl World {
                 }
             }
         }
-        if machine.is_done() && purpose.is_none() {
-            return;
-        }
+        let (is_over, is_session) = (machine.is_done() && purpose.is_none(), matches!(machine, Machine::Session(_)));
         let until = self.now + self.timeout_us();
-        let deadline = 1_000 * self.deadline_ms();
+        let call_time = is_session.then_some(self.timeout_us());
+        let deadline = if is_session { SESSION_US_MAX } else { 1_000 * self.deadline_ms() };
         let life = self.nodes[node].life;
+        let delivers = matches!(machine, Machine::Put(_));
         let up = self.up(node);
+        let begun = delivers.then_some(up.last);
         let id = up.operations_made;
         up.operations_made += 1;
-        up.operations.insert(id, Running { machine, purpose, tag, until, wake: None });
+        if is_over {
+            return self.execute(node, id, abroad);
+        }
+        up.operations.insert(id, Running { machine, purpose, tag, until, call_time, wake: None, begun });
         self.schedule(deadline.next_multiple_of(TICK_US), Event::Deadline { node, life, id });
         self.execute(node, id, abroad);
     }
@@ -88,6 +101,12 @@ impl World {
                 if let Some(outcome) = get.on(event, commands) {
                     let purpose = purpose.take().expect("an operation concludes once");
                     self.get_concluded(purpose, outcome);
+                }
+            }
+            Machine::Session(session) => {
+                if let Some(report) = session.on(event, commands) {
+                    let purpose = purpose.take().expect("an operation concludes once");
+                    self.session_concluded(purpose, report);
                 }
             }
         }
@@ -120,8 +139,12 @@ impl World {
                 Command::Call { call, to, request } => {
                     self.note_call(&request);
                     let copy = matches!(request, Request::Merge { .. });
-                    let Some(running) = self.up(node).operations.get(&id) else { continue };
-                    let (until, tag) = (running.until, running.tag);
+                    let now = self.now;
+                    // One that is done has made its last calls with its last event: they are sent, and not waited for.
+                    let (until, tag) = match self.up(node).operations.get(&id) {
+                        Some(running) => (running.call_time.map_or(running.until, |time| now + time), running.tag),
+                        None => (now + self.timeout_us(), None),
+                    };
                     let caller = Caller::Operation { id, call, copy };
                     self.send(node, to.index(), request, tag, until, caller);
                 }

@@ -7,8 +7,6 @@ use rand::Rng;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub(crate) const PING_PERIOD_US: u64 = 1_000_000;
-
 /// What waits for one peer.
 #[derive(Default)]
 pub(super) struct Route {
@@ -18,7 +16,10 @@ pub(super) struct Route {
 
 impl World {
     fn pace(&self) -> Pace {
-        Pace { period: Duration::from_micros(PING_PERIOD_US), timeout: Duration::from_micros(self.timeout_us()) }
+        Pace {
+            period: Duration::from_micros(self.options.ping_period_us),
+            timeout: Duration::from_micros(self.timeout_us()),
+        }
     }
 
     pub(super) fn liveness(&mut self, node: usize, peers: Vec<String>) -> Liveness {
@@ -40,14 +41,18 @@ impl World {
         up.liveness.tick(Duration::from_micros(now));
         let (packets, changes) = (up.liveness.take_packets(), up.liveness.take_changes());
         let due = (up.liveness.due().as_micros() as u64).max(now + 1);
-        for Change { name, state, .. } in changes {
+        for Change { name, state, renewed } in changes {
             let change = self.up(node).view.judged(&name, state);
-            if let Some(change) = change {
-                match change.to {
-                    State::Alive => self.counters.hit("peer alive again"),
-                    State::Suspect => self.counters.hit("peer suspected"),
-                    State::Down => self.counters.hit("peer down"),
-                }
+            match change.as_ref().map(|change| change.to) {
+                Some(State::Alive) => self.counters.hit("peer alive again"),
+                Some(State::Suspect) => self.counters.hit("peer suspected"),
+                Some(State::Down) => self.counters.hit("peer down"),
+                None => {}
+            }
+            let is_back = change.is_some_and(|change| change.to == State::Alive);
+            if is_back || renewed && state == State::Alive {
+                let peer = (0..self.nodes.len()).find(|&peer| self.nodes[peer].name == name).expect("a member");
+                self.peer_returned(node, peer);
             }
         }
         for packet in packets {
@@ -104,7 +109,9 @@ impl World {
                         up.liveness.hear(packet, Duration::from_micros(now));
                     }
                 }
-                up.view.heard(&name, reply.sender, now / 1_000);
+                if up.view.heard(&name, reply.sender, now / 1_000).is_some() {
+                    self.peer_returned(node, peer);
+                }
             }
             None => {
                 up.liveness.failed(&name, Duration::from_micros(now));

@@ -1,0 +1,222 @@
+//! Sessions: the twin of `src/node/sync.rs` and of the comparing half of its worker.
+
+use super::Machine;
+use super::answering::Done;
+use crate::workload::Purpose;
+use crate::world::{Event, World};
+use kringle::antientropy::{CONFIRM_MS, FIRST_AFTER_MS_MAX, Report, Session, SessionOptions};
+use kringle::membership::State;
+use kringle::protocol::{Answer, MemberTag, Refusal, SyncAnswer, SyncRequest};
+use kringle::replica;
+use rand::Rng;
+use std::collections::btree_map::Entry;
+
+/// How long a session may take.
+pub(super) const SESSION_US_MAX: u64 = 600_000_000;
+/// How long to wait before a busy peer is asked again, about.
+const RETRY_US: u64 = 200_000;
+/// How long a session waits for busy nodes, if somebody counts on it.
+const PATIENCE_US: u64 = 60_000_000;
+
+/// Why a session was begun.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reason {
+    Timer,
+    Return,
+    Request,
+}
+
+impl World {
+    /// Milliseconds since the node started.
+    pub(super) fn now_ms(&self, node: usize) -> u64 {
+        let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
+        (self.now - up.started) / 1_000
+    }
+
+    fn jittered(&mut self, base: u64) -> u64 {
+        base * self.rng.random_range(800..=1_200) / 1_000
+    }
+
+    pub(super) fn first_round_after(&mut self) -> u64 {
+        self.jittered(self.options.session_period_us.min(1_000 * FIRST_AFTER_MS_MAX))
+    }
+
+    /// Compares with every peer that is alive, one after the other.
+    pub(crate) fn sync_round(&mut self, node: usize) {
+        if self.only_asked {
+            return self.next_of_round(node);
+        }
+        let alive = |world: &World, peer: usize| {
+            let up = world.nodes[node].up.as_ref().expect("it runs");
+            up.view.peer(&world.nodes[peer].name).is_some_and(|peer| peer.state == State::Alive)
+        };
+        let round = (0..self.nodes.len()).filter(|&peer| peer != node && alive(self, peer)).collect();
+        self.up(node).round = round;
+        self.next_of_round(node);
+    }
+
+    fn next_of_round(&mut self, node: usize) {
+        while let Some(peer) = self.up(node).round.pop_front() {
+            if self.is_settling(node, peer) || self.hints_come_first(node, peer) {
+                self.counters.hit("hints before a session");
+            } else if self.begin_session(node, peer, Reason::Timer) {
+                return;
+            }
+        }
+        let (life, after) = (self.nodes[node].life, self.jittered(self.options.session_period_us));
+        self.schedule(after, Event::SyncRound { node, life });
+    }
+
+    fn is_settling(&self, node: usize, peer: usize) -> bool {
+        let up = self.nodes[node].up.as_ref().expect("it runs");
+        up.schedule.is_settling(&self.nodes[peer].name, self.options.ping_period_us / 1_000, self.now_ms(node))
+    }
+
+    fn hints_come_first(&self, node: usize, peer: usize) -> bool {
+        let (up, name) = (self.nodes[node].up.as_ref().expect("it runs"), &self.nodes[peer].name);
+        up.schedule.hints_go_first(name, self.now_ms(node)) && up.hints.has_any(name)
+    }
+
+    /// A peer that was away is back.
+    pub(super) fn peer_returned(&mut self, node: usize, peer: usize) {
+        let (name, now_ms, life) = (self.nodes[peer].name.clone(), self.now_ms(node), self.nodes[node].life);
+        let up = self.up(node);
+        up.schedule.note_return(&name, now_ms);
+        if let Entry::Vacant(entry) = up.returning.entry(peer) {
+            entry.insert(None);
+            self.schedule(0, Event::SyncReturned { node, life, peer });
+        }
+    }
+
+    /// Compares with a peer that is back, once it was handed what is kept for it.
+    pub(crate) fn sync_returned(&mut self, node: usize, peer: usize) {
+        let now = self.now;
+        if self.up(node).returning.get(&peer) == Some(&None) {
+            if self.only_asked || self.is_settling(node, peer) || self.hints_come_first(node, peer) {
+                return self.try_again(node, peer);
+            }
+            self.up(node).returning.insert(peer, Some(now + PATIENCE_US));
+        }
+        if !self.begin_session(node, peer, Reason::Return) {
+            self.stayed_busy(node, peer);
+        }
+    }
+
+    fn try_again(&mut self, node: usize, peer: usize) {
+        let (life, after) = (self.nodes[node].life, self.jittered(RETRY_US));
+        self.schedule(after, Event::SyncReturned { node, life, peer });
+    }
+
+    fn stayed_busy(&mut self, node: usize, peer: usize) {
+        let until = self.up(node).returning.get(&peer).copied().flatten();
+        if until.is_some_and(|until| self.now < until) {
+            self.try_again(node, peer);
+        } else {
+            self.up(node).returning.remove(&peer);
+        }
+    }
+
+    /// Begins a session, unless this node is in one.
+    pub(crate) fn begin_session(&mut self, node: usize, peer: usize, reason: Reason) -> bool {
+        let now_ms = self.now_ms(node);
+        if !self.up(node).schedule.begin(now_ms) {
+            self.counters.hit("in a session already");
+            return false;
+        }
+        let (ring, me, other) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].me);
+        let settled = self.now_stamp(node);
+        let avoid = self.avoid(node);
+        let options = SessionOptions {
+            settled,
+            confirm_ms: CONFIRM_MS,
+            coordinators: ring.members().filter(|member| !avoid.contains(member)).collect(),
+            under_way_ms_max: self.options.timeout_ms,
+        };
+        let shared = replica::shared(&ring, me, other);
+        let up = self.up(node);
+        let session = Session::new(&ring, up.forest.clone(), me, other, shared, options);
+        self.start_operation(node, Machine::Session(Box::new(session)), Purpose::Session { node, peer, reason }, None);
+        true
+    }
+
+    pub(super) fn session_concluded(&mut self, purpose: Purpose, report: Report) {
+        let Purpose::Session { node, peer, reason } = purpose else { unreachable!("a Session compares") };
+        self.up(node).schedule.end();
+        self.note_session(reason, &report);
+        match reason {
+            Reason::Timer => self.next_of_round(node),
+            Reason::Return if report.is_busy() => self.stayed_busy(node, peer),
+            Reason::Return => {
+                self.up(node).returning.remove(&peer);
+            }
+            Reason::Request => self.asked.push(report),
+        }
+    }
+
+    fn note_session(&mut self, reason: Reason, report: &Report) {
+        let mut note = |was: bool, name| {
+            if was {
+                self.counters.hit(name);
+            }
+        };
+        let failed = report.failed.is_some();
+        note(report.is_busy(), "session with a busy peer");
+        note(failed && !report.is_busy(), "session failed");
+        note(failed && report.has_moved(), "session failed half-way");
+        note(!failed && report.rounds == 1, "session between equals");
+        note(!failed && reason == Reason::Return, "session after a return");
+        note(report.pushed > 0, "session pushed a record");
+        note(report.pulled > 0, "session pulled a record");
+        note(report.not_built > 0, "session before the digests were built");
+        note(report.noop > 0, "session moved what had come another way");
+    }
+
+    /// Answers a question that digests alone can answer.
+    pub(super) fn compare_now(&mut self, node: usize, request: SyncRequest, done: Done) {
+        let now_ms = self.now_ms(node);
+        let asker = match &request {
+            SyncRequest::Root { from, .. } => Some(*from),
+            SyncRequest::Done { from } => {
+                self.up(node).schedule.release(*from);
+                None
+            }
+            _ => None,
+        };
+        let mut answer = self.comparison(node, request);
+        let differs = matches!(answer, Answer::Sync(SyncAnswer::Groups(Some(_))));
+        if let Some(asker) = asker.filter(|_| differs) {
+            let asking = (0..self.nodes.len()).find(|&peer| MemberTag::of(&self.nodes[peer].name) == asker);
+            let hints = asking.is_some_and(|peer| self.hints_come_first(node, peer));
+            if hints || !self.up(node).schedule.admit(asker, now_ms) {
+                answer = Answer::Refused(Refusal::Overloaded);
+            }
+        }
+        self.answered(node, done, answer);
+    }
+
+    /// What a node has under way as a coordinator.
+    pub(super) fn writes_under_way(&mut self, node: usize, between: [MemberTag; 2]) -> Answer {
+        let named = |peer: &usize| between.contains(&MemberTag::of(&self.nodes[*peer].name));
+        let hints = (0..self.nodes.len()).filter(named).any(|peer| self.hints_come_first(node, peer));
+        let since = self.up(node).operations.values().filter_map(|running| running.begun).min();
+        if hints {
+            self.counters.hit("hints elsewhere before a session");
+        }
+        if since.is_some() {
+            self.counters.hit("write under way during a session");
+        }
+        Answer::UnderWay { since, hints }
+    }
+
+    /// Answers a question that takes a scan.
+    pub(crate) fn compare(&mut self, node: usize, request: SyncRequest, done: Done) {
+        let answer = self.comparison(node, request);
+        self.answered(node, done, answer);
+    }
+
+    fn comparison(&mut self, node: usize, request: SyncRequest) -> Answer {
+        let (ring, me) = (self.ring.clone(), self.nodes[node].me);
+        let up = self.up(node);
+        replica::compare(&ring, me, &up.forest, &*up.store, request)
+    }
+}
