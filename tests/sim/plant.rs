@@ -27,12 +27,22 @@ pub(crate) enum Plant {
     AnswersSwapped,
     /// A read takes a value from a neighbouring key.
     OtherKeyRead,
+    /// A session does not see what the asked node holds and the asker lacks.
+    OnlyOneDirection,
+    /// A session sends records that the other side's version dominates.
+    DominatedSent,
+    /// Sessions leave out keys with several siblings.
+    SiblingsIgnored,
+    /// Sessions leave out what was deleted.
+    TombstonesIgnored,
+    /// Digests that are not built yet count as equal.
+    UnbuiltTakenForEqual,
     /// A client is handed the context of the whole record after its write, values it was never shown included.
     ContextOfUnseenValues,
 }
 
 impl Plant {
-    pub(crate) const ALL: [Plant; 13] = [
+    pub(crate) const ALL: [Plant; 18] = [
         Plant::AcknowledgedBeforeSync,
         Plant::QuorumOneShort,
         Plant::HintCountedAsOwner,
@@ -45,6 +55,11 @@ impl Plant {
         Plant::ContextIgnored,
         Plant::AnswersSwapped,
         Plant::OtherKeyRead,
+        Plant::OnlyOneDirection,
+        Plant::DominatedSent,
+        Plant::SiblingsIgnored,
+        Plant::TombstonesIgnored,
+        Plant::UnbuiltTakenForEqual,
         Plant::ContextOfUnseenValues,
     ];
 

@@ -2,11 +2,12 @@
 
 use super::Machine;
 use super::answering::Done;
+use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::{Event, World};
 use kringle::antientropy::{CONFIRM_MS, FIRST_AFTER_MS_MAX, Report, Session, SessionOptions};
 use kringle::membership::State;
-use kringle::protocol::{Answer, MemberTag, Refusal, SyncAnswer, SyncRequest};
+use kringle::protocol::{Answer, Difference, MemberTag, Refusal, SyncAnswer, SyncRequest};
 use kringle::replica;
 use rand::Rng;
 use std::collections::btree_map::Entry;
@@ -216,7 +217,43 @@ impl World {
 
     fn comparison(&mut self, node: usize, request: SyncRequest) -> Answer {
         let (ring, me) = (self.ring.clone(), self.nodes[node].me);
+        let plant = self.plant;
         let up = self.up(node);
-        replica::compare(&ring, me, &up.forest, &*up.store, request)
+        let is_root = matches!(request, SyncRequest::Root { .. });
+        let mut answer = replica::compare(&ring, me, &up.forest, &*up.store, request);
+        match &mut answer {
+            Answer::Sync(SyncAnswer::Differences(differences)) => {
+                differences.iter_mut().for_each(|bed| spoil(plant, bed));
+            }
+            Answer::Sync(SyncAnswer::Groups(groups))
+                if is_root && plant == Some(Plant::UnbuiltTakenForEqual) && up.rebuild.is_some() =>
+            {
+                *groups = None;
+            }
+            _ => {}
+        }
+        answer
+    }
+}
+
+/// The planted bugs in what a session is told.
+fn spoil(plant: Option<Plant>, differences: &mut Vec<Difference>) {
+    match plant {
+        Some(Plant::OnlyOneDirection) => {
+            differences.retain(|difference| matches!(difference, Difference::Missing { .. }));
+        }
+        Some(Plant::TombstonesIgnored) => differences
+            .retain(|difference| !matches!(difference, Difference::Other { outline, .. } if outline.is_tombstone())),
+        Some(Plant::SiblingsIgnored) => differences.retain(
+            |difference| !matches!(difference, Difference::Other { outline, .. } if outline.siblings().len() > 1),
+        ),
+        Some(Plant::DominatedSent) => {
+            for difference in differences {
+                if let Difference::Other { outline, .. } = difference {
+                    *outline = Default::default();
+                }
+            }
+        }
+        _ => {}
     }
 }
