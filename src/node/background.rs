@@ -7,7 +7,8 @@ use super::mend::Mending;
 use super::outside::{now, wall_ms};
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::storage::{Change, CheckpointError, Health, LogStore, PageSize, Rebuild, RebuildStep, Scrub, Store};
+use crate::storage::{self, Change, CheckpointError, Health, LogStore, PageSize, Rebuild, RebuildStep, Scrub, Store};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,8 @@ const SCRUB_STEPS_MAX: usize = 64;
 /// What the housekeeping thread of a store on disk keeps: checkpoints, log segments, timed syncs, and the rebuilding
 /// of digests after a start.
 pub(super) struct Keep {
+    /// The data folder.
+    pub(super) folder: PathBuf,
     /// The store.
     pub(super) store: Arc<LogStore>,
     /// The digests still to build, if any.
@@ -44,7 +47,7 @@ pub(super) struct Keep {
 impl Keep {
     /// Runs until the node stops; then carries everything into the base, so that the next start has nothing to replay.
     pub(super) fn run(self, node: &Shared) {
-        let Keep { store, mut rebuild, sync_every, scrub_every, mut mending } = self;
+        let Keep { folder, store, mut rebuild, sync_every, scrub_every, mut mending } = self;
         // Clients come first: this thread only wants what they leave. Without the right to it, it still works.
         let _ = rustix::process::nice(10);
         let (mut last_checkpoint, mut last_sync) = (now(), now());
@@ -77,6 +80,7 @@ impl Keep {
                 scrub = scrub_next(node, &store, scrub);
             } else if rebuild.is_none() && scrub_every.is_some_and(|every| last_scrub.elapsed() >= every) {
                 last_scrub = now();
+                mend_identity(node, &folder);
                 if !mending.look(node, &store, true, &mut pace) {
                     scrub = Some(Scrub::new());
                     node.rot.begin_run();
@@ -85,6 +89,15 @@ impl Keep {
         }
         let _ = store.sync();
         note(store.checkpoint(&mut || {}));
+    }
+}
+
+/// The identity is there twice; one copy that rotted must not wait for the other.
+fn mend_identity(node: &Shared, folder: &Path) {
+    match storage::mend_identity(folder) {
+        Ok(false) => {}
+        Ok(true) => node.events.error("rot", "a copy of the folder's identity was damaged: written anew"),
+        Err(error) => node.events.error("rot", error.to_string()),
     }
 }
 

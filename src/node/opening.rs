@@ -109,6 +109,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
                 Partition::all().for_each(|partition| forest.mark_built(partition));
             }
             let keep = Keep {
+                folder: folder.clone(),
                 store: opened.store.clone(),
                 rebuild,
                 sync_every: every,

@@ -267,6 +267,15 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// Writes a damaged copy of the identity anew from the other, before that one rots as well. Whether it had to. For a
+/// folder that is open: an error means that neither can be read.
+pub fn mend_identity(folder: &Path) -> Result<bool, OpenError> {
+    let read = |name| read_identity(folder, name).ok().flatten();
+    let (first, copy) = (read(IDENTITY), read(IDENTITY_COPY));
+    sound_identity(folder)?;
+    Ok(first.is_none() || first != copy)
+}
+
 /// The identity, from the copy if it must be; what was damaged is written anew.
 fn sound_identity(folder: &Path) -> Result<Option<Identity>, OpenError> {
     let (first, copy) = (read_identity(folder, IDENTITY), read_identity(folder, IDENTITY_COPY));
@@ -358,6 +367,21 @@ mod tests {
         assert_eq!((opened.identity.clone(), opened.is_new), (identity, false));
         drop(opened);
         assert_eq!(refused(folder.path(), "butchery"), "<folder> belongs to cluster \"bakery\", not to \"butchery\"");
+    }
+
+    #[test]
+    fn one_copy_of_the_identity_that_rots_is_mended_from_the_other_before_that_rots_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = open(folder.path(), OpenOptions::new("bakery", 0xabc, 5)).unwrap();
+        assert!(!mend_identity(folder.path()).unwrap());
+        for name in [IDENTITY_COPY, IDENTITY] {
+            std::fs::write(folder.path().join(name), "rot").unwrap();
+            assert!(mend_identity(folder.path()).unwrap(), "{name}");
+            assert!(!mend_identity(folder.path()).unwrap(), "{name}");
+        }
+        let identity = opened.identity.clone();
+        drop(opened);
+        assert_eq!(open(folder.path(), OpenOptions::new("bakery", 0xdef, 6)).unwrap().identity, identity);
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub use disk::{BaseOpenError, FjallBase, FjallOptions};
 pub use feed::{Committed, Feed, Gap};
 pub use files::{Files, RealFiles};
 #[cfg(feature = "disk")]
-pub use folder::{Identity, OpenError, OpenOptions, Opened, open};
+pub use folder::{Identity, OpenError, OpenOptions, Opened, mend_identity, open};
 pub use hint::{Hint, MEMBER_NAME_BYTES_MAX};
 pub use hints::{HINT_BYTES_MAX, HintLedger, HintPlace, HintStatus};
 pub use log::{LogOpenError, Replayed};
