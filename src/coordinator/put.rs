@@ -109,7 +109,7 @@ pub struct Put {
     patience_over: bool,
     /// Why the last owner that refused did so.
     cause: Option<Refusal>,
-    /// An owner that was asked to make the dot has not answered, and may have made it.
+    /// An owner that was asked to make the dot has not answered, or its disk failed, and may have made it.
     doubtful: bool,
     /// This node is an owner that makes no dots for now: it is being filled, or its clock is wrong.
     declined: bool,
@@ -343,7 +343,8 @@ impl Put {
     }
 
     fn failed(&mut self, purpose: Purpose, failure: Failure, commands: &mut Vec<Command>) {
-        if matches!(failure, Failure::Unknown | Failure::Refused(Refusal::Fenced)) {
+        // What a disk refused half-way may surface after a crash.
+        if matches!(failure, Failure::Unknown | Failure::Refused(Refusal::Fenced | Refusal::ReadOnly { .. })) {
             self.doubtful |= matches!(purpose, Purpose::Make { .. } | Purpose::MakeHint);
         }
         let declines = |refusal: &Refusal| matches!(refusal, Refusal::NotFilled | Refusal::ClockAhead { .. });

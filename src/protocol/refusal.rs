@@ -30,7 +30,7 @@ pub enum Refusal {
     /// The node cannot read its disk; another owner may answer.
     #[error("the node cannot read its store")]
     Unreadable,
-    /// The node's disk is full or failing; another owner may take it.
+    /// The node's disk is full or failing; another owner may take it. A write may still surface there after a crash.
     #[error("the node is read-only: {why}")]
     ReadOnly {
         /// What its disk says, for people.

@@ -326,6 +326,12 @@ fn a_reason_that_all_owners_share_is_final_unless_another_may_have_taken_the_wri
     let mut story = Story::plain();
     story.fail(0, Failure::Unreachable).answer(1, too_many());
     assert!(matches!(story.outcome(), PutOutcome::Refused(_)));
+
+    for failing_disk in [refused(), Answer::Refused(Refusal::Fenced)] {
+        let mut story = Story::plain();
+        story.answer(0, failing_disk).answer(1, too_many());
+        assert!(matches!(story.outcome(), PutOutcome::Unknown { cause: Some(_), .. }), "it may surface after a crash");
+    }
 }
 
 #[test]
