@@ -1,16 +1,18 @@
-//! The bytes of a row: a record as it lies on disk and travels between peers.
+//! The bytes of a row, as it lies on disk. What peers send each other of it is the part in the middle, the record: a
+//! message has a version and a checksum of its own.
 //!
 //! ```text
-//!  +---------+-------+------------+--------------------+---------------------+----------+
-//!  | version | flags | [promised] | context            | siblings            | checksum |
-//!  | 1 = 0x01| 1     | 16         | n, n × (actor,stamp)| m, m × sibling     | 8        |
-//!  +---------+-------+------------+--------------------+---------------------+----------+
-//!  sibling:  flags 1 | actor's place in the context (varint) | stamp 8
+//!                                   ┌───────────── the record ────────────────┐
+//!  +---------+-------+------------+----------------------+---------------------+----------+
+//!  | version | flags | [promised] | context              | siblings            | checksum |
+//!  | 1 = 0x01| 1     | 16         | n, n × (actor,stamp) | m, m × sibling      | 8        |
+//!  +---------+-------+------------+----------------------+---------------------+----------+
+//!  sibling:  flags 1 | actor's place in the context (varint) | [stamp 8]
 //!            | [content type: length (varint), bytes] | [expires 8, ms] | value: length (varint), bytes
 //!
 //!  row flags:      bit 0 a promised ballot follows; the others are free (an accepted ballot will take bit 1)
-//!  sibling flags:  bit 0 content type, bit 1 expiry, bits 4–7 kind: 0 plain value; the others are free
-//!                  (counters will take kind 1)
+//!  sibling flags:  bit 0 content type, bit 1 expiry, bit 2 no stamp: it is the context's of its actor, as that of a
+//!                  lone value always is; bits 4–7 kind: 0 plain value; the others are free (counters will take kind 1)
 //!  n, m, lengths:  LEB128; all fixed numbers little-endian
 //!  checksum:       first 8 bytes of BLAKE3 over everything before it
 //! ```
@@ -24,7 +26,9 @@ const ROW_VERSION: u8 = 1;
 const ROW_PROMISED: u8 = 1;
 const SIBLING_CONTENT_TYPE: u8 = 1;
 const SIBLING_EXPIRES: u8 = 2;
-const CHECKSUM_BYTES: usize = 8;
+const SIBLING_LATEST: u8 = 4;
+/// Bytes of a checksum.
+pub(crate) const CHECKSUM_BYTES: usize = 8;
 
 /// What a node keeps under a key: the record, which merges, and this node's own promise, which does not.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -57,53 +61,23 @@ impl Row {
 
     /// The row as bytes. One copy of each value, and one BLAKE3 over all.
     pub fn encode(&self) -> Bytes {
-        Row::encode_parts(self.promised, &self.record)
+        self.encode_behind(&[])
     }
 
-    /// The bytes of a row that holds `record` and has promised nothing: a record as it travels.
-    pub fn encode_record(record: &Record) -> Bytes {
-        Row::encode_parts(None, record)
-    }
-
-    fn encode_parts(promised: Option<Ballot>, record: &Record) -> Bytes {
-        // As long as the row will be, or a few bytes longer: recent rows stay in memory as they are made here.
-        let sibling_bytes = |sibling: &Sibling| {
-            let content = &sibling.content;
-            let content_type = content.content_type.as_ref().map_or(0, |text| text.len() + 2);
-            11 + content_type + 8 * usize::from(content.expires_ms.is_some()) + content.value.len()
-        };
-        let siblings: usize = record.siblings().iter().map(sibling_bytes).sum();
-        let promise = if promised.is_some() { 16 } else { 0 };
-        let mut out = BytesMut::with_capacity(13 + promise + 16 * record.context().entries().len() + siblings);
+    /// The bytes of the row behind `front`, in one allocation.
+    pub fn encode_behind(&self, front: &[u8]) -> Bytes {
+        let promise = if self.promised.is_some() { 16 } else { 0 };
+        let row_bytes = 2 + promise + bytes_about(&self.record) + CHECKSUM_BYTES;
+        let mut out = BytesMut::with_capacity(front.len() + row_bytes);
+        out.put_slice(front);
         out.put_u8(ROW_VERSION);
-        out.put_u8(if promised.is_some() { ROW_PROMISED } else { 0 });
-        if let Some(ballot) = promised {
+        out.put_u8(if self.promised.is_some() { ROW_PROMISED } else { 0 });
+        if let Some(ballot) = self.promised {
             out.put_u64_le(ballot.stamp.0);
             out.put_u64_le(ballot.actor.0);
         }
-        let context = record.context();
-        put_context(&mut out, context);
-        put_varint(&mut out, record.siblings().len() as u64);
-        for sibling in record.siblings() {
-            let content = &sibling.content;
-            let mut flags = 0;
-            flags |= if content.content_type.is_some() { SIBLING_CONTENT_TYPE } else { 0 };
-            flags |= if content.expires_ms.is_some() { SIBLING_EXPIRES } else { 0 };
-            out.put_u8(flags);
-            let place = context.entries().partition_point(|entry| entry.0 < sibling.dot.actor);
-            put_varint(&mut out, place as u64);
-            out.put_u64_le(sibling.dot.stamp.0);
-            if let Some(content_type) = &content.content_type {
-                put_varint(&mut out, content_type.len() as u64);
-                out.put_slice(content_type.as_bytes());
-            }
-            if let Some(expires_ms) = content.expires_ms {
-                out.put_u64_le(expires_ms);
-            }
-            put_varint(&mut out, content.value.len() as u64);
-            out.put_slice(&content.value);
-        }
-        let checksum = checksum(&out);
+        put_record(&mut out, &self.record);
+        let checksum = checksum(&out[front.len()..]);
         out.put_slice(&checksum);
         out.freeze()
     }
@@ -133,20 +107,69 @@ impl Row {
             ROW_PROMISED => Some(Ballot { stamp: Stamp(input.u64()?), actor: Actor(input.u64()?) }),
             _ => return Err(RowError::LaterVersion(ROW_VERSION)),
         };
-        let context = input.context()?;
-        let count = input.length()?;
-        let mut siblings = Vec::with_capacity(count.min(64));
-        for _ in 0..count {
-            siblings.push(input.sibling(&context)?);
-        }
-        input.end()?;
-        let record =
-            Record::from_parts(context, siblings).ok_or(RowError::Malformed("a sibling outside the context"))?;
-        Ok(Row { promised, record })
+        Ok(Row { promised, record: input.record()? })
     }
 }
 
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
+/// The bytes of a record alone, as it travels. Nothing in them tells whether they are whole.
+pub(super) fn encode_record(record: &Record) -> Bytes {
+    let mut out = BytesMut::with_capacity(bytes_about(record));
+    put_record(&mut out, record);
+    out.freeze()
+}
+
+/// Reads a record that travelled, checking every rule it keeps. Values share the memory of `bytes`.
+pub(super) fn decode_record(bytes: &Bytes) -> Result<Record, RowError> {
+    Input { bytes, at: 0, end: bytes.len() }.record()
+}
+
+/// As many bytes as the record will have, or a few more: recent rows stay in memory as they are made here.
+fn bytes_about(record: &Record) -> usize {
+    let sibling_bytes = |sibling: &Sibling| {
+        let content = &sibling.content;
+        let content_type = content.content_type.as_ref().map_or(0, |text| text.len() + 2);
+        let stamp = if is_latest(record.context(), sibling.dot) { 0 } else { 8 };
+        3 + stamp + content_type + 8 * usize::from(content.expires_ms.is_some()) + content.value.len()
+    };
+    let siblings: usize = record.siblings().iter().map(sibling_bytes).sum();
+    3 + 16 * record.context().entries().len() + siblings
+}
+
+fn is_latest(context: &Context, dot: Dot) -> bool {
+    context.get(dot.actor) == Some(dot.stamp)
+}
+
+fn put_record(out: &mut BytesMut, record: &Record) {
+    let context = record.context();
+    put_context(out, context);
+    put_varint(out, record.siblings().len() as u64);
+    for sibling in record.siblings() {
+        let content = &sibling.content;
+        let latest = is_latest(context, sibling.dot);
+        let mut flags = 0;
+        flags |= if content.content_type.is_some() { SIBLING_CONTENT_TYPE } else { 0 };
+        flags |= if content.expires_ms.is_some() { SIBLING_EXPIRES } else { 0 };
+        flags |= if latest { SIBLING_LATEST } else { 0 };
+        out.put_u8(flags);
+        let place = context.entries().partition_point(|entry| entry.0 < sibling.dot.actor);
+        put_varint(out, place as u64);
+        if !latest {
+            out.put_u64_le(sibling.dot.stamp.0);
+        }
+        if let Some(content_type) = &content.content_type {
+            put_varint(out, content_type.len() as u64);
+            out.put_slice(content_type.as_bytes());
+        }
+        if let Some(expires_ms) = content.expires_ms {
+            out.put_u64_le(expires_ms);
+        }
+        put_varint(out, content.value.len() as u64);
+        out.put_slice(&content.value);
+    }
+}
+
+/// The checksum of a row, or of a message: the first bytes of BLAKE3.
+pub(crate) fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut first = [0; CHECKSUM_BYTES];
     first.copy_from_slice(&blake3::hash(bytes).as_bytes()[..CHECKSUM_BYTES]);
     first
@@ -225,14 +248,27 @@ impl Input<'_> {
         Context::from_sorted(entries).ok_or(RowError::Malformed("a context out of order"))
     }
 
+    /// A record that ends where the input does.
+    fn record(&mut self) -> Result<Record, RowError> {
+        let context = self.context()?;
+        let count = self.length()?;
+        let mut siblings = Vec::with_capacity(count.min(64));
+        for _ in 0..count {
+            siblings.push(self.sibling(&context)?);
+        }
+        self.end()?;
+        Record::from_parts(context, siblings).ok_or(RowError::Malformed("a sibling outside the context"))
+    }
+
     fn sibling(&mut self, context: &Context) -> Result<Sibling, RowError> {
         let flags = self.u8()?;
-        if flags & !(SIBLING_CONTENT_TYPE | SIBLING_EXPIRES) != 0 {
+        if flags & !(SIBLING_CONTENT_TYPE | SIBLING_EXPIRES | SIBLING_LATEST) != 0 {
             return Err(RowError::LaterVersion(ROW_VERSION));
         }
         let place = self.length()?;
-        let (actor, _) = *context.entries().get(place).ok_or(RowError::Malformed("an actor outside the context"))?;
-        let dot = Dot { stamp: Stamp(self.u64()?), actor };
+        let (actor, latest) =
+            *context.entries().get(place).ok_or(RowError::Malformed("an actor outside the context"))?;
+        let dot = Dot { stamp: if flags & SIBLING_LATEST == 0 { Stamp(self.u64()?) } else { latest }, actor };
         let content_type = match flags & SIBLING_CONTENT_TYPE {
             0 => None,
             _ => {
@@ -290,7 +326,9 @@ mod tests {
     proptest! {
         #[test]
         fn rows_survive_the_round_trip(row in row()) {
-            prop_assert_eq!(Row::decode(&row.encode()), Ok(row));
+            prop_assert_eq!(Row::decode(&row.encode()), Ok(row.clone()));
+            prop_assert_eq!(decode_record(&encode_record(&row.record)), Ok(row.record.clone()));
+            prop_assert!(encode_record(&row.record).len() <= bytes_about(&row.record) + 8);
         }
 
         #[test]
@@ -308,7 +346,8 @@ mod tests {
             bytes.insert(0, ROW_VERSION);
             let sum = checksum(&bytes);
             bytes.extend(sum);
-            let _ = Row::decode(&bytes.into());
+            let _ = Row::decode(&bytes.clone().into());
+            let _ = decode_record(&bytes.into());
         }
     }
 
@@ -323,7 +362,7 @@ mod tests {
         };
         let hex: String = row.encode().iter().map(|byte| format!("{byte:02x}")).collect();
         let body = "0101030000000000000004000000000000000201000000000000001000000000000000020000000000000020000000\
-                    0000000001030120000000000000000a746578742f706c61696e0100000000000000076b72696e676c65";
+                    000000000107010a746578742f706c61696e0100000000000000076b72696e676c65";
         assert_eq!(hex[..hex.len() - 16], *body);
     }
 

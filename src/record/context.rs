@@ -74,6 +74,12 @@ impl Context {
         self.newest().map(|dot| dot.stamp)
     }
 
+    /// The highest stamp seen of the actor.
+    pub fn get(&self, actor: Actor) -> Option<Stamp> {
+        let found = self.entries.binary_search_by_key(&actor, |entry| entry.0).ok()?;
+        Some(self.entries[found].1)
+    }
+
     /// Whether the write called `dot` was seen.
     pub fn covers(&self, dot: Dot) -> bool {
         match self.entries.binary_search_by_key(&dot.actor, |entry| entry.0) {

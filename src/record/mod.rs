@@ -9,6 +9,7 @@ mod stamp;
 mod token;
 mod wire;
 
+pub(crate) use codec::{CHECKSUM_BYTES, checksum};
 pub use codec::{Row, RowError};
 pub use context::{Actor, Ballot, Context, Dot};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, Position};

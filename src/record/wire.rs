@@ -1,7 +1,7 @@
-//! Keys, records and contexts inside peer messages: keys as their bytes, records as row bytes, so that the
-//! checksum is checked on receipt and the row format is described in one place only.
+//! Keys, records and contexts inside peer messages: keys as their bytes, records as those of a row, so that their
+//! format is described in one place only.
 
-use super::codec::Row;
+use super::codec::{decode_record, encode_record};
 use super::{Context, Key, Record};
 use bytes::Bytes;
 use serde::de::{Error, Visitor};
@@ -54,16 +54,13 @@ impl<'de> Deserialize<'de> for Key {
 
 impl Serialize for Record {
     fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
-        output.serialize_bytes(&Row::encode_record(self))
+        output.serialize_bytes(&encode_record(self))
     }
 }
 
 impl<'de> Deserialize<'de> for Record {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Record, D::Error> {
-        match Row::decode(&Blob::deserialize(input)?.0).map_err(Error::custom)? {
-            Row { promised: None, record } => Ok(record),
-            Row { promised: Some(_), .. } => Err(Error::custom("a record that carries a promise")),
-        }
+        decode_record(&Blob::deserialize(input)?.0).map_err(Error::custom)
     }
 }
 

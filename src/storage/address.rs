@@ -8,6 +8,7 @@
 //!  kind: 1 fact, 2 data, 3 hint. 0 is the base's own mark and never an address.
 //! ```
 
+use super::RowChange;
 use crate::placement::{PARTITIONS, Partition};
 use crate::record::Key;
 use bytes::{BufMut, Bytes, BytesMut};
@@ -75,6 +76,27 @@ impl Address {
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The same bytes, to keep.
+    pub fn to_bytes(&self) -> Bytes {
+        self.bytes.clone()
+    }
+
+    /// This address and the row behind it, out of one allocation that holds both: what stays in memory for long is
+    /// best kept so. `together` must begin with this address.
+    pub(super) fn split_off_row(&self, mut together: Bytes) -> RowChange {
+        assert!(together.starts_with(&self.bytes), "a row behind another address");
+        let bytes = together.split_to(self.bytes.len());
+        (Address { bytes }, Some(together))
+    }
+
+    /// A copy of both in one allocation.
+    pub(super) fn with_row(&self, row: &[u8]) -> RowChange {
+        let mut together = BytesMut::with_capacity(self.bytes.len() + row.len());
+        together.put_slice(&self.bytes);
+        together.put_slice(row);
+        self.split_off_row(together.freeze())
     }
 
     /// What kind of row lies there.

@@ -1,37 +1,64 @@
-//! Rows of the base that were asked for lately, and the knowledge that some are not there. Bounded in bytes.
+//! Rows in memory: those that were written or asked for lately, and the knowledge that some are not there. Bounded in bytes.
 
-use super::Address;
+use super::{Address, RowChange};
 use bytes::Bytes;
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
+use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
 
 /// What keeping a row costs beside its bytes.
-const ROW_OVERHEAD_BYTES: u64 = 112;
+const ROW_OVERHEAD_BYTES: u64 = 150;
 
 /// A row that takes more than this share of the cache is not kept: it would drive out too many others.
 const ROW_SHARE: u64 = 64;
 
-/// The cache. Whoever inserts must know that the row is the base's current one: see `LogStore::read`.
+/// The cache. What it has is the newest: an append puts its rows here too, over the ones before, and whoever brings a row
+/// from the base reserves its place first, which an append meanwhile takes away.
 ///
-/// ```text
-///  hash of the address ─► | length of the address 2 | address | 1 and the row, or 0 for "there is none" |
-/// ```
-///
-/// One allocation a row: with a map from address to row the bookkeeping would outweigh a small row. Two addresses of one
-/// hash drive each other out, and the address in the entry tells them apart.
+/// Its entries lie under a hash of the address; two addresses of one hash drive each other out, and the address in the
+/// entry tells them apart. An entry shares the memory of what it was made of: nothing is copied.
 pub(super) struct RowCache {
-    rows: Cache<u64, Bytes, Weigh>,
+    rows: Rows,
     seed: u64,
     row_bytes_max: u64,
 }
 
+type Rows = Cache<u64, RowChange, Weigh>;
+
 #[derive(Clone)]
 struct Weigh;
 
-impl Weighter<u64, Bytes> for Weigh {
-    fn weight(&self, _: &u64, entry: &Bytes) -> u64 {
-        ROW_OVERHEAD_BYTES + entry.len() as u64
+impl Weighter<u64, RowChange> for Weigh {
+    fn weight(&self, _: &u64, (address, row): &RowChange) -> u64 {
+        weight(address, row.as_ref())
+    }
+}
+
+fn weight(address: &Address, row: Option<&Bytes>) -> u64 {
+    ROW_OVERHEAD_BYTES + address.as_bytes().len() as u64 + row.map_or(0, |row| row.len() as u64)
+}
+
+/// The place of a row that is being brought from the base.
+pub(super) struct Reserved<'a> {
+    place: quick_cache::sync::PlaceholderGuard<
+        'a,
+        u64,
+        RowChange,
+        Weigh,
+        DefaultHashBuilder,
+        DefaultLifecycle<u64, RowChange>,
+    >,
+    row_bytes_max: u64,
+}
+
+impl Reserved<'_> {
+    /// Puts the row there, unless the place was taken since: by a newer row, or by a row of the same hash. The memory of
+    /// both is kept as long as the row is.
+    pub(super) fn fill(self, address: Address, row: Option<Bytes>) {
+        if weight(&address, row.as_ref()) <= self.row_bytes_max {
+            self.place.insert((address, row)).ok();
+        }
     }
 }
 
@@ -60,31 +87,27 @@ impl RowCache {
     }
 
     pub(super) fn get(&self, address: &Address) -> Option<Option<Bytes>> {
-        let entry = self.rows.get(&self.hash(address))?;
-        let length = usize::from(u16::from_le_bytes([*entry.first()?, *entry.get(1)?]));
-        if entry.get(2..2 + length)? != address.as_bytes() {
-            return None;
-        }
-        Some((*entry.get(2 + length)? == 1).then(|| entry.slice(3 + length..)))
+        let (kept, row) = self.rows.get(&self.hash(address))?;
+        (kept == *address).then_some(row)
     }
 
-    /// Puts a row there, or makes sure that no older one stays.
-    pub(super) fn put(&self, address: &Address, row: Option<&Bytes>) {
-        let bytes = address.as_bytes();
-        let size = 3 + bytes.len() + row.map_or(0, |row| row.len());
-        let hash = self.hash(address);
-        // An address is at most a key and a few bytes long.
-        let Ok(length) = u16::try_from(bytes.len()) else { return };
-        if size as u64 + ROW_OVERHEAD_BYTES > self.row_bytes_max {
-            self.rows.remove(&hash);
-            return;
+    /// The place of a row that is not here; `None` when it is, or is being brought by another. To be taken before the row
+    /// is looked for elsewhere.
+    pub(super) fn reserve(&self, address: &Address) -> Option<Reserved<'_>> {
+        match self.rows.get_value_or_guard(&self.hash(address), Some(Duration::ZERO)) {
+            GuardResult::Guard(place) => Some(Reserved { place, row_bytes_max: self.row_bytes_max }),
+            GuardResult::Value(_) | GuardResult::Timeout => None,
         }
-        let mut entry = Vec::with_capacity(size);
-        entry.extend_from_slice(&length.to_le_bytes());
-        entry.extend_from_slice(bytes);
-        entry.push(u8::from(row.is_some()));
-        entry.extend_from_slice(row.map_or(&[], |row| row));
-        self.rows.insert(hash, entry.into());
+    }
+
+    /// Puts a row there that was just appended, or makes sure that no older one stays or comes.
+    pub(super) fn put(&self, address: Address, row: Option<Bytes>) {
+        let hash = self.hash(&address);
+        if weight(&address, row.as_ref()) > self.row_bytes_max {
+            self.rows.remove(&hash);
+        } else {
+            self.rows.insert(hash, (address, row));
+        }
     }
 
     pub(super) fn clear(&self) {

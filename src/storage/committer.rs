@@ -45,6 +45,7 @@ struct Batch {
 }
 
 struct DataDraft {
+    address: Address,
     /// The record as stored; `None` when there is no row.
     before: Option<Record>,
     row: Row,
@@ -235,9 +236,9 @@ impl Committer {
                         self.damaged.push(key.clone());
                         Refused::Damaged(why)
                     })?;
-                    DataDraft { before: Some(row.record.clone()), row, changed: false }
+                    DataDraft { address, before: Some(row.record.clone()), row, changed: false }
                 }
-                None => DataDraft { before: None, row: Row::default(), changed: false },
+                None => DataDraft { address, before: None, row: Row::default(), changed: false },
             };
             batch.data.insert(key.clone(), draft);
         }
@@ -299,8 +300,9 @@ impl Committer {
         for (name, bytes) in batch.facts {
             rows.push((Address::fact(name), Some(bytes)));
         }
-        for (key, draft) in batch.data.iter().filter(|(_, draft)| draft.changed) {
-            rows.push((Address::data(key), Some(draft.row.encode())));
+        for draft in batch.data.values().filter(|draft| draft.changed) {
+            let together = draft.row.encode_behind(draft.address.as_bytes());
+            rows.push(draft.address.split_off_row(together));
         }
         for (key, draft) in batch.hints.iter().filter(|(_, draft)| draft.changed) {
             rows.push((Address::hint(key), draft.now.as_ref().map(|now| now.2.clone())));

@@ -197,8 +197,9 @@ impl Base for FjallBase {
         table.write(MARK_KEY, mark).map_err(failed)?;
         for (count, (address, row)) in rows.enumerate() {
             match row {
-                Some(row) => table.write(address.as_bytes(), &row[..]).map_err(failed)?,
-                None => table.write_tombstone(address.as_bytes()).map_err(failed)?,
+                // Both as they are, not copied.
+                Some(row) => table.write(address.to_bytes(), row).map_err(failed)?,
+                None => table.write_tombstone(address.to_bytes()).map_err(failed)?,
             }
             if count % PACE_ROWS == PACE_ROWS - 1 {
                 pace();

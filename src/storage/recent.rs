@@ -1,7 +1,7 @@
 //! The rows not yet in the base: two generations of small sorted maps, one for each partition.
 //!
 //! ```text
-//!  append ─► active ──freeze──► frozen ──loaded into the base──► gone (what fits stays in the cache)
+//!  append ─► active ──freeze──► frozen ──loaded into the base──► gone
 //! ```
 //!
 //! Sorted maps rather than hash maps: nothing ever rehashes under a lock, a scan of a partition is a range, a
@@ -54,11 +54,7 @@ impl Table {
         shard.get(address).cloned()
     }
 
-    pub(super) fn contains(&self, address: &Address) -> bool {
-        self.shards[Table::place(address)].read().unwrap_or_else(PoisonError::into_inner).contains_key(address)
-    }
-
-    pub(super) fn put(&self, rows: Vec<RowChange>, sequence: Sequence, last_stamp: Stamp) {
+    pub(super) fn put(&self, rows: impl Iterator<Item = RowChange>, sequence: Sequence, last_stamp: Stamp) {
         for (address, row) in rows {
             let cost = cost(&address, row.as_ref());
             let mut shard = self.shards[Table::place(&address)].write().unwrap_or_else(PoisonError::into_inner);
