@@ -2,7 +2,6 @@
 
 use crate::operation::Failure;
 use crate::placement::Partition;
-use crate::record::Stamp;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeSet;
 
@@ -10,7 +9,8 @@ use std::collections::BTreeSet;
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Report {
     /// Round trips that waited for one another: each level of the comparison is one, with all its partitions, and the
-    /// stream of records, in which the answer to one record lets a later one go, is one more. At most 5. What members are
+    /// stream of records, in which the answer to one record lets a later one go, is one more, unless all of them came
+    /// with the comparison. At most 5. What members are
     /// asked during the pause before keys are compared is waited for by nothing, and no round.
     pub rounds: u64,
     /// Bytes sent, records included; all but a few to the peer.
@@ -33,9 +33,6 @@ pub struct Report {
     pub refused: u64,
     /// Why it ended before its time.
     pub failed: Option<Cause>,
-    /// What was written later than this was passed over where it differed.
-    #[serde(skip)]
-    pub settled: Stamp,
     /// The partitions that differed or could not be compared: all others were equal.
     #[serde(skip)]
     pub unequal: BTreeSet<Partition>,

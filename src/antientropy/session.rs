@@ -14,20 +14,21 @@
 //! is compared the records of those before it travel. The stream is a sliding window: the answer to a record lets the
 //! next one go, so that its pace is the receiver's.
 //!
-//! In step 4 the peer shows outlines of records that both hold in different versions. Where one side's version
-//! knows all of the other's, only that one travels; where neither does, this node's travels, and the peer answers with
-//! what the merge made of it. So values sent are values needed. What is younger than the session's start, or than the
+//! In step 4 the peer encloses small records that this node lacks, and shows outlines of those that both hold in
+//! different versions. Where one side's version knows all of the other's, only that one travels; where neither does,
+//! this node's travels, and the peer answers with what the merge made of it. So values sent are values needed. What is younger than the session's start, or than the
 //! oldest write that any member is still handing to its owners, is passed over by whoever holds it: it arrives by itself,
 //! and both at once would send it for nothing. DeCandia et al. (2007), §4.7, compare at rest.
 
 use super::report::{Cause, Report};
 use super::stream::{Move, Stream};
 use crate::merkle::Forest;
-use crate::merkle::diff::{self, Digest, FEW_KEYS};
+use crate::merkle::diff::{self, Digest, FEW_KEYS, Salt};
 use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::{LEAVES, MemberIndex, Partition, Ring};
 use crate::protocol::{
-    Answer, Bed, Difference, KeyEntry, Leaves, Listed, MemberTag, Refusal, Request, SyncAnswer, SyncRequest, wire_bytes,
+    Answer, Bed, Difference, KeyEntry, Lacking, Leaves, Listed, MemberTag, Refusal, Request, SyncAnswer, SyncRequest,
+    wire_bytes,
 };
 use crate::record::{Record, Stamp};
 use std::collections::{BTreeMap, VecDeque};
@@ -39,6 +40,9 @@ pub const CONFIRM_MS: u64 = 250;
 /// Keys compared at a time, about: bounds the lists, which are 200 bytes a key in memory, and the time that the thread
 /// of pings spends over one, to a few milliseconds.
 const PORTION_KEYS: usize = 4_096;
+/// Rows read at a time to find them, unless one partition has more: a tenth of a second's work for either node, so that
+/// an answer keeps within `--timeout` on a machine that is busy with other things.
+const PORTION_ROWS: usize = 65_536;
 /// How a session is to go about it.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
@@ -51,6 +55,16 @@ pub struct SessionOptions {
     /// How long a write may be under way at most, in milliseconds: a coordinator that does not say counts as having begun
     /// one so long before the session.
     pub under_way_ms_max: u64,
+    /// Whether nothing is passed over, also what is under way to both: for a node that will count on having all that its
+    /// peer had. A record that is passed over for its latest write may hold older ones too.
+    pub everything: bool,
+}
+
+impl SessionOptions {
+    /// Up to when records are settled.
+    fn up_to(&self) -> Stamp {
+        if self.everything { Stamp(u64::MAX) } else { self.settled }
+    }
 }
 
 /// What a call is for.
@@ -101,19 +115,20 @@ pub struct Session {
     tag: MemberTag,
     peer_tag: MemberTag,
     shared: Vec<Partition>,
+    salt: Salt,
     options: SessionOptions,
     report: Report,
     calls: BTreeMap<CallId, Purpose>,
     calls_made: u32,
     /// Partitions that differ and hold many keys, with how many, until their leaves are known.
     deep: BTreeMap<Partition, u32>,
-    /// Where keys are still to be compared, each with about how many there are.
-    beds: VecDeque<(Bed, usize)>,
+    /// Where keys are still to be compared, each with about how many there are, and rows among which they lie.
+    beds: VecDeque<(Bed, usize, usize)>,
     /// What this node holds in the beds being compared; none while none are.
     portion: Option<Vec<(Bed, Vec<Listed>)>>,
     stream: Stream,
     pausing: bool,
-    /// Whether a record has been sent on its way.
+    /// Whether a record has been sent, or sent for.
     streaming: bool,
     /// Whether the peer keeps itself free for this session, and wants to hear when it is over.
     engaged: bool,
@@ -137,6 +152,7 @@ impl Session {
             tag: MemberTag::of(&ring.member(me).name),
             peer_tag: MemberTag::of(&ring.member(peer).name),
             shared,
+            salt: Salt::of(options.settled),
             options,
             report: Report::default(),
             calls: BTreeMap::new(),
@@ -176,7 +192,6 @@ impl Session {
         }
         self.concluded = true;
         self.report.failed = failed;
-        self.report.settled = self.options.settled;
         if self.engaged {
             let request = Request::Sync(SyncRequest::Done { from: self.tag });
             self.call(self.peer, Purpose::Over, request, commands);
@@ -201,10 +216,12 @@ impl Session {
             (Purpose::Groups, Answer::Sync(SyncAnswer::Partitions(theirs))) => self.partitions(theirs, commands),
             (Purpose::Trees, Answer::Sync(SyncAnswer::Subtrees(trees))) => {
                 self.report.rounds += 1;
-                self.ask(Purpose::Subtrees, SyncRequest::Subtrees { trees }, commands);
+                let salt = self.salt;
+                self.ask(Purpose::Subtrees, SyncRequest::Subtrees { trees, salt }, commands);
             }
             (Purpose::Subtrees, Answer::Sync(SyncAnswer::Leaves(theirs))) => {
-                self.ask_self(Purpose::Differing, SyncRequest::Differing { theirs }, commands);
+                let salt = self.salt;
+                self.ask_self(Purpose::Differing, SyncRequest::Differing { theirs, salt }, commands);
             }
             (Purpose::Differing, Answer::Sync(SyncAnswer::Differing(leaves))) => self.differing(leaves, commands),
             (Purpose::List, Answer::Sync(SyncAnswer::Listed(mine))) => self.listed(mine, commands),
@@ -271,7 +288,7 @@ impl Session {
             if mine.keys.max(built.keys) <= FEW_KEYS {
                 self.report.leaves += 1;
                 let bed = Bed { partition: theirs.partition, leaves: Leaves::All };
-                self.beds.push_back((bed, FEW_KEYS as usize));
+                self.beds.push_back((bed, FEW_KEYS as usize, FEW_KEYS as usize));
             } else {
                 self.deep.insert(theirs.partition, mine.keys.max(built.keys));
             }
@@ -280,7 +297,7 @@ impl Session {
             self.pause(commands);
         } else {
             let partitions = self.deep.keys().copied().collect();
-            self.ask_self(Purpose::Trees, SyncRequest::Trees { partitions }, commands);
+            self.ask_self(Purpose::Trees, SyncRequest::Trees { partitions, salt: self.salt }, commands);
         }
     }
 
@@ -292,7 +309,7 @@ impl Session {
             if !leaves.is_empty() {
                 self.report.leaves += leaves.len() as u64;
                 let bed = Bed { partition, leaves: Leaves::Some(leaves) };
-                self.beds.push_back((bed, about));
+                self.beds.push_back((bed, about, keys as usize));
             }
         }
         self.pause(commands);
@@ -302,7 +319,9 @@ impl Session {
         if !self.beds.is_empty() {
             self.pausing = true;
             self.report.rounds += 1;
-            for coordinator in std::mem::take(&mut self.options.coordinators) {
+            let coordinators = std::mem::take(&mut self.options.coordinators);
+            let asked = if self.options.everything { Vec::new() } else { coordinators };
+            for coordinator in asked {
                 let request = Request::UnderWay { between: [self.tag, self.peer_tag] };
                 self.call(coordinator, Purpose::UnderWay, request, commands);
             }
@@ -332,13 +351,16 @@ impl Session {
 
     /// Begins with the next beds: first what this node holds there.
     fn next_portion(&mut self, commands: &mut Vec<Command>) {
-        let (mut keys, mut beds) = (0, Vec::new());
-        while let Some((bed, about)) = self.beds.pop_front_if(|(_, about)| keys == 0 || keys + *about <= PORTION_KEYS) {
-            keys += about;
+        let (mut keys, mut rows, mut beds) = (0, 0, Vec::new());
+        while let Some((bed, more_keys, more_rows)) = self.beds.pop_front_if(|(_, more_keys, more_rows)| {
+            keys == 0 || keys + *more_keys <= PORTION_KEYS && rows + *more_rows <= PORTION_ROWS
+        }) {
+            keys += more_keys;
+            rows += more_rows;
             beds.push(bed);
         }
         self.portion = Some(beds.iter().map(|bed| (bed.clone(), Vec::new())).collect());
-        self.ask_self(Purpose::List, SyncRequest::List { beds }, commands);
+        self.ask_self(Purpose::List, SyncRequest::List { beds, salt: self.salt }, commands);
     }
 
     fn listed(&mut self, mine: Vec<Vec<Listed>>, commands: &mut Vec<Command>) {
@@ -348,30 +370,32 @@ impl Session {
         }
         let entries = |listed: &[Listed]| -> Vec<KeyEntry> { listed.iter().map(|listed| listed.entry).collect() };
         let beds = portion.iter().map(|(bed, listed)| (bed.clone(), entries(listed))).collect();
-        self.ask(Purpose::Compare, SyncRequest::Compare { settled: self.options.settled, beds }, commands);
+        let (settled, salt) = (self.options.up_to(), self.salt);
+        self.ask(Purpose::Compare, SyncRequest::Compare { settled, salt, beds }, commands);
     }
 
     fn compared(&mut self, differences: Vec<Vec<Difference>>) {
-        let settled = self.options.settled;
+        let settled = self.options.up_to();
         for ((_, listed), differences) in self.portion.take().unwrap_or_default().into_iter().zip(differences) {
-            let by_version: BTreeMap<Digest, &Listed> = listed.iter().map(|held| (held.entry.version, held)).collect();
-            let by_position: BTreeMap<Digest, &Listed> =
-                listed.iter().map(|held| (held.entry.position, held)).collect();
             for difference in differences {
-                let (held, theirs) = match difference {
-                    Difference::Unlisted { key, bytes } => {
-                        self.stream.push(Move { key, to_peer: false, bytes: u64::from(bytes) });
+                let (at, theirs) = match difference {
+                    Difference::Unlisted { key, record: Lacking::Enclosed(record) } => {
+                        let bytes = wire_bytes(&record);
+                        self.stream.push(Move { key, to_peer: false, bytes, record: Some(record) });
                         continue;
                     }
-                    Difference::Other { position, outline, bytes } => {
-                        (by_position.get(&position), Some((outline, bytes)))
+                    Difference::Unlisted { key, record: Lacking::Bytes(bytes) } => {
+                        self.stream.push(Move { key, to_peer: false, bytes: u64::from(bytes), record: None });
+                        continue;
                     }
-                    Difference::Missing { version } => (by_version.get(&version), None),
+                    Difference::Other { at, outline, bytes } => (at, Some((outline, bytes))),
+                    Difference::Missing { at } => (at, None),
                 };
+                let held = listed.get(at as usize);
                 if let Some(held) = held.filter(|held| is_settled(&held.outline, settled)) {
                     let wanted = theirs.filter(|(outline, _)| outline.includes(&held.outline));
                     let bytes = u64::from(wanted.as_ref().map_or(held.bytes, |(_, bytes)| *bytes));
-                    self.stream.push(Move { key: held.key.clone(), to_peer: wanted.is_none(), bytes });
+                    self.stream.push(Move { key: held.key.clone(), to_peer: wanted.is_none(), bytes, record: None });
                 }
             }
         }
@@ -384,7 +408,12 @@ impl Session {
 
     /// Sends records on their way, in both directions, as long as there is room for them.
     fn fill_window(&mut self, commands: &mut Vec<Command>) {
-        while let Some(next) = self.stream.send_next() {
+        while let Some(mut next) = self.stream.send_next() {
+            if let Some(record) = next.record.take() {
+                let keep = Purpose::Keep { bytes: next.bytes, is_more: false };
+                self.call(self.me, keep, Request::Merge { key: next.key, record }, commands);
+                continue;
+            }
             if !std::mem::replace(&mut self.streaming, true) {
                 self.report.rounds += 1;
             }

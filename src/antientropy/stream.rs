@@ -2,7 +2,7 @@
 //!
 //! A sliding window: when one has arrived the next may go, so the pace is the receiver's.
 
-use crate::record::Key;
+use crate::record::{Key, Record};
 use std::collections::VecDeque;
 
 /// Records on their way at a time, both directions together: few, so that clients' requests do not queue behind. On two
@@ -17,6 +17,8 @@ pub(super) struct Move {
     pub(super) to_peer: bool,
     /// About how many it has.
     pub(super) bytes: u64,
+    /// The record, if the peer has sent it already.
+    pub(super) record: Option<Record>,
 }
 
 /// The records of a session.

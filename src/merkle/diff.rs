@@ -8,14 +8,16 @@
 //!  (a partition of few keys goes straight to lists of its keys)
 //! ```
 //!
-//! Digests on the wire are 8 bytes: two that differ look alike once in 2^64, and both sides' next write to the
-//! partition mends that. A node whose sums are still being built has no digest for the partition, which is neither
-//! "equal" nor "nothing there".
+//! Digests of partitions and above are 8 bytes: two that differ look alike once in 2^64. Below, where there are
+//! thousands of them, they are 4, and which 4 of a hash's 32 bytes is another matter in each session ([`Salt`]): a
+//! difference that one overlooks, once in 2^32, the next one finds. A node whose sums are still being built has no
+//! digest for the partition, which is neither "equal" nor "nothing there".
 
 use super::forest::Forest;
 use super::sum::LeafSum;
 use super::tree::{PartitionTree, TreeHash, leaf_hash};
 use crate::placement::{LEAVES, Partition};
+use crate::record::{Stamp, Version};
 use serde::{Deserialize, Serialize};
 
 /// Partitions under one digest: 1,024 in two steps of 32.
@@ -27,7 +29,7 @@ pub const SUBTREE_DEPTH: usize = 6;
 pub const SUBTREES: usize = 1 << SUBTREE_DEPTH;
 /// Leaves below each of them.
 pub const SUBTREE_LEAVES: usize = LEAVES / SUBTREES;
-/// A partition of at most so many keys is compared key by key: 16 bytes each cost about what the levels between cost.
+/// A partition of at most so many keys is compared key by key: 8 bytes each cost about what the levels between cost.
 pub const FEW_KEYS: u32 = 40;
 
 /// The first 8 bytes of a strong hash.
@@ -44,6 +46,33 @@ impl Digest {
     /// The low half of a sum, which is the sum of the low halves.
     fn of_sum(sum: LeafSum) -> Digest {
         Digest((sum.0 as u64).to_be_bytes())
+    }
+}
+
+/// Which bytes of hashes a session shows in its short digests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Salt(u8);
+
+impl Salt {
+    /// That of a session which began at `stamp`: another for most others.
+    pub fn of(stamp: Stamp) -> Salt {
+        Salt((stamp.ms() % 8) as u8)
+    }
+}
+
+/// Four bytes of a strong hash.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Short(pub [u8; 4]);
+
+impl Short {
+    fn of_node(hash: &TreeHash, salt: Salt) -> Short {
+        let (windows, _) = hash.as_chunks::<4>();
+        Short(windows[usize::from(salt.0) % windows.len()])
+    }
+
+    /// Of a key's version.
+    pub fn of_version(version: Version, salt: Salt) -> Short {
+        Short(((version.0 >> (32 * (u32::from(salt.0) % 4))) as u32).to_be_bytes())
     }
 }
 
@@ -71,7 +100,7 @@ pub struct Subtrees {
     /// Which partition.
     pub partition: Partition,
     /// Its nodes at [`SUBTREE_DEPTH`].
-    pub nodes: Vec<Digest>,
+    pub nodes: Vec<Short>,
 }
 
 /// The leaves of a partition below those nodes that differed.
@@ -91,22 +120,22 @@ pub struct Below {
     /// Which of its leaves hold something: the lowest bit is the leftmost.
     pub held: u16,
     /// The digests of those, from left to right.
-    pub leaves: Vec<Digest>,
+    pub leaves: Vec<Short>,
 }
 
 impl Below {
-    fn of(node: usize, sums: &[LeafSum], hashes: &[TreeHash]) -> Below {
+    fn of(node: usize, sums: &[LeafSum], hashes: &[TreeHash], salt: Salt) -> Below {
         let holds = |at: &usize| sums[*at] != LeafSum::EMPTY;
         let held: Vec<usize> = (0..SUBTREE_LEAVES).filter(holds).collect();
         Below {
             node: node as u8,
             held: held.iter().fold(0, |held, at| held | 1 << at),
-            leaves: held.iter().map(|&at| Digest::of_node(&hashes[at])).collect(),
+            leaves: held.iter().map(|&at| Short::of_node(&hashes[at], salt)).collect(),
         }
     }
 
     /// Every leaf's digest, from left to right; none for an empty one.
-    fn every(&self) -> impl Iterator<Item = Option<Digest>> {
+    fn every(&self) -> impl Iterator<Item = Option<Short>> {
         let mut leaves = self.leaves.iter().copied();
         (0..SUBTREE_LEAVES).map(move |at| if self.held >> at & 1 == 1 { leaves.next() } else { None })
     }
@@ -152,14 +181,15 @@ pub fn partition(forest: &Forest, partition: Partition) -> PartitionDigest {
 }
 
 /// The upper levels of the partition's tree. About 0.15 ms.
-pub fn subtrees(forest: &Forest, partition: Partition) -> Subtrees {
+pub fn subtrees(forest: &Forest, partition: Partition, salt: Salt) -> Subtrees {
     let tree = tree(forest, partition);
-    let nodes = tree.layer(SUBTREE_DEPTH).unwrap_or_default().iter().map(Digest::of_node).collect();
+    let nodes = tree.layer(SUBTREE_DEPTH).unwrap_or_default();
+    let nodes = nodes.iter().map(|node| Short::of_node(node, salt)).collect();
     Subtrees { partition, nodes }
 }
 
 /// The leaves below the nodes in which this node's tree differs from `theirs`. About 0.15 ms.
-pub fn leaves_below(forest: &Forest, theirs: &Subtrees) -> SubtreeLeaves {
+pub fn leaves_below(forest: &Forest, theirs: &Subtrees, salt: Salt) -> SubtreeLeaves {
     let sums = forest.leaves(theirs.partition).unwrap_or_else(|| Box::new([LeafSum::EMPTY; LEAVES]));
     let tree = PartitionTree::build(&sums);
     let (nodes, leaves) = (tree.layer(SUBTREE_DEPTH).unwrap_or_default(), tree.leaves());
@@ -167,22 +197,22 @@ pub fn leaves_below(forest: &Forest, theirs: &Subtrees) -> SubtreeLeaves {
         .iter()
         .zip(&theirs.nodes)
         .enumerate()
-        .filter(|(_, (mine, theirs))| Digest::of_node(mine) != **theirs)
+        .filter(|(_, (mine, theirs))| Short::of_node(mine, salt) != **theirs)
         .map(|(node, _)| {
             let below = node * SUBTREE_LEAVES..(node + 1) * SUBTREE_LEAVES;
-            Below::of(node, &sums[below.clone()], &leaves[below])
+            Below::of(node, &sums[below.clone()], &leaves[below], salt)
         })
         .collect();
     SubtreeLeaves { partition: theirs.partition, below }
 }
 
 /// The leaves in which this node differs from those of `theirs`, ascending.
-pub fn differing_leaves(forest: &Forest, theirs: &SubtreeLeaves) -> Vec<u16> {
+pub fn differing_leaves(forest: &Forest, theirs: &SubtreeLeaves, salt: Salt) -> Vec<u16> {
     let mine = forest.leaves(theirs.partition);
     let sum = |leaf: usize| mine.as_ref().map_or(LeafSum::EMPTY, |mine| mine[leaf]);
     let digest = |leaf: usize| match sum(leaf) {
         LeafSum::EMPTY => None,
-        sum => Some(Digest::of_node(&leaf_hash(&sum))),
+        sum => Some(Short::of_node(&leaf_hash(&sum), salt)),
     };
     let mut differing: Vec<u16> = theirs
         .below
@@ -228,7 +258,7 @@ mod tests {
     }
 
     /// Every level, as two nodes would go through them.
-    fn descend(mine: &Forest, theirs: &Forest, shared: &[Partition]) -> BTreeSet<(Partition, u16)> {
+    fn descend(mine: &Forest, theirs: &Forest, shared: &[Partition], salt: Salt) -> BTreeSet<(Partition, u16)> {
         if root(mine, shared) == root(theirs, shared) {
             return BTreeSet::new();
         }
@@ -237,7 +267,7 @@ mod tests {
             .into_iter()
             .filter(|&at| partition(mine, at) != partition(theirs, at))
             .flat_map(|at| {
-                let leaves = differing_leaves(mine, &leaves_below(theirs, &subtrees(mine, at)));
+                let leaves = differing_leaves(mine, &leaves_below(theirs, &subtrees(mine, at, salt), salt), salt);
                 leaves.into_iter().map(move |leaf| (at, leaf))
             })
             .collect()
@@ -252,6 +282,7 @@ mod tests {
             mine in prop::collection::btree_map(any::<u64>(), any::<u128>(), 0..20),
             theirs in prop::collection::btree_map(any::<u64>(), any::<u128>(), 0..20),
             unshared in 0..100usize,
+            salt in 0..20u64,
         ) {
             let both = |more: &Rows| -> Rows { common.iter().chain(more).map(|(at, digest)| (*at, *digest)).collect() };
             let shared: Vec<Partition> = Partition::all().filter(|at| at.index() % 101 != unshared).collect();
@@ -267,7 +298,8 @@ mod tests {
                 .filter(|at| shared.contains(&at.0) && left_leaves.get(at) != right_leaves.get(at))
                 .copied()
                 .collect();
-            prop_assert_eq!(descend(&forest(&left), &forest(&right), &shared), expected);
+            let salt = Salt::of(Stamp::from_ms(salt));
+            prop_assert_eq!(descend(&forest(&left), &forest(&right), &shared, salt), expected);
         }
     }
 
@@ -291,16 +323,28 @@ mod tests {
         assert!(in_groups(&shared, &[2, 9, u16::MAX]).is_empty());
         let strange = SubtreeLeaves {
             partition: shared[0],
-            below: vec![Below { node: 200, held: 1, leaves: vec![Digest([1; 8])] }],
+            below: vec![Below { node: 200, held: 1, leaves: vec![Short([1; 4])] }],
         };
-        assert!(differing_leaves(&mine, &strange).is_empty());
+        let salt = Salt(u8::MAX);
+        assert!(differing_leaves(&mine, &strange, salt).is_empty());
         let torn =
             SubtreeLeaves { partition: shared[0], below: vec![Below { node: 2, held: u16::MAX, leaves: vec![] }] };
         assert!(
-            differing_leaves(&mine, &torn).is_empty(),
+            differing_leaves(&mine, &torn, salt).is_empty(),
             "what is not told is taken for empty, as here everything is"
         );
-        let short = Subtrees { partition: shared[0], nodes: vec![Digest([1; 8])] };
-        assert_eq!(leaves_below(&mine, &short).below.len(), 1);
+        let short = Subtrees { partition: shared[0], nodes: vec![Short([1; 4])] };
+        assert_eq!(leaves_below(&mine, &short, salt).below.len(), 1);
+    }
+
+    #[test]
+    fn sessions_show_different_bytes_so_that_what_one_overlooks_another_finds() {
+        let (hash, other) = ([1; 32], std::array::from_fn(|at| u8::from(at < 28)));
+        let salts: Vec<Salt> = (0..8).map(|ms| Salt::of(Stamp::from_ms(ms))).collect();
+        let differs = |salt: &Salt| Short::of_node(&hash, *salt) != Short::of_node(&other, *salt);
+        assert_eq!(salts.iter().filter(|salt| differs(salt)).count(), 1, "all but the last four bytes are alike");
+        let (version, other) = (Version(u128::MAX), Version(u128::MAX >> 32));
+        let differs = |salt: &Salt| Short::of_version(version, *salt) != Short::of_version(other, *salt);
+        assert_eq!(salts.iter().filter(|salt| differs(salt)).count(), 2);
     }
 }

@@ -1,17 +1,18 @@
 //! Messages as bytes.
 //!
 //! ```text
-//!  +---------+---------------------------------+
-//!  | version | postcard of a Batch or a Reply  |
-//!  | 1       |                                 |
-//!  +---------+---------------------------------+
+//!  +---------+---------------------------------+----------+
+//!  | version | postcard of a Batch or a Reply  | checksum |
+//!  | 1       |                                 | 8        |
+//!  +---------+---------------------------------+----------+
+//!  checksum:  first 8 bytes of BLAKE3 over everything before it
 //! ```
 //!
-//! A node speaks its own version and the previous one; there is no previous one yet. Records inside are row
-//! bytes with their own checksum (`record`), so a value damaged on the way is refused, not stored.
+//! A node speaks its own version and the previous one; there is no previous one yet. What was damaged on the way is
+//! refused whole, not stored: the sum of TCP alone misses a flipped pair of bits.
 
 use super::message::{Batch, PACKETS_MAX, REQUESTS_PER_BATCH_MAX, Reply, Request};
-use crate::record::{CONTENT_TYPE_BYTES_MAX, Content};
+use crate::record::{CHECKSUM_BYTES, CONTENT_TYPE_BYTES_MAX, Content, checksum};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -27,6 +28,9 @@ pub enum MalformedMessage {
     /// A version this node does not speak.
     #[error("the message is in protocol version {0}, this node speaks {PROTOCOL_VERSION}")]
     OtherVersion(u8),
+    /// The checksum does not fit the bytes: they were changed on the way, or are no message.
+    #[error("the message was damaged on the way")]
+    Damaged,
     /// The bytes do not parse.
     #[error("the message cannot be read: {0}")]
     Unreadable(String),
@@ -90,17 +94,21 @@ fn check_content(content: &Content) -> Result<(), MalformedMessage> {
 }
 
 fn encode<T: Serialize>(message: &T, capacity: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(capacity);
+    let mut bytes = Vec::with_capacity(capacity + CHECKSUM_BYTES);
     bytes.push(PROTOCOL_VERSION);
     // Our own types, and a vector that grows: nothing here depends on bytes that came from outside.
-    postcard::to_extend(message, bytes).expect("a message in memory always has a form in bytes")
+    let mut bytes = postcard::to_extend(message, bytes).expect("a message in memory always has a form in bytes");
+    bytes.extend(checksum(&bytes));
+    bytes
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MalformedMessage> {
-    let (&version, body) = bytes.split_first().ok_or(MalformedMessage::Empty)?;
+    let &version = bytes.first().ok_or(MalformedMessage::Empty)?;
     if version != PROTOCOL_VERSION {
         return Err(MalformedMessage::OtherVersion(version));
     }
+    let (message, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(MalformedMessage::Damaged)?;
+    let (_, body) = message.split_first().filter(|_| checksum(message) == *sum).ok_or(MalformedMessage::Damaged)?;
     match postcard::take_from_bytes(body) {
         Ok((message, [])) => Ok(message),
         Ok(_) => Err(MalformedMessage::Unreadable("bytes after the end".into())),
@@ -111,11 +119,11 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MalformedMessage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::merkle::diff::{Digest, Subtrees};
+    use crate::merkle::diff::{Digest, Salt, Short, Subtrees};
     use crate::placement::Partition;
     use crate::placement::{ClusterId, NodeId};
     use crate::protocol::{
-        Answer, Bed, Difference, Envelope, KeyEntry, Leaves, MemberTag, Refusal, SyncAnswer, SyncRequest,
+        Answer, Bed, Difference, Envelope, KeyEntry, Lacking, Leaves, MemberTag, Refusal, SyncAnswer, SyncRequest,
     };
     use crate::record::{Actor, Context, Dot, Key, Record, Seen, Stamp};
     use proptest::prelude::*;
@@ -143,7 +151,8 @@ mod tests {
         let content = Some(Content::plain(value.to_vec()));
         let dot = Dot { stamp: Stamp(5), actor: Actor(3) };
         let bed = Bed { partition: Partition::of(key.position()), leaves: Leaves::Some(vec![3, 900]) };
-        let entry = KeyEntry { position: Digest([1; 8]), version: Digest([2; 8]) };
+        let entry = KeyEntry { position: Short([1; 4]), version: Short([2; 4]) };
+        let salt = Salt::of(Stamp(9));
         Batch {
             envelope: envelope(),
             requests: vec![
@@ -155,7 +164,7 @@ mod tests {
                 Request::Read { key: key.clone() },
                 Request::ReadHint { key },
                 Request::Sync(SyncRequest::Root { from: MemberTag::of("n1"), root: Some([7; 32]) }),
-                Request::Sync(SyncRequest::Compare { settled: Stamp(9), beds: vec![(bed, vec![entry])] }),
+                Request::Sync(SyncRequest::Compare { settled: Stamp(9), salt, beds: vec![(bed, vec![entry])] }),
                 Request::Gossip { packets: vec![value.to_vec(), Vec::new()] },
             ],
         }
@@ -193,9 +202,10 @@ mod tests {
             Answer::Sync(SyncAnswer::Groups(Some(vec![Some(Digest([3; 8])), None]))),
             Answer::Gossip { packets: vec![b"alive".to_vec()] },
             Answer::Sync(SyncAnswer::Differences(vec![vec![
-                Difference::Unlisted { key: Key::new("k").unwrap(), bytes: 9 },
-                Difference::Other { position: Digest([4; 8]), outline: record(b"v").outline(), bytes: 70 },
-                Difference::Missing { version: Digest([5; 8]) },
+                Difference::Unlisted { key: Key::new("k").unwrap(), record: Lacking::Bytes(9) },
+                Difference::Unlisted { key: Key::new("l").unwrap(), record: Lacking::Enclosed(record(b"small")) },
+                Difference::Other { at: 4, outline: record(b"v").outline(), bytes: 70 },
+                Difference::Missing { at: 5 },
             ]])),
         ];
         let reply = Reply { sender: NodeId(2), epoch: 4, stamp: Stamp(1), answers: Ok(answers) };
@@ -203,16 +213,14 @@ mod tests {
     }
 
     #[test]
-    fn a_value_damaged_on_the_way_is_refused() {
-        let bytes = batch(b"precious").encode();
-        let places: Vec<usize> =
-            bytes.windows(8).enumerate().filter(|(_, w)| w == b"precious").map(|(at, _)| at).collect();
-        // The first and the fifth are a client's bare value; the others stand inside a record.
-        for &at in &places[1..4] {
-            let mut damaged = bytes.clone();
+    fn what_was_damaged_on_the_way_is_refused_wherever_it_was() {
+        let sound = batch(b"precious").encode();
+        for at in 1..sound.len() {
+            let mut damaged = sound.clone();
             damaged[at] ^= 1;
-            assert!(matches!(Batch::decode(&damaged), Err(MalformedMessage::Unreadable(_))));
+            assert_eq!(Batch::decode(&damaged), Err(MalformedMessage::Damaged), "byte {at}");
         }
+        assert_eq!(Batch::decode(&sound[..1]), Err(MalformedMessage::Damaged));
     }
 
     #[test]
@@ -220,14 +228,15 @@ mod tests {
         let partition = Partition::of(Key::new("k").unwrap().position());
         let check =
             |request| Batch::decode(&Batch { envelope: envelope(), requests: vec![Request::Sync(request)] }.encode());
-        let from = MemberTag::of("n1");
+        let (from, salt) = (MemberTag::of("n1"), Salt::of(Stamp(1)));
         let refused = [
             SyncRequest::Groups { from, groups: vec![0; 33] },
-            SyncRequest::Trees { partitions: vec![partition] },
-            SyncRequest::Subtrees { trees: vec![Subtrees { partition, nodes: vec![Digest([0; 8]); 65] }] },
-            SyncRequest::List { beds: vec![Bed { partition, leaves: Leaves::All }] },
+            SyncRequest::Trees { partitions: vec![partition], salt },
+            SyncRequest::Subtrees { trees: vec![Subtrees { partition, nodes: vec![Short([0; 4]); 65] }], salt },
+            SyncRequest::List { beds: vec![Bed { partition, leaves: Leaves::All }], salt },
             SyncRequest::Compare {
                 settled: Stamp(1),
+                salt,
                 beds: vec![(Bed { partition, leaves: Leaves::Some(vec![2, 1]) }, vec![])],
             },
         ];
@@ -258,7 +267,13 @@ mod tests {
     fn the_bytes_of_a_message_never_change() {
         let read = Batch { envelope: envelope(), requests: vec![Request::Read { key: Key::new("k").unwrap() }] };
         let hex: String = read.encode().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "0107010102008827090105016b");
+        assert_eq!(hex, "0107010102008827090105016b8c785d54661f0b6a");
+        let record: String = wire_hex(&record(b"v"));
+        assert_eq!(record, "1601030000000000000005000000000000000104000176");
+    }
+
+    fn wire_hex<T: Serialize>(part: &T) -> String {
+        postcard::to_allocvec(part).unwrap().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     #[test]

@@ -13,7 +13,7 @@ pub use message::{
     Answer, Batch, Envelope, Greeting, Lane, PACKETS_MAX, Part, REQUESTS_PER_BATCH_MAX, Reply, Request, SeenGroups,
 };
 pub use refusal::Refusal;
-pub use sync::{Bed, Difference, KeyEntry, Leaves, Listed, MemberTag, SyncAnswer, SyncRequest};
+pub use sync::{Bed, Difference, KeyEntry, Lacking, Leaves, Listed, MemberTag, SyncAnswer, SyncRequest};
 
 /// The media type of peer messages.
 pub const MEDIA_TYPE: &str = "application/vnd.kringle";

@@ -1,9 +1,9 @@
 //! What two nodes say to find where their copies differ, from the widest question to the narrowest.
 
 use super::MalformedMessage;
-use crate::merkle::diff::{Digest, GROUP_PARTITIONS, SUBTREES, SubtreeLeaves, Subtrees};
+use crate::merkle::diff::{Digest, GROUP_PARTITIONS, SUBTREES, Salt, Short, SubtreeLeaves, Subtrees};
 use crate::placement::{LEAVES, PARTITIONS, Partition};
-use crate::record::{Key, Record, Stamp};
+use crate::record::{Key, Position, Record, Stamp, Version};
 use serde::{Deserialize, Serialize};
 
 /// Most key entries in one question. A session asks about so many keys at a time, however many there are.
@@ -51,13 +51,21 @@ pub struct Bed {
     pub leaves: Leaves,
 }
 
-/// One key as digests know it: 16 bytes.
+/// One key as a list names it: 8 bytes, half of them the key, half its version.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct KeyEntry {
-    /// The key's position.
-    pub position: Digest,
-    /// The low half of its version's digest.
-    pub version: Digest,
+    /// The low end of the key's position; the high end is the bed's.
+    pub position: Short,
+    /// Its version.
+    pub version: Short,
+}
+
+impl KeyEntry {
+    /// The entry of a key at `position`, held in `version`.
+    pub fn of(position: Position, version: Version, salt: Salt) -> KeyEntry {
+        let position = Short((position.0 as u32).to_be_bytes());
+        KeyEntry { position, version: Short::of_version(version, salt) }
+    }
 }
 
 /// One key as its own node knows it.
@@ -65,7 +73,7 @@ pub struct KeyEntry {
 pub struct Listed {
     /// The key.
     pub key: Key,
-    /// As digests know it.
+    /// As a list names it.
     pub entry: KeyEntry,
     /// Its record without values.
     pub outline: Record,
@@ -73,20 +81,29 @@ pub struct Listed {
     pub bytes: u32,
 }
 
-/// One difference, as the node tells it that was shown a list.
+/// A record that the asker lacks: at once, where it is small, so that it need not be asked for.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Lacking {
+    /// Here it is.
+    Enclosed(Record),
+    /// About how many bytes it has.
+    Bytes(u32),
+}
+
+/// One difference, as the node tells it that was shown a list. What was on the list is named by its place there.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Difference {
     /// A key that was not on the list.
     Unlisted {
         /// The key.
         key: Key,
-        /// About how many bytes its record has.
-        bytes: u32,
+        /// What is held of it.
+        record: Lacking,
     },
     /// A key that was listed with another version.
     Other {
-        /// The key's position.
-        position: Digest,
+        /// Its place on the list.
+        at: u32,
         /// The record held instead, without its values.
         outline: Record,
         /// About how many bytes that record has.
@@ -94,8 +111,8 @@ pub enum Difference {
     },
     /// A listed version of a key that is not held at all.
     Missing {
-        /// The version.
-        version: Digest,
+        /// Its place on the list.
+        at: u32,
     },
 }
 
@@ -120,9 +137,13 @@ pub enum SyncRequest {
     Trees {
         /// The partitions.
         partitions: Vec<Partition>,
+        /// Which bytes are shown.
+        salt: Salt,
     },
     /// Which leaves lie below the nodes in which you differ from these? → [`SyncAnswer::Leaves`]
     Subtrees {
+        /// Which bytes are shown.
+        salt: Salt,
         /// The upper levels of the asker's trees.
         trees: Vec<Subtrees>,
     },
@@ -130,16 +151,22 @@ pub enum SyncRequest {
     Differing {
         /// The peer's leaves.
         theirs: Vec<SubtreeLeaves>,
+        /// Which bytes they show.
+        salt: Salt,
     },
     /// Which keys do you hold there? A node asks itself. → [`SyncAnswer::Listed`]
     List {
         /// Where.
         beds: Vec<Bed>,
+        /// Which bytes are shown.
+        salt: Salt,
     },
     /// These keys are held there; what do you hold otherwise? → [`SyncAnswer::Differences`]
     Compare {
         /// What was written later than this may still be on its way, and is passed over.
         settled: Stamp,
+        /// Which bytes are shown.
+        salt: Salt,
         /// Where, and what the asker holds there.
         beds: Vec<(Bed, Vec<KeyEntry>)>,
     },
@@ -177,11 +204,11 @@ impl SyncRequest {
         match self {
             SyncRequest::Root { .. } | SyncRequest::Done { .. } => 0,
             SyncRequest::Groups { groups, .. } => 2 * groups.len(),
-            SyncRequest::Trees { partitions } => 2 * partitions.len(),
-            SyncRequest::Subtrees { trees } => trees.iter().map(|tree| 8 + 8 * tree.nodes.len()).sum(),
-            SyncRequest::Differing { theirs } => 16 * theirs.len(),
-            SyncRequest::List { beds } => 16 * beds.len(),
-            SyncRequest::Compare { beds, .. } => beds.iter().map(|(_, entries)| 16 + 16 * entries.len()).sum(),
+            SyncRequest::Trees { partitions, .. } => 2 * partitions.len(),
+            SyncRequest::Subtrees { trees, .. } => trees.iter().map(|tree| 8 + 4 * tree.nodes.len()).sum(),
+            SyncRequest::Differing { theirs, .. } => 16 * theirs.len(),
+            SyncRequest::List { beds, .. } => 16 * beds.len(),
+            SyncRequest::Compare { beds, .. } => beds.iter().map(|(_, entries)| 16 + 8 * entries.len()).sum(),
         }
     }
 
@@ -196,7 +223,7 @@ impl SyncRequest {
             SyncRequest::Groups { groups, .. } => groups.len() <= PARTITIONS / GROUP_PARTITIONS,
             // Only for oneself: the answers may be long.
             SyncRequest::Trees { .. } | SyncRequest::Differing { .. } | SyncRequest::List { .. } => false,
-            SyncRequest::Subtrees { trees } => {
+            SyncRequest::Subtrees { trees, .. } => {
                 trees.len() <= PARTITIONS && trees.iter().all(|tree| tree.nodes.len() == SUBTREES)
             }
             SyncRequest::Compare { beds, .. } => {

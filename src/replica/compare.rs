@@ -1,15 +1,21 @@
 //! A node's part in a comparison: what its digests say, which keys lie below them, and how they differ from a list.
 
 use crate::merkle::Forest;
-use crate::merkle::diff::{self, Digest};
+use crate::merkle::diff::{self, Salt, Short};
 use crate::placement::{MemberIndex, Partition, Ring, leaf};
-use crate::protocol::{Answer, Bed, Difference, KeyEntry, Listed, MemberTag, Refusal, SyncAnswer, SyncRequest};
-use crate::record::{Position, Row, Stamp};
+use crate::protocol::{
+    Answer, Bed, Difference, KeyEntry, Lacking, Listed, MemberTag, Refusal, SyncAnswer, SyncRequest,
+};
+use crate::record::{Key, Record, Row, Stamp};
 use crate::storage::{Kind, PageSize, Span, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rows read from the store at a time.
-const PAGE_ROWS: usize = 1024;
+/// Rows read from the store at a time, in about a quarter of a millisecond.
+const PAGE_ROWS: usize = 256;
+/// The largest record that is enclosed in an answer, and most bytes of them in one: together they are no more than a
+/// session has on its way at any time.
+const ENCLOSED_BYTES_MAX: u32 = 1 << 10;
+const ENCLOSED_BYTES_SUM_MAX: u32 = 2 << 20;
 
 /// The partitions that both members keep, ascending.
 pub fn shared(ring: &Ring, one: MemberIndex, other: MemberIndex) -> Vec<Partition> {
@@ -22,8 +28,15 @@ pub fn is_quick(request: &SyncRequest) -> bool {
 }
 
 /// Answers `me`'s part of a comparison. Unless [`is_quick`], it builds trees or scans the store, and is for a thread
-/// that may wait: about 0.15 ms a tree, 1 µs a row.
-pub fn compare(ring: &Ring, me: MemberIndex, forest: &Forest, store: &dyn Store, request: SyncRequest) -> Answer {
+/// that may wait: about 0.15 ms a tree, 1 µs a row. `pace` is called every quarter of a millisecond or so.
+pub fn compare(
+    ring: &Ring,
+    me: MemberIndex,
+    forest: &Forest,
+    store: &dyn Store,
+    request: SyncRequest,
+    pace: &mut dyn FnMut(),
+) -> Answer {
     let with = |from: MemberTag| {
         let member = ring.members().find(|&member| MemberTag::of(&ring.member(member).name) == from);
         member.map_or_else(Vec::new, |member| shared(ring, me, member))
@@ -38,24 +51,32 @@ pub fn compare(ring: &Ring, me: MemberIndex, forest: &Forest, store: &dyn Store,
             let partitions = diff::in_groups(&with(from), &groups);
             SyncAnswer::Partitions(partitions.into_iter().map(|at| diff::partition(forest, at)).collect())
         }
-        SyncRequest::Trees { partitions } => {
-            SyncAnswer::Subtrees(partitions.into_iter().map(|at| diff::subtrees(forest, at)).collect())
+        SyncRequest::Trees { partitions, salt } => {
+            let subtrees = |at| paced(pace, || diff::subtrees(forest, at, salt));
+            SyncAnswer::Subtrees(partitions.into_iter().map(subtrees).collect())
         }
-        SyncRequest::Subtrees { trees } => {
-            SyncAnswer::Leaves(trees.iter().map(|theirs| diff::leaves_below(forest, theirs)).collect())
+        SyncRequest::Subtrees { trees, salt } => {
+            let leaves = |theirs| paced(pace, || diff::leaves_below(forest, theirs, salt));
+            SyncAnswer::Leaves(trees.iter().map(leaves).collect())
         }
-        SyncRequest::Differing { theirs } => {
-            let leaves = theirs.iter().map(|theirs| (theirs.partition, diff::differing_leaves(forest, theirs)));
-            SyncAnswer::Differing(leaves.collect())
+        SyncRequest::Differing { theirs, salt } => {
+            let leaves = |theirs: &diff::SubtreeLeaves| {
+                (theirs.partition, paced(pace, || diff::differing_leaves(forest, theirs, salt)))
+            };
+            SyncAnswer::Differing(theirs.iter().map(leaves).collect())
         }
-        SyncRequest::List { beds } => match beds.iter().map(|bed| list(store, bed)).collect() {
+        SyncRequest::List { beds, salt } => match beds.iter().map(|bed| list(store, bed, salt, pace)).collect() {
             Ok(listed) => SyncAnswer::Listed(listed),
             Err(_) => return Answer::Refused(Refusal::Unreadable),
         },
-        SyncRequest::Compare { settled, beds } => {
-            let differences =
-                |(bed, theirs): &(Bed, Vec<KeyEntry>)| Ok(differences(list(store, bed)?, theirs, settled));
-            match beds.iter().map(differences).collect::<Result<_, StoreError>>() {
+        SyncRequest::Compare { settled, salt, beds } => {
+            let mut room = ENCLOSED_BYTES_SUM_MAX;
+            let mut differences = |(bed, theirs): &(Bed, Vec<KeyEntry>)| {
+                let mut comparison = Comparison::with(theirs, salt);
+                scan(store, bed, pace, |key, record, bytes| comparison.meet(key, record, bytes))?;
+                Ok(comparison.differences(settled, &mut room))
+            };
+            match beds.iter().map(&mut differences).collect::<Result<_, StoreError>>() {
                 Ok(differences) => SyncAnswer::Differences(differences),
                 Err(_) => return Answer::Refused(Refusal::Unreadable),
             }
@@ -64,61 +85,104 @@ pub fn compare(ring: &Ring, me: MemberIndex, forest: &Forest, store: &dyn Store,
     })
 }
 
-/// The keys in a bed, in key order. Rows that cannot be read are left out, as they are of the digests.
-fn list(store: &dyn Store, bed: &Bed) -> Result<Vec<Listed>, StoreError> {
-    let mut listed = Vec::new();
+fn paced<T>(pace: &mut dyn FnMut(), act: impl FnOnce() -> T) -> T {
+    let result = act();
+    pace();
+    result
+}
+
+/// Shows the records in a bed, in key order. Rows that cannot be read are left out, as they are of the digests.
+fn scan(
+    store: &dyn Store,
+    bed: &Bed,
+    pace: &mut dyn FnMut(),
+    mut show: impl FnMut(Key, Record, u32),
+) -> Result<(), StoreError> {
     let mut span = Span::partition(Kind::Data, bed.partition);
     loop {
         let page = store.scan(&span, PageSize::rows(PAGE_ROWS))?;
         for (address, row) in &page.rows {
             let Some(key) = address.key().filter(|key| bed.leaves.contains(leaf(key.position()))) else { continue };
             let Ok(Row { record, .. }) = Row::decode(row) else { continue };
-            if record.is_unknown() {
-                continue;
+            if !record.is_unknown() {
+                show(key, record, u32::try_from(row.len()).unwrap_or(u32::MAX));
             }
-            let version = Digest((record.version(&key).0 as u64).to_be_bytes());
-            let entry = KeyEntry { position: position(key.position()), version };
-            let bytes = u32::try_from(row.len()).unwrap_or(u32::MAX);
-            listed.push(Listed { key, entry, outline: record.outline(), bytes });
         }
+        pace();
         match page.next {
             Some(next) => span = span.rest(next),
-            None => return Ok(listed),
+            None => return Ok(()),
         }
     }
 }
 
-fn position(position: Position) -> Digest {
-    Digest(position.0.to_be_bytes())
+/// The keys in a bed, in key order.
+fn list(store: &dyn Store, bed: &Bed, salt: Salt, pace: &mut dyn FnMut()) -> Result<Vec<Listed>, StoreError> {
+    let mut listed = Vec::new();
+    scan(store, bed, pace, |key, record, bytes| {
+        let entry = KeyEntry::of(key.position(), record.version(&key), salt);
+        listed.push(Listed { key, entry, outline: record.outline(), bytes });
+    })?;
+    Ok(listed)
 }
 
-/// How `mine` differs from what was listed, as far as it is `settled` here. Keys are told apart by position; two
-/// that share one are compared by their versions, which name their key.
-fn differences(mine: Vec<Listed>, theirs: &[KeyEntry], settled: Stamp) -> Vec<Difference> {
-    let my_versions: BTreeSet<Digest> = mine.iter().map(|listed| listed.entry.version).collect();
-    let their_versions: BTreeSet<Digest> = theirs.iter().map(|entry| entry.version).collect();
-    let unmatched: BTreeMap<Digest, Digest> = theirs
-        .iter()
-        .filter(|entry| !my_versions.contains(&entry.version))
-        .map(|entry| (entry.position, entry.version))
-        .collect();
-    let mut answered: BTreeSet<Digest> = BTreeSet::new();
-    let mut differences = Vec::new();
-    for Listed { key, entry, outline, bytes } in mine {
-        if their_versions.contains(&entry.version) {
-            continue;
-        }
-        let is_listed = unmatched.contains_key(&entry.position);
-        if is_listed {
-            answered.insert(entry.position);
-        }
-        match is_listed {
-            _ if outline.context().latest().is_some_and(|latest| latest > settled) => {}
-            true => differences.push(Difference::Other { position: entry.position, outline, bytes }),
-            false => differences.push(Difference::Unlisted { key, bytes }),
+/// A list of a peer's, against what is held here. Keys are told apart by position; of two that share one the later
+/// session finds what the earlier could not tell.
+struct Comparison<'a> {
+    theirs: &'a [KeyEntry],
+    salt: Salt,
+    /// Their entries, each with its place.
+    listed: BTreeMap<KeyEntry, usize>,
+    /// Which of them are held here too.
+    matched: BTreeSet<usize>,
+    /// What is held here and not listed in that version.
+    others: Vec<(Key, KeyEntry, Record, u32)>,
+}
+
+impl Comparison<'_> {
+    fn with(theirs: &[KeyEntry], salt: Salt) -> Comparison<'_> {
+        let listed = theirs.iter().enumerate().map(|(at, entry)| (*entry, at)).collect();
+        Comparison { theirs, salt, listed, matched: BTreeSet::new(), others: Vec::new() }
+    }
+
+    /// A record held here.
+    fn meet(&mut self, key: Key, record: Record, bytes: u32) {
+        let entry = KeyEntry::of(key.position(), record.version(&key), self.salt);
+        match self.listed.get(&entry) {
+            Some(at) => {
+                self.matched.insert(*at);
+            }
+            None if bytes <= ENCLOSED_BYTES_MAX => self.others.push((key, entry, record, bytes)),
+            None => self.others.push((key, entry, record.outline(), bytes)),
         }
     }
-    let missing = unmatched.into_iter().filter(|(position, _)| !answered.contains(position));
-    differences.extend(missing.map(|(_, version)| Difference::Missing { version }));
-    differences
+
+    /// The differences, as far as what is held here is `settled`. Small records that were not listed are enclosed while
+    /// there is `room` for them.
+    fn differences(self, settled: Stamp, room: &mut u32) -> Vec<Difference> {
+        let unmatched = self.theirs.iter().enumerate().filter(|(at, _)| !self.matched.contains(at));
+        let mut unmatched: BTreeMap<Short, (usize, bool)> =
+            unmatched.map(|(at, entry)| (entry.position, (at, false))).collect();
+        let mut differences = Vec::new();
+        for (key, entry, record, bytes) in self.others {
+            let listed = unmatched.get_mut(&entry.position).map(|(at, is_met)| {
+                *is_met = true;
+                *at as u32
+            });
+            if record.context().latest().is_some_and(|latest| latest > settled) {
+                continue;
+            }
+            differences.push(match listed {
+                Some(at) => Difference::Other { at, outline: record.outline(), bytes },
+                None if bytes <= ENCLOSED_BYTES_MAX && bytes <= *room => {
+                    *room -= bytes;
+                    Difference::Unlisted { key, record: Lacking::Enclosed(record) }
+                }
+                None => Difference::Unlisted { key, record: Lacking::Bytes(bytes) },
+            });
+        }
+        let missing = unmatched.into_values().filter(|(_, is_met)| !is_met);
+        differences.extend(missing.map(|(at, _)| Difference::Missing { at: at as u32 }));
+        differences
+    }
 }
