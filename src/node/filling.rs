@@ -13,7 +13,6 @@ use crate::membership::{Clocks, Filling, Life, Memory, Stage, State, Why, Word};
 use crate::operation::Failure;
 use crate::placement::{Partition, Ring};
 use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request};
-use crate::record::{STAMP_AHEAD_MAX_MS, Stamp};
 use crate::storage::{Change, Outcome, Refused};
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -50,8 +49,6 @@ pub struct Completeness {
     clocks: Mutex<Clocks>,
     /// Whether the peers' clocks say that this node's is wrong.
     is_ahead: AtomicBool,
-    /// Whatever is younger is handed to this node like to any owner.
-    born: AtomicU64,
     /// Whether it is filled, durably: what hot paths look at.
     counts: AtomicBool,
     losses: AtomicU64,
@@ -64,8 +61,7 @@ impl Completeness {
         let counts = AtomicBool::new(filling.stage() == Stage::Filled);
         let (filling, memory) = (Mutex::new(filling), Mutex::new(memory));
         let (clocks, is_ahead, losses) = (Mutex::default(), AtomicBool::new(false), AtomicU64::new(0));
-        let born = AtomicU64::new(Stamp::from_ms(wall_ms()).0);
-        Completeness { filling, memory, clocks, is_ahead, born, counts, losses }
+        Completeness { filling, memory, clocks, is_ahead, counts, losses }
     }
 
     /// What the store is to say before anybody is served, if that is known already.
@@ -206,12 +202,9 @@ impl Shared {
         Greeting { from, id: self.id, word, durable, wall_ms: wall_ms(), remembered, contexts: None }
     }
 
-    /// A session with `peer` about everything that both keep ended well. Since it began nothing may have been lost, and
-    /// what it passed over, younger than `settled`, must not reach back into an earlier life of this node.
-    pub(super) fn compared(&self, peer: &str, losses: u64, settled: Stamp) {
-        if settled.0 < self.completeness.born.load(Ordering::Relaxed) {
-            return;
-        }
+    /// A session with `peer` about everything that both keep, that passed over nothing, ended well. Since it began nothing
+    /// may have been lost.
+    pub(super) fn compared(&self, peer: &str, losses: u64) {
         let ring = self.ring();
         let mut filling = self.completeness.filling();
         if losses != self.completeness.losses() {
@@ -254,12 +247,6 @@ impl Worker {
             }
         }
         self.node.note_clock(peer, greeting.wall_ms);
-        if !completeness.filling().has_heard(peer)
-            && greeting.durable.ms().saturating_sub(wall_ms()) <= STAMP_AHEAD_MAX_MS
-        {
-            // What it made before is not on its way here.
-            completeness.born.fetch_max(greeting.durable.0, Ordering::Relaxed);
-        }
         let changed = completeness.filling().heard(peer, greeting.word, greeting.remembered);
         if changed {
             self.stage_changed(|| ());
@@ -323,7 +310,8 @@ async fn greet_for_ever(worker: Rc<Worker>, peer: String) {
     while !node.is_stopping() {
         let is_young = now().duration_since(node.started) < YOUNG_MAX;
         let short = if is_young { SHORT_MIN } else { node.settings.ping_period.clamp(SHORT_MIN, SHORT_MAX) };
-        let wants_contexts = asked_contexts.is_none_or(|asked| now().duration_since(asked) >= CONTEXTS_PERIOD);
+        let wants_contexts = node.seen.said().is_unconfirmed(&peer)
+            || asked_contexts.is_none_or(|asked| now().duration_since(asked) >= CONTEXTS_PERIOD);
         let told = greet(&worker, &peer, wants_contexts).await;
         let said = now();
         if wants_contexts && told.is_some() {
@@ -335,7 +323,8 @@ async fn greet_for_ever(worker: Rc<Worker>, peer: String) {
             let is_due = match &told {
                 Some(told) => {
                     told.word.filled != node.counts_for(&peer)
-                        || told.durable != node.store.last_stamp() && waited >= short
+                        || (told.durable != node.store.last_stamp() || node.seen.said().is_unconfirmed(&peer))
+                            && waited >= short
                         || waited >= GREETING_PERIOD
                 }
                 None => waited >= short,
@@ -353,7 +342,8 @@ async fn greet(worker: &Rc<Worker>, peer: &str, wants_contexts: bool) -> Option<
     let ring = node.ring();
     let to = ring.member_by_name(peer)?;
     let mut greeting = node.greeting_for(peer);
-    greeting.contexts = wants_contexts.then(|| node.seen.digest_of(peer));
+    greeting.contexts = wants_contexts.then(|| node.seen.said().digest_of(peer));
+    let unconfirmed = node.seen.said().unconfirmed(peer);
     let (tell, told) = oneshot::channel();
     let answered = move |result: Result<Answer, Failure>| {
         let _ = tell.send(result);
@@ -363,7 +353,10 @@ async fn greet(worker: &Rc<Worker>, peer: &str, wants_contexts: bool) -> Option<
         Ok(Ok(Answer::Greeted { greeting: answer, contexts })) if answer.from == MemberTag::of(peer) => {
             worker.take_greeting(peer, &answer);
             if let Some(contexts) = contexts {
-                node.seen.note(peer, contexts);
+                node.seen.said().note(peer, contexts);
+            }
+            if wants_contexts {
+                worker.join_seen(peer, unconfirmed);
             }
             Some(greeting)
         }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// Changes the feed remembers: a watcher that falls behind by more is told of a gap. About 1 MB of short keys.
 const FEED_EVENTS_MAX: usize = 8_192;
 /// Bytes of rows kept in memory beside the recent ones. A write must see the row it replaces: at a million small keys
-/// that is still a look-up in memory (280 bytes each, of 100-byte values). Taken only as rows come.
+/// that is still a look-up in memory (300 bytes each, of 100-byte values). Taken only as rows come.
 const CACHE_BYTES_MAX: u64 = 320 << 20;
 /// Where the layout lies in the store.
 const LAYOUT_FACT: &str = "layout";

@@ -2,7 +2,8 @@
 //! theirs when a session finds that both hold the same rows.
 //!
 //! What a peer says rides on the reply to a greeting, now and then and where it is news, so that a session between
-//! equals stays one small request. It is joined only by a session that begins later.
+//! equals stays one small request. It is joined once a session that began later found the same rows, and the peer says
+//! so still after that: see [`Said`].
 
 use super::shared::Shared;
 use super::worker::Worker;
@@ -11,8 +12,7 @@ use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::SeenGroups;
 use crate::record::Actor;
 use crate::replica;
-use crate::storage::{Change, Contexts, contexts};
-use std::collections::BTreeMap;
+use crate::storage::{Change, Contexts, Said, Unconfirmed, contexts};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard};
 
@@ -23,51 +23,34 @@ pub(super) const CONTEXTS_FACT: &str = "contexts";
 #[derive(Default)]
 pub struct SeenWrites {
     contexts: Mutex<Contexts>,
-    /// What each peer said last.
-    theirs: Mutex<BTreeMap<String, SeenGroups>>,
+    /// What the peers said.
+    said: Mutex<Said>,
 }
 
 impl SeenWrites {
     pub(super) fn new(contexts: Contexts) -> SeenWrites {
-        SeenWrites { contexts: Mutex::new(contexts), theirs: Mutex::default() }
+        SeenWrites { contexts: Mutex::new(contexts), said: Mutex::default() }
     }
 
     fn contexts(&self) -> MutexGuard<'_, Contexts> {
         self.contexts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn theirs(&self) -> MutexGuard<'_, BTreeMap<String, SeenGroups>> {
-        self.theirs.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// The digest of what `peer` said last; 0 if it said nothing.
-    pub(super) fn digest_of(&self, peer: &str) -> u64 {
-        self.theirs().get(peer).map_or(0, contexts::digest)
-    }
-
-    /// What `peer` said last.
-    pub(super) fn said_by(&self, peer: &str) -> Option<SeenGroups> {
-        self.theirs().get(peer).cloned()
-    }
-
-    /// `peer` says what it has seen. More than any store would say is not listened to.
-    pub(super) fn note(&self, peer: &str, groups: SeenGroups) {
-        if contexts::is_within_bounds(&groups) {
-            self.theirs().insert(peer.to_string(), groups);
-        }
+    pub(super) fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 impl Shared {
-    /// What this node has seen of the partitions that it shares with `peer`, unless that is what `known` stands for. Says
+    /// What this node has seen of the partitions that it shares with `peer`, unless that is what `known` stands for. Claims
     /// nothing while it knows of rows that cannot be read: they were seen, and are not there.
     pub(super) fn seen_with(&self, peer: &str, known: u64) -> Option<SeenGroups> {
         let ring = self.ring();
         let other = ring.member_by_name(peer)?;
-        if self.rot.status().waiting > 0 {
-            return None;
-        }
-        let groups = self.seen(&replica::shared(&ring, self.me(&ring), other));
+        let groups = match self.rot.status().waiting {
+            0 => self.seen(&replica::shared(&ring, self.me(&ring), other)),
+            _ => SeenGroups::new(),
+        };
         (contexts::digest(&groups) != known).then_some(groups)
     }
 
@@ -81,6 +64,7 @@ impl Shared {
 
     /// Rows were lost that nobody can name. What the store is to say of what it has seen, from now on.
     pub(super) fn forget_seen(&self) -> Vec<u8> {
+        self.seen.said().lost(None);
         let mut contexts = self.seen.contexts();
         contexts.forget(Actor(self.queue.actor.load(Ordering::Acquire)));
         contexts.encode()
@@ -97,17 +81,28 @@ impl Shared {
 
 impl Worker {
     /// A session with `peer` ended, before which it had said `theirs`: that goes for every partition in which the two were
-    /// found to hold the same.
-    pub(super) fn join_seen(&self, ring: &Ring, peer: MemberIndex, theirs: Option<SeenGroups>, report: &Report) {
+    /// found to hold the same, if the peer says so still.
+    pub(super) fn found_equal(&self, ring: &Ring, peer: MemberIndex, theirs: Option<SeenGroups>, report: &Report) {
         let (Some(theirs), None) = (theirs, &report.failed) else { return };
         let me = self.node.me(ring);
+        let news = {
+            let contexts = self.node.seen.contexts();
+            let equal = contexts::spread(&theirs).filter(|(partition, context)| {
+                let both = ring.is_owner(me, *partition) && ring.is_owner(peer, *partition);
+                both && !report.unequal.contains(partition) && contexts.is_news(*partition, context)
+            });
+            equal.collect::<Vec<_>>()
+        };
+        self.node.seen.said().found_equal(&ring.member(peer).name, news);
+    }
+
+    /// `peer` was asked what it has seen when so much was `unconfirmed`, and has answered.
+    pub(super) fn join_seen(&self, peer: &str, unconfirmed: Unconfirmed) {
+        let confirmed = self.node.seen.said().answered(peer, unconfirmed);
         let mut contexts = self.node.seen.contexts();
         let mut news = false;
-        for (partition, context) in contexts::spread(&theirs) {
-            let both = ring.is_owner(me, partition) && ring.is_owner(peer, partition);
-            if both && !report.unequal.contains(&partition) {
-                news |= contexts.join(partition, &context);
-            }
+        for (partition, context) in confirmed {
+            news |= contexts.join(partition, &context);
         }
         if news {
             self.keep_seen(&contexts);
@@ -116,6 +111,7 @@ impl Worker {
 
     /// A row of the partition was lost: what was seen there is no longer known to be held.
     pub(super) fn void_seen(&self, partition: Partition) {
+        self.node.seen.said().lost(Some(partition));
         let mut contexts = self.node.seen.contexts();
         contexts.void(partition, Actor(self.node.queue.actor.load(Ordering::Acquire)));
         self.keep_seen(&contexts);

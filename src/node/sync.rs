@@ -231,8 +231,8 @@ async fn with_peer(worker: &Rc<Worker>, peer: &str, reason: Reason, patience: Du
             && let Some(account) = session(worker, peer, reason).await
         {
             node.syncs.enter(&account);
-            if account.report.is_whole() {
-                node.compared(peer, losses, account.report.settled);
+            if reason == Reason::Filling && account.report.is_whole() {
+                node.compared(peer, losses);
             }
             if account.report.has_moved() {
                 let (Report { pushed, pulled, noop, rounds, .. }, ms) = (&account.report, account.ms);
@@ -260,19 +260,21 @@ async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Option<Acco
     let ring = node.ring();
     let (me, other) = (node.me(&ring), ring.member_by_name(peer)?);
     let (began, at_ms) = (now(), wall_ms());
-    let settled = node.now_stamp();
     let avoid = node.avoid(&ring);
     let options = SessionOptions {
-        settled,
+        settled: node.now_stamp(),
         confirm_ms: CONFIRM_MS,
         coordinators: ring.members().filter(|member| !avoid.contains(member)).collect(),
         under_way_ms_max: node.settings.timeout.as_millis() as u64,
+        everything: reason == Reason::Filling,
     };
     let shared = replica::shared(&ring, me, other);
-    let seen = node.seen.said_by(peer);
+    let (seen, losses) = (node.seen.said().by(peer).cloned(), node.completeness.losses());
     let session = Session::new(&ring, Arc::clone(&node.forest), me, other, shared, options);
     let report = worker.run_long(session, ring.clone(), SESSION_TIME_MAX).await?;
-    worker.join_seen(&ring, other, seen, &report);
+    if losses == node.completeness.losses() {
+        worker.found_equal(&ring, other, seen, &report);
+    }
     let ms = now().duration_since(began).as_millis() as u64;
     (!report.is_busy()).then(|| Account { peer: peer.into(), reason, at_ms, report, ms })
 }
@@ -285,7 +287,7 @@ pub(super) fn compare(worker: &Rc<Worker>, request: SyncRequest, told: Box<dyn F
     if !replica::is_quick(&request) {
         node.syncs.note_question();
         actix_web::rt::spawn(async move {
-            let scan = move || replica::compare(&ring, me, &node.forest, &*node.store, request);
+            let scan = move || replica::compare(&ring, me, &node.forest, &*node.store, request, &mut || ());
             let answer = tokio::task::spawn_blocking(scan).await;
             told(answer.unwrap_or(Answer::Refused(Refusal::Unreadable)));
         });
@@ -299,7 +301,7 @@ pub(super) fn compare(worker: &Rc<Worker>, request: SyncRequest, told: Box<dyn F
         }
         _ => None,
     };
-    let answer = replica::compare(&ring, me, &node.forest, &*node.store, request);
+    let answer = replica::compare(&ring, me, &node.forest, &*node.store, request, &mut || ());
     let differs = matches!(answer, Answer::Sync(SyncAnswer::Groups(Some(_))));
     let is_busy = |asker| has_hints_first(&node, &[asker]) || !node.syncs.admit(asker);
     match asker {

@@ -67,7 +67,7 @@ pub struct MemoryBase {
     kept: Arc<Mutex<Kept>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Kept {
     rows: Arc<BTreeMap<Address, Bytes>>,
     mark: Mark,
@@ -79,6 +79,11 @@ impl MemoryBase {
     /// An empty one.
     pub fn new() -> MemoryBase {
         MemoryBase::default()
+    }
+
+    /// Another one with the same rows in it.
+    pub fn copy(&self) -> MemoryBase {
+        MemoryBase { kept: Arc::new(Mutex::new(self.lock().clone())) }
     }
 
     /// Lets every load fail so from now on, half-way; `None` lifts it.

@@ -90,6 +90,11 @@ impl Contexts {
         group(partitions.iter().map(|&partition| (partition, self.of(partition, present, last))))
     }
 
+    /// Whether `theirs` says anything that was not taken over yet.
+    pub fn is_news(&self, partition: Partition, theirs: &Context) -> bool {
+        self.joined.get(&partition).map_or(!theirs.is_empty(), |held| !held.dominates(theirs))
+    }
+
     /// Takes over what another owner's context covered, once all rows of the partition were found to be the same after
     /// that. Whether it says anything new.
     pub fn join(&mut self, partition: Partition, theirs: &Context) -> bool {

@@ -4,10 +4,10 @@
 //! few seconds [`LogStore::checkpoint`] freezes that table and loads it into the base, after which the log's segments
 //! are used again. A start replays the log's tail into a frozen table.
 //!
-//! Reads look in the active table, the frozen one, the cache, the base, in that order, so whatever is found first is
-//! the newest. The one race is a reader that takes an old row from the base, is overtaken by a checkpoint of a new one,
-//! and would put the old row into the cache: it may insert only if no table was dropped since it began, and none holds
-//! the row now. Then the base's row cannot have changed meanwhile.
+//! Reads look in the cache, the active table, the frozen one, the base, in that order, so whatever is found first is
+//! the newest: an append puts its rows into the active table and then, over the ones before, into the cache. The one
+//! race is a reader that takes an old row from the base, is overtaken by an append of a new one, and would put the old
+//! row into the cache: it reserves the place before it looks anywhere, and the append takes the place away.
 
 use super::base::{Base, BaseError, BaseSnapshot, Mark};
 use super::cache::RowCache;
@@ -52,8 +52,8 @@ impl Default for LogStoreOptions {
         LogStoreOptions {
             durability: Durability::Sync,
             segment_bytes: 8 << 20,
-            recent_bytes_max: 16 << 20,
-            recent_bytes_due: 8 << 20,
+            recent_bytes_max: 32 << 20,
+            recent_bytes_due: 16 << 20,
             log_bytes_due: 64 << 20,
             cache_bytes_max: 30 << 20,
             salt: 0,
@@ -127,8 +127,6 @@ pub struct LogStore {
 struct Tables {
     active: Arc<Table>,
     frozen: Option<Arc<Table>>,
-    /// How many tables were dropped: they are in the base since.
-    dropped: u64,
 }
 
 #[derive(Default)]
@@ -159,7 +157,7 @@ impl LogStore {
             mark.sequence,
             |sequence, stamp, rows| {
                 last_stamp = last_stamp.max(stamp);
-                frozen.put(rows, sequence, last_stamp);
+                frozen.put(rows.into_iter(), sequence, last_stamp);
             },
         )?;
         let frozen = (replayed.appends > 0).then(|| Arc::new(frozen));
@@ -169,7 +167,7 @@ impl LogStore {
             suspected: AtomicBool::new(false),
             files,
             kept_mark: Mutex::new(kept_mark),
-            tables: RwLock::new(Tables { active: Arc::new(Table::new()), frozen, dropped: 0 }),
+            tables: RwLock::new(Tables { active: Arc::new(Table::new()), frozen }),
             cache: RowCache::new(options.cache_bytes_max, options.seed),
             options,
             appending: Mutex::new(()),
@@ -221,17 +219,7 @@ impl LogStore {
         loaded.map_err(|BaseError(reason)| CheckpointError::Base(reason))?;
         let kept = self.kept_mark.lock().unwrap_or_else(PoisonError::into_inner).write(&*self.files, mark);
         kept.map_err(|error| CheckpointError::Log(format!("writing the mark: {error}").into()))?;
-        for (count, (address, row)) in frozen.all().enumerate() {
-            self.cache.put(&address, row.as_ref());
-            if count % 256 == 255 {
-                pace();
-            }
-        }
-        {
-            let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-            tables.frozen = None;
-            tables.dropped += 1;
-        }
+        self.tables.write().unwrap_or_else(PoisonError::into_inner).frozen = None;
         self.log.recycle(sequence).map_err(CheckpointError::Log)?;
         Ok(Checkpointed { rows: frozen.rows(), bytes: frozen.bytes() })
     }
@@ -301,10 +289,8 @@ impl LogStore {
         let _checkpointing = self.checkpointing.lock().unwrap_or_else(PoisonError::into_inner);
         let mark = self.kept_mark.lock().unwrap_or_else(PoisonError::into_inner).mark();
         let fresh = make(mark)?;
-        let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *self.base.write().unwrap_or_else(PoisonError::into_inner), fresh);
-        // A reader that is under way must not put a row of the old base into the cache.
-        tables.dropped += 1;
+        // Takes away the places too that readers of the old base reserved.
         self.cache.clear();
         Ok(old)
     }
@@ -341,10 +327,6 @@ impl Tables {
     fn get(&self, address: &Address) -> Option<Option<Bytes>> {
         self.active.get(address).or_else(|| self.frozen.as_ref()?.get(address))
     }
-
-    fn contains(&self, address: &Address) -> bool {
-        self.active.contains(address) || self.frozen.as_ref().is_some_and(|frozen| frozen.contains(address))
-    }
 }
 
 /// Whether a row of the base is as it was written. What is not stays out of the cache: rows in memory are not checked
@@ -360,27 +342,26 @@ fn is_sound(address: &Address, row: &Bytes) -> bool {
 
 impl Store for LogStore {
     fn peek(&self, address: &Address) -> Peek {
-        match self.tables().get(address).or_else(|| self.cache.get(address)) {
+        match self.cache.get(address).or_else(|| self.tables().get(address)) {
             Some(row) => Peek::Known(row),
             None => Peek::Ask,
         }
     }
 
     fn read(&self, address: &Address) -> Result<Option<Bytes>, StoreError> {
-        let dropped = {
-            let tables = self.tables();
-            if let Some(row) = tables.get(address).or_else(|| self.cache.get(address)) {
-                return Ok(row);
-            }
-            tables.dropped
-        };
+        if let Some(row) = self.cache.get(address) {
+            return Ok(row);
+        }
+        let reserved = self.cache.reserve(address);
+        if let Some(row) = self.tables().get(address) {
+            return Ok(row);
+        }
         let row = self.base().get(address).map_err(|error| self.unreadable(error))?;
-        let tables = self.tables();
-        if tables.dropped == dropped
-            && !tables.contains(address)
+        if let Some(reserved) = reserved
             && row.as_ref().is_none_or(|row| is_sound(address, row))
         {
-            self.cache.put(address, row.as_ref());
+            let (address, row) = row.as_ref().map_or_else(|| (address.clone(), None), |row| address.with_row(row));
+            reserved.fill(address, row);
         }
         Ok(row)
     }
@@ -403,7 +384,10 @@ impl Store for LogStore {
         // The mark of the checkpoint that takes these rows must not fall behind that of the one before.
         let last_stamp = last_stamp.max(Stamp(self.last_stamp.fetch_max(last_stamp.0, Ordering::AcqRel)));
         let active = self.tables().active.clone();
-        active.put(rows, sequence, last_stamp);
+        active.put(rows.iter().cloned(), sequence, last_stamp);
+        for (address, row) in rows {
+            self.cache.put(address, row);
+        }
         Ok(sequence)
     }
 

@@ -37,6 +37,7 @@ mod log_store;
 mod memory;
 mod rebuild;
 mod recent;
+mod said;
 mod salvage;
 mod scrub;
 #[doc(hidden)]
@@ -62,6 +63,7 @@ pub use log::{LogOpenError, Replayed};
 pub use log_store::{CheckpointError, Checkpointed, Due, LogStore, LogStoreOptions, StoreOpenError};
 pub use memory::MemoryStore;
 pub use rebuild::{Rebuild, RebuildStep};
+pub use said::{Said, Unconfirmed};
 pub use salvage::Salvage;
 pub use scrub::{Found, Scrub};
 pub use store::{Durability, Health, Page, PageSize, Peek, RowChange, Sequence, Store, StoreError, Usage};

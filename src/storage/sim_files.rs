@@ -36,7 +36,7 @@ pub struct SimFiles {
     disk: Arc<Mutex<Disk>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Disk {
     files: BTreeMap<u64, Contents>,
     names: BTreeMap<String, u64>,
@@ -51,7 +51,7 @@ struct Disk {
     crashed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Contents {
     now: Vec<u8>,
     durable: Vec<u8>,
@@ -62,6 +62,16 @@ impl SimFiles {
     /// An empty folder. `seed` decides what crashes leave behind.
     pub fn new(seed: u64) -> SimFiles {
         let disk = Disk { random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, ..Disk::default() };
+        SimFiles { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    /// Another folder with the same files in it, as they were made durable.
+    pub fn copy(&self) -> SimFiles {
+        let mut disk = self.lock().clone();
+        for contents in disk.files.values_mut() {
+            *contents = Contents { now: contents.durable.clone(), durable: contents.durable.clone(), pending: vec![] };
+        }
+        disk.names = disk.names_durable.clone();
         SimFiles { disk: Arc::new(Mutex::new(disk)) }
     }
 

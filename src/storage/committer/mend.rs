@@ -6,7 +6,7 @@ use crate::merkle::Entry;
 use crate::placement::Partition;
 use crate::record::{Key, Position, Record, Row};
 use crate::storage::base::{Base, BaseError, Mark};
-use crate::storage::{Kind, LogStore, Outcome, PageSize, Refused, RowChange, Span, StoreError};
+use crate::storage::{Address, Kind, LogStore, Outcome, PageSize, Refused, RowChange, Span, StoreError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -34,7 +34,8 @@ impl Committer {
         }
         self.actor = after(self.actor, self.clock.last());
         batch.recounts.insert(partition);
-        batch.data.insert(key, DataDraft { before: None, row: Row::of(record), changed: true });
+        let draft = DataDraft { address: Address::data(&key), before: None, row: Row::of(record), changed: true };
+        batch.data.insert(key, draft);
         Ok(Outcome::Merged { applied: true, more: None })
     }
 
