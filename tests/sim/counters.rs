@@ -13,6 +13,8 @@ pub(crate) const SOMETIMES: &[&str] = &[
     "several siblings read",
     "hint kept",
     "hint handed over",
+    "hint grew on its way",
+    "read repair",
     "write made on a hint",
     "second round",
     "silent maker passed over",
@@ -37,12 +39,26 @@ pub(crate) const SOMETIMES: &[&str] = &[
     "group commit",
     "one-way cut",
     "partition",
+    "one node alone",
+    "minority and majority",
+    "split three ways",
+    "two halves share a node",
+    "crash during a partition",
     "pause",
     "full disk",
     "refused by a full disk",
     "sync failed",
     "refused by a fence",
-    "clock stepped",
+    "clock stepped ahead",
+    "clock stepped back",
+    "clock an hour ahead",
+    "clock back from an hour ahead",
+    "clock stands still",
+    "crash while the clock is behind",
+    "message with a stamp from the future",
+    "client with a context from the future",
+    "stamp not believed",
+    "write from the future refused",
     "checkpoint",
     "peer suspected",
     "peer down",
@@ -63,6 +79,23 @@ pub(crate) const SOMETIMES: &[&str] = &[
     "session moved what had come another way",
     "session settled concurrent writes",
     "write that one owner alone has",
+    "took over what a peer had seen",
+    "peer no longer says what it had seen",
+    "declined for a clock ahead",
+    "disk lost",
+    "copy of a disk taken",
+    "old disk put back",
+    "emptied owner noticed",
+    "old disk noticed",
+    "new disk among peers that hold data",
+    "stopped while it was filled",
+    "emptied owner filled",
+    "session to be filled",
+    "answered by an owner that is not filled",
+    "write passed on by an owner that is not filled",
+    "read of owners that are not filled",
+    "read refused by owners that are not filled",
+    "batch for another store refused",
 ];
 
 /// States that should not be there at all, and are, for reasons told where they are counted.
@@ -76,6 +109,10 @@ impl Counters {
     pub(crate) fn hit(&mut self, name: &'static str) {
         assert!(SOMETIMES.contains(&name) || KNOWN_GAPS.contains(&name), "{name} is not in the list");
         *self.0.entry(name).or_default() += 1;
+    }
+
+    pub(crate) fn of(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
     }
 
     pub(crate) fn add(&mut self, other: &Counters) {

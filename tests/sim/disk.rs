@@ -1,21 +1,30 @@
 //! A node's disk: a commit log on simulated files, and a base in memory behind it. Both outlive the node's crashes.
 
 use super::plant::Plant;
+use kringle::placement::NodeId;
 use kringle::storage::sim_files::{Fault, SimFiles};
 use kringle::storage::{Durability, LogStore, LogStoreOptions, MemoryBase};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-/// The disk.
+/// The disk, with the data folder on it.
 pub(crate) struct Disk {
     files: SimFiles,
     base: MemoryBase,
+    /// What the folder's identity says.
     salt: u64,
+    pub(crate) id: NodeId,
 }
 
 impl Disk {
+    /// An empty one: the folder is made by the first start.
     pub(crate) fn new(seed: u64) -> Disk {
-        Disk { files: SimFiles::new(seed), base: MemoryBase::new(), salt: seed | 1 }
+        Disk { files: SimFiles::new(seed), base: MemoryBase::new(), salt: seed | 1, id: NodeId(seed | 1) }
+    }
+
+    /// A copy of the folder, which nobody uses now.
+    pub(crate) fn copy(&self) -> Disk {
+        Disk { files: self.files.copy(), base: self.base.copy(), ..*self }
     }
 
     /// The store on it, with whatever the log holds replayed.

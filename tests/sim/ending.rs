@@ -7,8 +7,9 @@
 //!  disks        everyone restarted once more: what is there?
 //! ```
 
+use super::clocks::WallClock;
 use super::invariants::{self, Copies};
-use super::node::{Machine, Reason};
+use super::node::{Machine, Node, Reason};
 use super::workload::Purpose;
 use super::world::World;
 use kringle::antientropy::Report;
@@ -36,14 +37,18 @@ impl World {
         self.network.heal();
         for node in 0..self.nodes.len() {
             self.nodes[node].paused_until = 0;
-            self.nodes[node].clock_drift_ppm = 0;
             self.crash(node);
-        }
-        let fastest = self.nodes.iter().map(|node| node.clock_offset_us).max().unwrap_or(0);
-        for node in 0..self.nodes.len() {
-            self.nodes[node].clock_offset_us = fastest;
             self.start(node);
         }
+        // It gets so late that no clock was ever ahead of it.
+        let latest = |node: &Node| node.clock.shows_ms(self.now).max(node.up.as_ref().map_or(0, |up| up.last.ms()));
+        let latest_ms = self.nodes.iter().map(latest).max().unwrap_or(0) + 1;
+        for node in 0..self.nodes.len() {
+            let clock = &mut self.nodes[node].clock;
+            *clock = WallClock { was_far_ahead: clock.was_far_ahead, ..WallClock::default() };
+            clock.offset_us = 1_000 * (latest_ms as i64 - clock.shows_ms(self.now) as i64);
+        }
+        invariants::note_the_time(self);
         self.clients.iter_mut().for_each(|client| client.left = 0);
         // The longest an operation may live.
         let settled = self.now + 4_000 * self.options.timeout_ms;
@@ -99,9 +104,9 @@ impl World {
             let Some(report) = self.compare_once(one, other) else { return };
             invariants::equal_replicas_are_quiet(self, (one, other), &report);
         }
-        // One that restarted and has no peers to compare with may still be building.
+        // One that restarted and has no peers to compare with may still be building, or ask how it stands.
         let until = self.now + CONVERGED_WITHIN_US;
-        self.advance(|world| world.now >= until || world.nodes.iter().all(|node| !node.is_building()));
+        self.advance(|world| world.now >= until || world.nodes.iter().all(|node| !node.is_building() && node.counts()));
         if let Some(what) = invariants::what_differs(self) {
             self.oracle.violation(format!("after a session of every two, {what}"));
         }
@@ -114,9 +119,10 @@ impl World {
         self.submit_write(owner, key, write);
     }
 
-    /// Compares until a session had nothing to leave out: digests may be under construction, writes too young.
+    /// Compares until a session had nothing to leave out: digests may be under construction, writes too young, and a node
+    /// whose peer crashed in the middle of a session keeps itself free for it for 30 s.
     fn compare_until_done(&mut self, node: usize, peer: usize) {
-        for _ in 0..100 {
+        for _ in 0..200 {
             let needed = invariants::records_needed(self, node, peer);
             let Some(report) = self.compare_once(node, peer) else { return };
             if invariants::a_session_moves_what_is_needed(self, (node, peer), needed, &report) {
@@ -159,7 +165,7 @@ impl World {
     }
 
     /// Restarts everyone once more, and judges what the disks hold.
-    fn look_at_the_disks(&mut self) {
+    pub(crate) fn look_at_the_disks(&mut self) {
         for node in 0..self.nodes.len() {
             self.crash(node);
             self.start(node);

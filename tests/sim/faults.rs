@@ -4,6 +4,9 @@ use super::options::{about, pick};
 use super::world::{Event, World};
 use rand::Rng;
 
+/// How often a peer sends a record from the future, where that happens at all.
+const POISON_EVERY_MS: u64 = 3_000;
+
 /// One kind of it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Trouble {
@@ -13,6 +16,12 @@ pub(crate) enum Trouble {
     FullDisk,
     SyncFailure,
     ClockStep,
+    /// A clock goes an hour ahead, or comes back from there.
+    ClockHour,
+    ClockStop,
+    Poison,
+    LostDisk,
+    OldDisk,
 }
 
 impl World {
@@ -26,6 +35,11 @@ impl World {
             (Trouble::FullDisk, o.full_disk_every_ms),
             (Trouble::SyncFailure, o.sync_failure_every_ms),
             (Trouble::ClockStep, o.clock_step_every_ms),
+            (Trouble::ClockHour, o.clock_hour_every_ms),
+            (Trouble::ClockStop, o.clock_stop_every_ms),
+            (Trouble::Poison, if o.poison_permille > 0 { POISON_EVERY_MS } else { 0 }),
+            (Trouble::LostDisk, o.lost_disk_every_ms),
+            (Trouble::OldDisk, o.old_disk_every_ms),
         ] {
             if every_ms > 0 {
                 let after = about(&mut self.rng, 1_000 * every_ms);
@@ -39,7 +53,8 @@ impl World {
         let every_ms = match trouble {
             Trouble::Cut => {
                 self.cut();
-                let after = self.rng.random_range(100_000..4_000_000);
+                let longest = *pick(&mut self.rng, &[500_000, 4_000_000, 15_000_000]);
+                let after = self.rng.random_range(100_000..longest);
                 self.schedule(after, Event::Heal);
                 self.options.cut_every_ms
             }
@@ -74,9 +89,40 @@ impl World {
                 self.options.sync_failure_every_ms
             }
             Trouble::ClockStep => {
-                self.counters.hit("clock stepped");
-                self.nodes[node].clock_offset_us = 1_000 * self.rng.random_range(-20_000..=20_000);
+                let offset_us = 1_000 * self.rng.random_range(-20_000..=20_000);
+                let back = offset_us < self.nodes[node].clock.offset_us;
+                self.counters.hit(if back { "clock stepped back" } else { "clock stepped ahead" });
+                self.set_clock(node, offset_us, false);
                 self.options.clock_step_every_ms
+            }
+            Trouble::ClockHour => {
+                self.clock_hour(node);
+                self.options.clock_hour_every_ms
+            }
+            Trouble::ClockStop => {
+                self.counters.hit("clock stands still");
+                self.nodes[node].clock.stopped_at = Some(self.now);
+                let after = self.rng.random_range(1_000_000..10_000_000);
+                self.schedule(after, Event::ClockGoesOn { node });
+                self.options.clock_stop_every_ms
+            }
+            Trouble::Poison => {
+                self.send_poison(node);
+                POISON_EVERY_MS
+            }
+            Trouble::LostDisk => {
+                if self.may_lose_a_disk() {
+                    self.lose_disk(node);
+                }
+                self.options.lost_disk_every_ms
+            }
+            Trouble::OldDisk => {
+                if self.nodes[node].copy.is_none() || self.rng.random_ratio(1, 4) {
+                    self.copy_disk(node);
+                } else if self.may_lose_a_disk() {
+                    self.put_disk_back(node);
+                }
+                self.options.old_disk_every_ms
             }
         };
         if every_ms > 0 {
@@ -93,21 +139,43 @@ impl World {
         }
     }
 
+    /// Cuts some ways: one, or all between two or more sides, which may share a node.
     fn cut(&mut self) {
         let mut order: Vec<usize> = (0..self.nodes.len()).collect();
         self.shuffle(&mut order);
-        if self.rng.random() {
-            self.counters.hit("one-way cut");
-            if let [from, to, ..] = order[..] {
-                self.network.cut(from, to);
+        let nodes = order.len();
+        let mut sides: Vec<&[usize]> = Vec::new();
+        match self.rng.random_range(0..8) {
+            0..=2 => {
+                self.counters.hit("one-way cut");
+                if let [from, to, ..] = order[..] {
+                    self.network.cut(from, to);
+                }
             }
-        } else {
-            self.counters.hit("partition");
-            let (left, right) = order.split_at(self.rng.random_range(0..order.len()));
-            for (&one, &other) in left.iter().flat_map(|one| right.iter().map(move |other| (one, other))) {
-                self.network.cut(one, other);
-                self.network.cut(other, one);
+            3 if nodes >= 3 => {
+                self.counters.hit("split three ways");
+                let first = self.rng.random_range(1..=nodes - 2);
+                let second = self.rng.random_range(first + 1..nodes);
+                sides.extend([&order[..first], &order[first..second], &order[second..]]);
+            }
+            4 => {
+                self.counters.hit("one node alone");
+                sides.extend([&order[..1], &order[1..]]);
+            }
+            5 if nodes >= 3 => {
+                // The middle one belongs to both.
+                self.counters.hit("two halves share a node");
+                sides.extend([&order[..nodes / 2], &order[nodes / 2 + 1..]]);
+            }
+            6 => {
+                self.counters.hit("minority and majority");
+                sides.extend([&order[..nodes.div_ceil(2) - 1], &order[nodes.div_ceil(2) - 1..]]);
+            }
+            _ => {
+                self.counters.hit("partition");
+                sides.extend(<[&[usize]; 2]>::from(order.split_at(self.rng.random_range(0..nodes))));
             }
         }
+        self.network.split(&sides);
     }
 }

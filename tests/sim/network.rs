@@ -28,6 +28,19 @@ impl Network {
         self.cuts.insert((from, to));
     }
 
+    /// Cuts every way between any two of the sides.
+    pub(crate) fn split(&mut self, sides: &[&[usize]]) {
+        for (at, side) in sides.iter().enumerate() {
+            for &other in sides.iter().enumerate().filter(|(other, _)| *other != at).flat_map(|(_, side)| *side) {
+                side.iter().for_each(|&one| self.cut(one, other));
+            }
+        }
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        !self.cuts.is_empty()
+    }
+
     pub(crate) fn heal(&mut self) {
         self.cuts.clear();
     }

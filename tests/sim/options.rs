@@ -1,5 +1,6 @@
 //! What one seed plays: each draws a subset of the faults and rates of its own. All faults always would hide bugs.
 
+use kringle::storage::HINT_BYTES_MAX;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -31,6 +32,12 @@ pub(crate) struct Options {
     pub(crate) full_disk_every_ms: u64,
     pub(crate) sync_failure_every_ms: u64,
     pub(crate) clock_step_every_ms: u64,
+    pub(crate) clock_hour_every_ms: u64,
+    pub(crate) clock_stop_every_ms: u64,
+    /// Messages that carry a stamp from the future, and clients that do.
+    pub(crate) poison_permille: u32,
+    pub(crate) lost_disk_every_ms: u64,
+    pub(crate) old_disk_every_ms: u64,
     pub(crate) sync_mean_us: u64,
     /// Between the digests of two partitions, after a start.
     pub(crate) build_mean_us: u64,
@@ -41,12 +48,58 @@ pub(crate) struct Options {
     pub(crate) slow_sync_permille: u32,
     pub(crate) skew_ms: i64,
     pub(crate) drift_ppm: i64,
+    /// Most bytes of hints that a node keeps for one other.
+    pub(crate) hint_bytes_max: u64,
 }
 
 impl Options {
     /// Whether all nodes' clocks show the same.
     pub(crate) fn clocks_agree(&self) -> bool {
-        self.skew_ms == 0 && self.drift_ppm == 0 && self.clock_step_every_ms == 0
+        let steps = [self.clock_step_every_ms, self.clock_hour_every_ms, self.clock_stop_every_ms];
+        self.skew_ms == 0 && self.drift_ppm == 0 && steps == [0; 3]
+    }
+
+    /// A world of so many nodes in which nothing goes wrong by itself.
+    pub(crate) fn quiet(nodes: usize, keys: usize) -> Options {
+        Options {
+            nodes,
+            replicas: 3,
+            clients: 1,
+            keys,
+            operations_each: 100,
+            think_ms: 1,
+            reads_percent: 0,
+            deletes_percent: 0,
+            contexts_percent: 0,
+            async_percent: 0,
+            hard_percent: 0,
+            timeout_ms: 1_000,
+            delay_min_us: 100,
+            delay_mean_us: 2_000,
+            jam_permille: 0,
+            jam_ms: 1,
+            loss_permille: 0,
+            repeat_permille: 0,
+            cut_every_ms: 0,
+            crash_every_ms: 0,
+            pause_every_ms: 0,
+            full_disk_every_ms: 0,
+            sync_failure_every_ms: 0,
+            clock_step_every_ms: 0,
+            clock_hour_every_ms: 0,
+            clock_stop_every_ms: 0,
+            lost_disk_every_ms: 0,
+            old_disk_every_ms: 0,
+            poison_permille: 0,
+            sync_mean_us: 500,
+            build_mean_us: 1_000,
+            ping_period_us: 1_000_000,
+            session_period_us: 10_000_000,
+            slow_sync_permille: 0,
+            skew_ms: 0,
+            drift_ppm: 0,
+            hint_bytes_max: HINT_BYTES_MAX,
+        }
     }
 
     pub(crate) fn draw(rng: &mut ChaCha8Rng) -> Options {
@@ -60,7 +113,10 @@ impl Options {
         let (sync_failure_every_ms, clock_step_every_ms) = (sometimes(6, 5_000, 15_000), sometimes(4, 1_000, 12_000));
         let (jam, loss, repeat) = (sometimes(3, 1, 100), sometimes(3, 1, 150), sometimes(3, 1, 100));
         let (slow_sync, skew, drift) = (sometimes(4, 1, 60), sometimes(3, 1, 20_000), sometimes(3, 1, 100_000));
+        let (clock_hour_every_ms, clock_stop_every_ms) = (sometimes(6, 2_000, 15_000), sometimes(6, 2_000, 15_000));
+        let poison = sometimes(5, 1, 100);
         let (asynchronous, hard) = (sometimes(3, 1, 50), sometimes(3, 1, 50));
+        let (lost_disk_every_ms, old_disk_every_ms) = (sometimes(4, 2_000, 15_000), sometimes(6, 2_000, 8_000));
         let blind = rng.random_ratio(1, 12);
         let options = Options {
             nodes,
@@ -87,6 +143,11 @@ impl Options {
             full_disk_every_ms,
             sync_failure_every_ms,
             clock_step_every_ms,
+            clock_hour_every_ms,
+            clock_stop_every_ms,
+            poison_permille: poison as u32,
+            lost_disk_every_ms,
+            old_disk_every_ms,
             sync_mean_us: *pick(rng, &[100, 500, 2_000, 10_000]),
             build_mean_us: *pick(rng, &[1_000, 10_000, 1_000_000]),
             ping_period_us: *pick(rng, &[1_000_000, 3_000_000, 3_000_000]),
@@ -94,6 +155,7 @@ impl Options {
             slow_sync_permille: slow_sync as u32,
             skew_ms: skew as i64,
             drift_ppm: drift as i64,
+            hint_bytes_max: HINT_BYTES_MAX,
         };
         if blind {
             // Clients that never look: their values pile up until they are refused.

@@ -1,7 +1,8 @@
 //! What is known from outside of everything that was asked and answered, and of what each disk was seen to hold.
 
+use crate::invariants::{a_dot_was_made, note_what_is_gone};
 use bytes::Bytes;
-use kringle::record::{Context, Dot, Record, Stamp};
+use kringle::record::{Actor, Context, Dot, Record, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How a write ended, as its client knows it.
@@ -32,6 +33,12 @@ pub(crate) struct Write {
     pub(crate) ended: u64,
     pub(crate) verdict: Verdict,
     pub(crate) dots: Vec<Dot>,
+    /// Nodes that had it on a disk that was lost.
+    pub(crate) lost_on: BTreeSet<usize>,
+    /// Whether a majority of its owners had it on their disks when its client was told.
+    pub(crate) on_majority: bool,
+    /// Whether whoever hears a majority of its owners has to hear of it: not where an old disk, put back, had it no more.
+    pub(crate) shows: bool,
 }
 
 /// The history, in moments: one for each thing that happens.
@@ -39,12 +46,19 @@ pub(crate) struct Write {
 pub(crate) struct Oracle {
     pub(crate) writes: Vec<Write>,
     by_value: BTreeMap<Bytes, usize>,
-    makers: BTreeMap<Dot, (usize, usize)>,
-    latest: BTreeMap<usize, Stamp>,
-    /// What each node's row of each key was last seen to cover.
-    held: BTreeMap<(usize, usize), Context>,
+    pub(crate) makers: BTreeMap<Dot, (usize, usize)>,
+    /// The last stamp that each node issued.
+    pub(crate) latest: BTreeMap<usize, Stamp>,
+    /// What each node's row of each key was last seen to be.
+    held: BTreeMap<(usize, usize), Record>,
+    /// What each node's row of each key had superseded.
+    pub(crate) gone: BTreeMap<(usize, usize), BTreeSet<Dot>>,
     /// The same for what it keeps for others.
     kept: BTreeMap<(usize, usize), Context>,
+    /// Dots that no disk holds any more, as the last that did was lost.
+    vanished: BTreeSet<(usize, Dot)>,
+    /// Under which name each node wrote, and in which of its lives.
+    actors: BTreeMap<Actor, (usize, u32)>,
     /// Looks only at what clients are told and at what is there in the end, never inside a node on the way.
     pub(crate) outside_only: bool,
     /// What broke a promise, first things first.
@@ -82,40 +96,41 @@ impl Oracle {
     }
 
     /// Node `node` durably made `dot` for a write.
-    pub(crate) fn dot_made(&mut self, node: usize, dot: Dot, write: usize, moment: u64) {
-        if let Some(before) = self.makers.insert(dot, (node, write)) {
-            self.violation_inside(format!(
-                "the dot {dot:?} was made twice: for {before:?} and for {:?}",
-                (node, write)
-            ));
-        }
-        let latest = self.latest.entry(node).or_default();
-        if dot.stamp <= *latest {
-            let what = format!("the stamps of node {node} do not rise: {} after {latest}", dot.stamp);
-            self.violation_inside(what);
-        } else {
-            *latest = dot.stamp;
-        }
+    pub(crate) fn dot_made(&mut self, (node, life): (usize, u32), dot: Dot, write: usize, moment: u64) {
+        a_dot_was_made(self, node, dot, write);
+        self.actor_seen(node, life, dot.actor);
         let write = &mut self.writes[write];
         write.dots.push(dot);
         write.ended = write.ended.max(moment);
     }
 
     /// The row that node `node` holds of `key`: whatever it covered once, it covers for good.
-    pub(crate) fn row_seen(&mut self, node: usize, key: usize, context: &Context) {
-        if let Some(before) = self.held.insert((node, key), context.clone())
-            && !context.dominates(&before)
-        {
-            self.violation_inside(format!("node {node} forgot a write of key {key}: {before:?} became {context:?}"));
+    pub(crate) fn row_seen(&mut self, node: usize, key: usize, row: &Record) {
+        let before = self.held.get(&(node, key));
+        if before == Some(row) {
+            return;
         }
+        if let Some(before) = before.map(Record::context).filter(|before| !row.context().dominates(before)) {
+            let what = format!("node {node} forgot a write of key {key}: {before:?} became {:?}", row.context());
+            self.violation_inside(what);
+        }
+        note_what_is_gone(self, node, key, row);
+        self.found_again(key, row.context());
+        self.held.insert((node, key), row.clone());
     }
 
     /// The hint that node `node` keeps for `key`.
     pub(crate) fn hint_seen(&mut self, node: usize, key: usize, record: Option<&Record>) {
-        match record {
+        if let Some(record) = record {
+            self.found_again(key, record.context());
+        }
+        let before = match record {
             Some(record) => self.kept.insert((node, key), record.context().clone()),
             None => self.kept.remove(&(node, key)),
         };
+        if let (Some(before), None) = (before, record) {
+            self.hint_dropped(key, &before);
+        }
     }
 
     /// Takes note of dots in a recovered row that were made just before a crash, and of which nobody was told.
@@ -134,11 +149,84 @@ impl Oracle {
         found
     }
 
+    /// The disk of `node` is no more; or, if `is_old`, there is one in its place that it once was. `owners` are those of
+    /// each key.
+    pub(crate) fn disk_lost(&mut self, node: usize, is_old: bool, owners: &[Vec<usize>]) {
+        self.latest.remove(&node);
+        self.gone.retain(|(at, _), _| *at != node);
+        for number in 0..self.writes.len() {
+            let Write { key, ref dots, .. } = self.writes[number];
+            let covers = |at: usize, dot: Dot| {
+                self.held.get(&(at, key)).is_some_and(|row| row.context().covers(dot))
+                    || self.kept.get(&(at, key)).is_some_and(|context| context.covers(dot))
+            };
+            let lost: Vec<Dot> = dots.iter().copied().filter(|&dot| covers(node, dot)).collect();
+            if lost.is_empty() {
+                continue;
+            }
+            let nodes: BTreeSet<usize> = self.held.keys().chain(self.kept.keys()).map(|(at, _)| *at).collect();
+            let elsewhere = |dot: &Dot| nodes.iter().any(|&at| at != node && covers(at, *dot));
+            let vanished: Vec<Dot> = lost.into_iter().filter(|dot| !elsewhere(dot)).collect();
+            let holders = self.holders(number);
+            let left = holders.iter().filter(|&&holder| holder != node && owners[key].contains(&holder)).count();
+            self.vanished.extend(vanished.into_iter().map(|dot| (key, dot)));
+            self.writes[number].lost_on.insert(node);
+            self.writes[number].shows &= left > if is_old { owners[key].len() / 2 } else { 0 };
+        }
+        self.held.retain(|(at, _), _| *at != node);
+        self.kept.retain(|(at, _), _| *at != node);
+    }
+
+    /// A hint was handed over. If its target lost its disk before the answer was here, the answer was true all the same.
+    fn hint_dropped(&mut self, key: usize, context: &Context) {
+        let of_lost_disks = self.writes.iter().filter(|write| write.key == key && !write.lost_on.is_empty());
+        let dots = of_lost_disks.flat_map(|write| &write.dots).copied().filter(|&dot| context.covers(dot));
+        let is_held = |dot: Dot| {
+            let mut rows = self.held.iter().filter(|((_, k), _)| *k == key);
+            let mut hints = self.kept.iter().filter(|((_, k), _)| *k == key);
+            rows.any(|(_, row)| row.context().covers(dot)) || hints.any(|(_, kept)| kept.covers(dot))
+        };
+        let vanished: Vec<Dot> = dots.filter(|&dot| !is_held(dot)).collect();
+        self.vanished.extend(vanished.into_iter().map(|dot| (key, dot)));
+    }
+
+    fn found_again(&mut self, key: usize, context: &Context) {
+        if !self.vanished.is_empty() {
+            self.vanished.retain(|(at, dot)| *at != key || !context.covers(*dot));
+        }
+    }
+
+    /// Whether no disk holds the dot any more, through no fault of the product.
+    pub(crate) fn has_vanished(&self, key: usize, dot: Dot) -> bool {
+        self.vanished.contains(&(key, dot))
+    }
+
+    /// A write that `node` lacks in its row of `key`: one that a majority of the `owners` had when its client was told,
+    /// before `moment`, and that another of them has.
+    pub(crate) fn lacks(&self, node: usize, key: usize, owners: &[usize], moment: u64) -> Option<&Write> {
+        let has = |at: usize, dot: Dot| self.held.get(&(at, key)).is_some_and(|row| row.context().covers(dot));
+        let has_any = |at: usize, write: &Write| write.dots.iter().any(|&dot| has(at, dot));
+        let promised = |write: &&Write| write.key == key && write.on_majority && write.told < moment;
+        let elsewhere = |write: &Write| owners.iter().any(|&owner| owner != node && has_any(owner, write));
+        self.writes.iter().filter(promised).find(|write| !has_any(node, write) && elsewhere(write))
+    }
+
+    /// A node writes under this name in one of its lives.
+    pub(crate) fn actor_seen(&mut self, node: usize, life: u32, actor: Actor) {
+        if let Some(before) = self.actors.insert(actor, (node, life))
+            && before != (node, life)
+        {
+            let what =
+                format!("node {node} writes as {actor:?} in life {life}, as node {} did in {}", before.0, before.1);
+            self.violation_inside(what);
+        }
+    }
+
     /// Who holds some dot of `write` in a row of its own.
     pub(crate) fn holders(&self, write: usize) -> Vec<usize> {
         let Write { key, dots, .. } = &self.writes[write];
-        let holds = |context: &Context| dots.iter().any(|&dot| context.covers(dot));
-        self.held.iter().filter(|((_, k), context)| k == key && holds(context)).map(|((node, _), _)| *node).collect()
+        let holds = |row: &Record| dots.iter().any(|&dot| row.context().covers(dot));
+        self.held.iter().filter(|((_, k), row)| k == key && holds(row)).map(|((node, _), _)| *node).collect()
     }
 
     /// Whether some node keeps a dot of `write` for others.

@@ -39,10 +39,34 @@ pub(crate) enum Plant {
     UnbuiltTakenForEqual,
     /// A client is handed the context of the whole record after its write, values it was never shown included.
     ContextOfUnseenValues,
+    /// What a peer has seen is taken over also for partitions in which the two were found to differ.
+    UnequalSeenJoined,
+    /// A stamp from the future, as a message mentions it, is believed.
+    FarStampBelieved,
+    /// Stamps follow the wall clock, also back.
+    ClockFollowsWall,
+    /// A read repair replaces the row of the owner that is behind.
+    RepairOverwrites,
+    /// A hint is dropped although more came to it while it was on its way.
+    GrownHintDropped,
+    /// A copy that comes late is stored over a tombstone.
+    TombstoneOverwritten,
+    /// What a peer said it had seen is taken over without asking whether it says so still.
+    SeenJoinedUnconfirmed,
+    /// An owner that lost its disk counts before it is filled.
+    EmptiedCounts,
+    /// An owner that lost its disk says that a key is absent.
+    EmptiedAnswersAbsent,
+    /// An owner is filled by sessions that pass over records for their latest writes.
+    FilledWithoutTheYoung,
+    /// A node writes under the name it had before it lost its disk.
+    ActorOfLostDisk,
+    /// A node that had an old disk put back is told nothing of it.
+    OldDiskBelieved,
 }
 
 impl Plant {
-    pub(crate) const ALL: [Plant; 18] = [
+    pub(crate) const ALL: [Plant; 30] = [
         Plant::AcknowledgedBeforeSync,
         Plant::QuorumOneShort,
         Plant::HintCountedAsOwner,
@@ -61,6 +85,18 @@ impl Plant {
         Plant::TombstonesIgnored,
         Plant::UnbuiltTakenForEqual,
         Plant::ContextOfUnseenValues,
+        Plant::UnequalSeenJoined,
+        Plant::FarStampBelieved,
+        Plant::ClockFollowsWall,
+        Plant::RepairOverwrites,
+        Plant::GrownHintDropped,
+        Plant::TombstoneOverwritten,
+        Plant::SeenJoinedUnconfirmed,
+        Plant::EmptiedCounts,
+        Plant::EmptiedAnswersAbsent,
+        Plant::FilledWithoutTheYoung,
+        Plant::ActorOfLostDisk,
+        Plant::OldDiskBelieved,
     ];
 
     /// Those by which something acknowledged goes missing, or a dropped value comes back.

@@ -1,7 +1,7 @@
 //! Clients: each asks one random node after another to read, write or delete one of a few keys, with values that are
 //! never written twice, plainly or with the context of what it last read.
 
-use super::invariants::{acknowledged_is_held, read_sees_the_owners};
+use super::invariants::{acknowledged_is_held, majority_reads_see_majority_writes, read_sees_the_owners};
 use super::node::{Machine, Reason};
 use super::oracle::{Verdict, Write};
 use super::world::{Event, World};
@@ -9,6 +9,7 @@ use crate::options::about;
 use crate::plant::Plant;
 use bytes::Bytes;
 use kringle::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Write as Wish};
+use kringle::protocol::SeenGroups;
 use kringle::record::{Content, Context, Record, Seen};
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,8 @@ pub(crate) enum Purpose {
     Read {
         client: usize,
         key: usize,
+        /// When it began, in moments.
+        begun: u64,
     },
     Write {
         client: usize,
@@ -62,6 +65,8 @@ pub(crate) enum Purpose {
         node: usize,
         peer: usize,
         reason: Reason,
+        /// What the peer had said before of the writes it has seen.
+        seen: Option<SeenGroups>,
     },
     /// A look at the end, by nobody.
     LastLook {
@@ -93,7 +98,8 @@ impl World {
             let hedge_ms = self.rng.random_range(5.min(patience_ms)..=patience_ms);
             let options = GetOptions { quorum, hard, all: false, hedge_ms, patience_ms, avoid };
             let machine = Machine::Get(Box::new(Get::new(self.keys[key].clone(), ring, me, options)));
-            return self.start_operation(node, machine, Purpose::Read { client, key }, None);
+            let begun = self.moment;
+            return self.start_operation(node, machine, Purpose::Read { client, key, begun }, None);
         }
         let (write, seen) = self.begin_write(client, key);
         let content = self.oracle.writes[write].value.clone().map(Content::plain);
@@ -130,8 +136,12 @@ impl World {
         let delete = self.rng.random_range(0..100) < self.options.deletes_percent;
         let (mut saw, mut seen) = (None, Seen::Everything);
         if self.rng.random_range(0..100) < self.options.contexts_percent {
-            let (context, values) = self.clients[client].shown.get(&key).cloned().unwrap_or_default();
+            let (mut context, values) = self.clients[client].shown.get(&key).cloned().unwrap_or_default();
             self.counters.hit("write with a context");
+            if self.is_poisoned() {
+                self.counters.hit("client with a context from the future");
+                self.poison_context(&mut context);
+            }
             (saw, seen) = (Some(values), Seen::Only(context));
         }
         (self.enter_write(key, delete, saw), seen)
@@ -141,7 +151,19 @@ impl World {
     pub(crate) fn enter_write(&mut self, key: usize, delete: bool, saw: Option<BTreeSet<Bytes>>) -> usize {
         let value = (!delete).then(|| Bytes::from(format!("value {}", self.oracle.writes.len())));
         let (begun, verdict) = (self.moment, Verdict::Open);
-        self.oracle.begin(Write { key, value, saw, begun, told: begun, ended: begun, verdict, dots: Vec::new() })
+        self.oracle.begin(Write {
+            key,
+            value,
+            saw,
+            begun,
+            told: begun,
+            ended: begun,
+            verdict,
+            dots: Vec::new(),
+            lost_on: BTreeSet::new(),
+            on_majority: false,
+            shows: false,
+        })
     }
 
     fn next_turn(&mut self, client: usize) {
@@ -173,6 +195,9 @@ impl World {
             if replicas.acked >= wanted.needed(replicas.wanted) {
                 outcome = PutOutcome::Stored { created: false, record: record.clone(), replicas: *replicas };
             }
+        }
+        if let Some(told) = &mut self.told {
+            told.puts.insert(write, outcome.clone());
         }
         let (verdict, counter) = match &outcome {
             PutOutcome::Stored { replicas, .. } => {
@@ -214,18 +239,28 @@ impl World {
     }
 
     pub(crate) fn get_concluded(&mut self, purpose: Purpose, outcome: GetOutcome) {
-        let (client, key) = match purpose {
-            Purpose::Read { client, key } => (Some(client), key),
-            Purpose::LastLook { key } => (None, key),
+        let (client, key, begun) = match purpose {
+            Purpose::Read { client, key, begun } => (Some(client), key, begun),
+            Purpose::LastLook { key } => (None, key, self.moment),
             Purpose::Write { .. } | Purpose::Session { .. } => unreachable!("a Get reads"),
         };
+        if let Some(told) = &mut self.told {
+            told.gets.push((key, outcome.clone()));
+        }
         match (outcome, client) {
-            (GetOutcome::Found { record, answers, .. }, client) => {
+            (GetOutcome::Found { record, answers, answered }, client) => {
                 let owners = self.owners(key);
+                majority_reads_see_majority_writes(self, key, begun, answered, &record);
+                if answered == 0 && answers.iter().any(|(member, _)| owners.contains(&member.index())) {
+                    self.counters.hit("read of owners that are not filled");
+                }
                 if answers.iter().any(|(member, _)| !owners.contains(&member.index())) {
                     self.counters.hit("stand-in read");
                 }
                 self.shown(client, key, &record);
+            }
+            (GetOutcome::Unavailable { unfilled: 1.., .. }, Some(_)) => {
+                self.counters.hit("read refused by owners that are not filled");
             }
             (GetOutcome::Unavailable { .. }, Some(_)) => self.counters.hit("unavailable read"),
             (GetOutcome::Unavailable { .. }, None) => {

@@ -8,6 +8,7 @@ use super::node::{Done, Node};
 use super::options::Options;
 use super::oracle::Oracle;
 use super::plant::Plant;
+use super::stories::Answers;
 use super::workload::Client;
 use bytes::Bytes;
 use kringle::antientropy::Report as Synced;
@@ -24,8 +25,6 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// When the simulated day begins, in milliseconds since 1970: late enough that a clock may step back.
-const MORNING_MS: u64 = 1_700_000_000_000;
 /// Faults stop after this much simulated time, in microseconds.
 const FAULTS_UNTIL_US: u64 = 45_000_000;
 /// More events than any run needs: a run that goes on and on is a bug.
@@ -79,6 +78,7 @@ pub(crate) enum Event {
         node: usize,
         life: u32,
         address: Address,
+        partial: bool,
         done: Done,
     },
     Compare {
@@ -115,6 +115,18 @@ pub(crate) enum Event {
         node: usize,
         life: u32,
     },
+    Greet {
+        node: usize,
+        life: u32,
+        peer: usize,
+        at: u64,
+    },
+    /// What there is to do until a node counts.
+    Watch {
+        node: usize,
+        life: u32,
+        at: u64,
+    },
     SyncRound {
         node: usize,
         life: u32,
@@ -131,6 +143,9 @@ pub(crate) enum Event {
         node: usize,
     },
     RoomAgain {
+        node: usize,
+    },
+    ClockGoesOn {
         node: usize,
     },
     Heal,
@@ -176,6 +191,8 @@ pub(crate) struct World {
     scheduled: u64,
     exchanges: u64,
     trace: blake3::Hasher,
+    /// Keep a digest of all that happens, which takes longer than to let it happen.
+    pub(crate) tracing: bool,
     /// Print what happens.
     telling: bool,
     pub(crate) ring: Arc<Ring>,
@@ -185,6 +202,10 @@ pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) oracle: Oracle,
     pub(crate) counters: Counters,
+    /// What clients were answered, where a story is told: by the number of the question.
+    pub(crate) told: Option<Answers>,
+    /// The latest time that an honest clock has shown, in milliseconds since 1970.
+    pub(crate) latest_honest_ms: u64,
     /// No more faults.
     pub(crate) quiet: bool,
     /// No sessions but those asked for.
@@ -211,7 +232,7 @@ pub(crate) struct Report {
     pub(crate) violations: Vec<String>,
     pub(crate) counters: Counters,
     pub(crate) events: u64,
-    /// The digest of all that happened, in order.
+    /// The digest of all that happened, in order, where that was traced.
     pub(crate) trace: String,
 }
 
@@ -222,7 +243,7 @@ impl World {
         World::with(options, rng, plant, telling)
     }
 
-    fn with(options: Options, mut rng: ChaCha8Rng, plant: Option<Plant>, telling: bool) -> World {
+    pub(crate) fn with(options: Options, mut rng: ChaCha8Rng, plant: Option<Plant>, telling: bool) -> World {
         let ring = ring(options.nodes, options.replicas);
         let names: Vec<String> = ring.layout().members().iter().map(|member| member.name.clone()).collect();
         let nodes = names.into_iter().enumerate();
@@ -238,6 +259,7 @@ impl World {
             scheduled: 0,
             exchanges: 0,
             trace: blake3::Hasher::new(),
+            tracing: false,
             telling,
             ring,
             keys,
@@ -246,6 +268,8 @@ impl World {
             network: Network::default(),
             oracle: Oracle::default(),
             counters: Counters::default(),
+            told: None,
+            latest_honest_ms: 0,
             quiet: false,
             only_asked: false,
             asked: Vec::new(),
@@ -258,8 +282,8 @@ impl World {
     pub(crate) fn run(mut self) -> Report {
         for node in 0..self.nodes.len() {
             let Options { skew_ms, drift_ppm, .. } = self.options;
-            self.nodes[node].clock_offset_us = 1_000 * self.rng.random_range(-skew_ms..=skew_ms);
-            self.nodes[node].clock_drift_ppm = self.rng.random_range(-drift_ppm..=drift_ppm);
+            self.nodes[node].clock.offset_us = 1_000 * self.rng.random_range(-skew_ms..=skew_ms);
+            self.nodes[node].clock.drift_ppm = self.rng.random_range(-drift_ppm..=drift_ppm);
             self.start(node);
         }
         for client in 0..self.clients.len() {
@@ -310,7 +334,9 @@ impl World {
                 self.ended(node, exchange, Err(failure));
             }
             Event::Committed { node, life } if self.lives(node, life) => self.committed(node),
-            Event::Looked { node, life, address, done } if self.lives(node, life) => self.looked(node, &address, done),
+            Event::Looked { node, life, address, partial, done } if self.lives(node, life) => {
+                self.looked(node, &address, partial, done);
+            }
             Event::Wake { node, life, id } if self.lives(node, life) => self.woken(node, id),
             Event::Deadline { node, life, id } if self.lives(node, life) => self.event(node, id, Told::Deadline),
             Event::Liveness { node, life, at } if self.lives(node, life) => self.liveness_due(node, at),
@@ -322,12 +348,18 @@ impl World {
             }
             Event::Housekeeping { node, life } if self.lives(node, life) => self.housekeeping(node),
             Event::Build { node, life } if self.lives(node, life) => self.build(node),
+            Event::Greet { node, life, peer, at } if self.lives(node, life) => self.greet(node, peer, at),
+            Event::Watch { node, life, at } if self.lives(node, life) => self.watch(node, at),
             Event::SyncRound { node, life } if self.lives(node, life) => self.sync_round(node),
             Event::SyncReturned { node, life, peer } if self.lives(node, life) => self.sync_returned(node, peer),
             Event::Compare { node, life, request, done } if self.lives(node, life) => self.compare(node, request, done),
             Event::Restart { node } if self.nodes[node].up.is_none() => self.start(node),
             Event::Replug { node } if !self.quiet => self.crash_and_restart(node),
             Event::RoomAgain { node } => self.nodes[node].disk.fill(false),
+            Event::ClockGoesOn { node } => {
+                invariants::note_the_time(self);
+                self.nodes[node].clock.stopped_at = None;
+            }
             Event::Heal => self.network.heal(),
             Event::Trouble(trouble) if !self.quiet => self.trouble(trouble),
             // Meant for an earlier life of the node.
@@ -336,6 +368,9 @@ impl World {
     }
 
     fn note(&mut self, at: u64, event: &Event) {
+        if !self.tracing && !self.telling {
+            return;
+        }
         let line = format!("{at} {event:?}");
         self.trace.update(line.as_bytes());
         if let Event::Arrived { bytes, .. } | Event::Replied { bytes, .. } = event {
@@ -357,6 +392,8 @@ impl World {
             | Event::Looked { node, .. }
             | Event::Compare { node, .. }
             | Event::Build { node, .. }
+            | Event::Greet { node, .. }
+            | Event::Watch { node, .. }
             | Event::SyncRound { node, .. }
             | Event::SyncReturned { node, .. }
             | Event::Wake { node, .. }
@@ -392,13 +429,6 @@ impl World {
 
     pub(crate) fn is_paused(&self, node: usize) -> bool {
         self.nodes[node].up.is_some() && self.nodes[node].paused_until > self.now
-    }
-
-    /// What a node's clock shows.
-    pub(crate) fn wall_ms(&self, node: usize) -> u64 {
-        let Node { clock_offset_us, clock_drift_ppm, .. } = self.nodes[node];
-        let now = self.now as i64;
-        MORNING_MS.saturating_add_signed((now + clock_offset_us + now / 1_000_000 * clock_drift_ppm) / 1_000)
     }
 
     pub(crate) fn partition(&self, key: usize) -> Partition {

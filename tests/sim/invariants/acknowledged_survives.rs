@@ -2,6 +2,10 @@
 //! have seen it: one whose client was shown it, or a plain one that was not over before it began. And no dot that was
 //! ever durable on a node is forgotten.
 //!
+//! Where a disk is lost this goes for whatever was on some other disk at that moment, in a row or in a hint: what a
+//! majority of the owners had is there as long as a minority of their disks is lost at a time. What was on that disk
+//! alone is gone (an `async` write, a hint, a dot whose copies were under way) unless it comes back by a message.
+//!
 //! A known gap: an owner that was passed over may be heard long after its client was told. It makes no dot where
 //! something later than the write is known, and "later" is told by clocks: where the coordinator's is far ahead of an
 //! owner's and its message was held up for longer than an owner is waited for, a later write looks earlier. Such losses
@@ -15,7 +19,8 @@ pub(crate) fn check(world: &mut World, key: usize, merged: &Record) {
     let (mut broken, mut overtaken) = (Vec::new(), 0);
     let here = |write: &&Write| write.key == key;
     for write in world.oracle.writes.iter().filter(here) {
-        for dot in write.dots.iter().filter(|&&dot| !merged.context().covers(dot)) {
+        let is_gone = |dot| world.oracle.has_vanished(key, dot);
+        for dot in write.dots.iter().filter(|&&dot| !merged.context().covers(dot) && !is_gone(dot)) {
             broken.push(format!("the owners of key {key} never heard of {dot:?}, durable once: {write:?}"));
         }
         if write.verdict != Verdict::Ok {
@@ -23,6 +28,9 @@ pub(crate) fn check(world: &mut World, key: usize, merged: &Record) {
         }
         if write.dots.is_empty() {
             broken.push(format!("acknowledged, and no node ever made a dot for it: {write:?}"));
+        }
+        if !write.dots.is_empty() && write.dots.iter().all(|&dot| is_gone(dot)) {
+            continue;
         }
         let Some(value) = &write.value else { continue };
         if merged.siblings().iter().any(|sibling| sibling.content.value == value) {

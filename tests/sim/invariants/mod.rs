@@ -3,21 +3,35 @@
 
 mod acknowledged_is_held;
 mod acknowledged_survives;
+mod an_owner_that_counts_is_whole;
 mod bounded_queues;
+mod contexts_cover_what_is_held;
 mod copies_merge_to_one;
+mod deleted_stays_deleted;
 mod equal_replicas_are_quiet;
+mod hints_drain;
+mod majority_reads_see_majority_writes;
 mod no_phantom_value;
+mod poison_stays_outside;
 mod read_sees_the_owners;
 mod replicas_converge;
 mod same_layout_same_owners;
 mod sessions_move_what_is_needed;
+mod stamps_rise;
 
 pub(crate) use acknowledged_is_held::acknowledged_is_held;
+pub(crate) use an_owner_that_counts_is_whole::an_owner_that_counts_is_whole;
 pub(crate) use bounded_queues::{at_rest_nothing_is_left, queues_are_bounded};
+pub(crate) use contexts_cover_what_is_held::contexts_cover_what_is_held;
+pub(crate) use deleted_stays_deleted::note_what_is_gone;
 pub(crate) use equal_replicas_are_quiet::equal_replicas_are_quiet;
+pub(crate) use hints_drain::hints_left;
+pub(crate) use majority_reads_see_majority_writes::majority_reads_see_majority_writes;
+pub(crate) use poison_stays_outside::{no_poison_is_held, note_the_time, poison_stays_outside};
 pub(crate) use read_sees_the_owners::read_sees_the_owners;
 pub(crate) use replicas_converge::what_differs;
 pub(crate) use sessions_move_what_is_needed::{a_session_moves_what_is_needed, records_needed};
+pub(crate) use stamps_rise::a_dot_was_made;
 
 use super::world::World;
 use kringle::record::Record;
@@ -32,9 +46,11 @@ pub(crate) struct Copies {
 /// The promises about what is there in the end.
 pub(crate) fn check_the_end(world: &mut World, copies: &[Copies]) {
     same_layout_same_owners::check(world);
+    (0..world.nodes.len()).for_each(|node| contexts_cover_what_is_held(world, node));
     for copies in copies {
         let merged = copies_merge_to_one::check(world, copies);
         no_phantom_value::check(world, copies.key, &merged);
         acknowledged_survives::check(world, copies.key, &merged);
+        deleted_stays_deleted::check(world, copies.key, &merged);
     }
 }

@@ -1,6 +1,8 @@
 //! Answering: one request from the node's own store, a peer's batch of them.
 
 use super::committing::Submission;
+use super::filling::Stand;
+use super::greeting::Told;
 use crate::network::Fate as Way;
 use crate::options::about;
 use crate::oracle::Verdict;
@@ -8,7 +10,7 @@ use crate::plant::Plant;
 use crate::world::{Event, Parcel, World};
 use bytes::Bytes;
 use kringle::coordinator::Fate;
-use kringle::operation::{CallId, Event as Told, Failure};
+use kringle::operation::{CallId, Event as Heard, Failure};
 use kringle::protocol::{Answer, Batch, Refusal, Reply, Request};
 use kringle::record::{Key, Record};
 use kringle::replica::{self, Step};
@@ -26,6 +28,8 @@ pub(crate) enum Done {
     HintGone {
         target: usize,
     },
+    /// The store says how the node stands.
+    Stage(Stand),
     /// A bare write.
     Alone {
         write: usize,
@@ -38,6 +42,7 @@ pub(crate) enum Done {
 pub(crate) enum Caller {
     Operation { id: u64, call: CallId, copy: bool },
     HandOver { key: Key, record: Record, target: usize },
+    Greeting { peer: usize, told: Told },
 }
 
 /// A peer's batch being answered.
@@ -59,8 +64,9 @@ impl World {
             Request::ReadHint { key } => Address::hint(key),
             _ => return None,
         };
+        let partial = self.answers_in_part(node, request);
         match self.up(node).store.peek(&address) {
-            Peek::Known(row) => Some(replica::found(&address, row.as_ref())),
+            Peek::Known(row) => Some(replica::found(&address, row.as_ref()).in_part(partial)),
             Peek::Ask => None,
         }
     }
@@ -70,10 +76,10 @@ impl World {
             Caller::Operation { id, call, copy } => {
                 let event = match result {
                     Err(_) if copy && self.plant == Some(Plant::FailureCountedAsAcknowledged) => {
-                        Told::Answered { call, answer: Answer::Merged { applied: true, more: None } }
+                        Heard::Answered { call, answer: Answer::Merged { applied: true, more: None } }
                     }
-                    Ok(answer) => Told::Answered { call, answer },
-                    Err(failure) => Told::Failed { call, failure },
+                    Ok(answer) => Heard::Answered { call, answer },
+                    Err(failure) => Heard::Failed { call, failure },
                 };
                 self.event(node, id, event);
             }
@@ -81,6 +87,7 @@ impl World {
                 Fate::Taken => self.drop_hint(node, key, record, target),
                 fate => self.handed_over(node, target, fate),
             },
+            Caller::Greeting { peer, told } => self.greeting_ended(node, peer, told, result),
         }
     }
 
@@ -88,13 +95,17 @@ impl World {
         if let Some(answer) = self.at_hand(node, &request) {
             return self.answered(node, done, answer);
         }
+        let partial = self.answers_in_part(node, &request);
+        if let Some(refusal) = self.declines(node, &request) {
+            return self.answered(node, done, Answer::Refused(refusal));
+        }
         match replica::step(request) {
-            Step::Commit(change) => self.commit(node, Submission { change, tag, done }),
+            Step::Commit(change) => self.commit(node, Submission { change, tag, partial, done }),
             Step::Read(address) => {
                 let (life, after) = (self.nodes[node].life, about(&mut self.rng, 500));
-                self.schedule(after, Event::Looked { node, life, address, done });
+                self.schedule(after, Event::Looked { node, life, address, partial, done });
             }
-            Step::Greet(greeting) => panic!("nobody greets in this world, yet {greeting:?} came"),
+            Step::Greet(greeting) => self.greeted(node, &greeting, done),
             Step::Gossip(packets) => {
                 let packets = self.hear_gossip(node, &packets);
                 self.answered(node, done, Answer::Gossip { packets });
@@ -111,12 +122,12 @@ impl World {
         }
     }
 
-    pub(crate) fn looked(&mut self, node: usize, address: &Address, done: Done) {
+    pub(crate) fn looked(&mut self, node: usize, address: &Address, partial: bool, done: Done) {
         let answer = match self.up(node).store.read(address) {
             Ok(row) => replica::found(address, row.as_ref()),
             Err(_) => Answer::Refused(Refusal::Unreadable),
         };
-        self.answered(node, done, answer);
+        self.answered(node, done, answer.in_part(partial));
     }
 
     pub(super) fn answered(&mut self, node: usize, done: Done, answer: Answer) {
@@ -131,6 +142,7 @@ impl World {
                 let is_stored = matches!(answer, Answer::Written { .. });
                 self.oracle.end(write, if is_stored { Verdict::Ok } else { Verdict::Info }, self.moment);
             }
+            Done::Stage(stand) => self.stage_kept(node, stand, !matches!(answer, Answer::Refused(_))),
             Done::Nobody => {}
         }
     }
@@ -153,9 +165,12 @@ impl World {
         }
         let batch = Batch::decode(bytes).expect("a batch can be read back");
         let envelope = &batch.envelope;
-        let receiver_is_other = envelope.receiver.is_some_and(|receiver| receiver != self.nodes[node].id);
+        let receiver_is_other = envelope.receiver.is_some_and(|receiver| receiver != self.nodes[node].id());
         self.hear(node, envelope.stamp);
-        assert!(!receiver_is_other, "names and ids stay together here");
+        if receiver_is_other {
+            self.counters.hit("batch for another store refused");
+            return self.send_reply(node, (from, from_life, exchange), Err(Refusal::OtherNode));
+        }
         let gathering = self.next_exchange();
         let count = batch.requests.len();
         let answers = vec![None; count];
@@ -183,8 +198,17 @@ impl World {
         if self.plant == Some(Plant::AnswersSwapped) {
             answers.reverse();
         }
+        self.send_reply(node, (from, from_life, exchange), Ok(answers));
+    }
+
+    fn send_reply(
+        &mut self,
+        node: usize,
+        (from, from_life, exchange): (usize, u32, u64),
+        answers: Result<Vec<Answer>, Refusal>,
+    ) {
         let stamp = self.up(node).last;
-        let reply = Reply { sender: self.nodes[node].id, epoch: self.ring.epoch(), stamp, answers: Ok(answers) };
+        let reply = Reply { sender: self.nodes[node].id(), epoch: self.ring.epoch(), stamp, answers };
         let bytes = Parcel(reply.encode().into());
         match self.fate(node, from) {
             Way::Arrives(after) | Way::Jammed(after) => {

@@ -6,7 +6,7 @@ use crate::options::about;
 use crate::oracle::Verdict;
 use crate::plant::Plant;
 use crate::world::{Event, World};
-use kringle::record::{Content, Row, Seen, Stamp};
+use kringle::record::{Content, Record, Row, Seen, Stamp};
 use kringle::replica;
 use kringle::storage::{Address, Change, Outcome, Refused, Store};
 use rand::Rng;
@@ -17,6 +17,8 @@ const BATCH_MAX: usize = 1_024;
 pub(crate) struct Submission {
     pub(super) change: Change,
     pub(super) tag: Option<usize>,
+    /// Whether the answer counts towards no majority.
+    pub(super) partial: bool,
     pub(super) done: Done,
 }
 
@@ -25,7 +27,12 @@ impl World {
     pub(crate) fn submit_write(&mut self, node: usize, key: usize, write: usize) {
         let content = self.oracle.writes[write].value.clone().map(Content::plain);
         let change = Change::Write { key: self.keys[key].clone(), seen: Seen::Everything, content, until: Stamp::MAX };
-        self.commit(node, Submission { change, tag: Some(write), done: Done::Alone { write } });
+        self.commit(node, Submission { change, tag: Some(write), partial: false, done: Done::Alone { write } });
+    }
+
+    /// A change that nobody waits for, as some peer might ask for it.
+    pub(crate) fn submit_change(&mut self, node: usize, change: Change) {
+        self.commit(node, Submission { change, tag: None, partial: false, done: Done::Nobody });
     }
 
     pub(super) fn commit(&mut self, node: usize, mut submission: Submission) {
@@ -61,10 +68,17 @@ impl World {
         let up = self.up(node);
         let batch = up.committing.take().expect("a commit was under way");
         // A stamp that is not credible is not taken over.
-        let _ = up.committer.note_stamp(up.heard, wall_ms);
-        let mut changes: Vec<Change> = batch.iter().map(|submission| submission.change.clone()).collect();
-        if plant == Some(Plant::MergeOverwrites) {
-            overwrite(up, &mut changes);
+        let heard_ms = if plant == Some(Plant::FarStampBelieved) { up.heard.ms() } else { wall_ms };
+        let _ = up.committer.note_stamp(up.heard, heard_ms);
+        let changes: Vec<Change> = batch.iter().map(|submission| submission.change.clone()).collect();
+        if plant == Some(Plant::ClockFollowsWall) {
+            up.forget_time(wall_ms);
+        }
+        match plant {
+            Some(Plant::MergeOverwrites) => overwrite(up, &changes, |_, _, _| true),
+            Some(Plant::RepairOverwrites) => overwrite(up, &changes, |up, _, record| up.repairs.contains(record)),
+            Some(Plant::TombstoneOverwritten) => overwrite(up, &changes, |_, held, _| held.is_tombstone()),
+            _ => {}
         }
         let results = up.committer.commit(wall_ms, changes);
         up.last = up.committer.last_stamp();
@@ -73,7 +87,8 @@ impl World {
         }
         self.look_at_rows(node, false);
         for (submission, result) in batch.into_iter().zip(results) {
-            self.answered(node, submission.done, replica::committed(result));
+            let answer = replica::committed(result).in_part(submission.partial);
+            self.answered(node, submission.done, answer);
         }
         self.next_commit(node);
     }
@@ -86,13 +101,14 @@ impl World {
                     if self.oracle.writes[write].verdict != Verdict::Open {
                         self.counters.hit("late maker");
                     }
-                    self.oracle.dot_made(node, dot, write, self.moment);
+                    self.oracle.dot_made((node, self.nodes[node].life), dot, write, self.moment);
                 }
             }
             (Change::Write { .. }, Err(Refused::Overtaken { .. })) => {
                 let is_told = submission.tag.is_some_and(|write| self.oracle.writes[write].verdict != Verdict::Open);
                 self.counters.hit(if is_told { "late maker refused" } else { "overtaken, and asked again" });
             }
+            (_, Err(Refused::StampAhead(_))) => self.counters.hit("write from the future refused"),
             (Change::Hint { .. }, Ok(_)) => self.counters.hit("hint kept"),
             (Change::HintDelivered { .. }, Ok(_)) => self.counters.hit("hint handed over"),
             (_, Err(Refused::ReadOnly(_))) => self.counters.hit("refused by a full disk"),
@@ -102,10 +118,13 @@ impl World {
     }
 }
 
-/// The planted bug: copies replace what is there.
-fn overwrite(up: &mut Up, changes: &mut [Change]) {
+/// Planted bugs: copies replace what is there, where `does` says so of what is held and what comes.
+fn overwrite(up: &mut Up, changes: &[Change], does: impl Fn(&Up, &Record, &Record) -> bool) {
     for change in changes {
-        if let Change::Merge { key, record } = change {
+        let Change::Merge { key, record } = change else { continue };
+        let held = up.store.read(&Address::data(key)).expect("the base can be read");
+        let held = held.and_then(|row| Row::decode(&row).ok()).map_or_else(Record::default, |row| row.record);
+        if does(up, &held, record) {
             let row = Row::of(record.clone()).encode();
             let _ = up.store.append(vec![(Address::data(key), Some(row))], Stamp(0));
         }

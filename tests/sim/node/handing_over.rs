@@ -55,7 +55,7 @@ impl World {
             let request = Request::Merge { key: key.clone(), record: record.clone() };
             if self.plant == Some(Plant::HintDroppedUnheard) {
                 let change = self.delivered(key.clone(), record.clone(), target);
-                self.commit(node, Submission { change, tag: None, done: Done::Nobody });
+                self.commit(node, Submission { change, tag: None, partial: false, done: Done::Nobody });
             }
             self.send(node, target, request, None, until, Caller::HandOver { key, record, target });
         }
@@ -67,8 +67,14 @@ impl World {
 
     /// The target has the record.
     pub(super) fn drop_hint(&mut self, node: usize, key: Key, record: Record, target: usize) {
+        let held = (0..self.keys.len()).find(|&at| self.keys[at] == key).and_then(|at| self.hint_row(node, at));
+        let grown = held.filter(|held| !record.includes(held));
+        if grown.is_some() {
+            self.counters.hit("hint grew on its way");
+        }
+        let record = grown.filter(|_| self.plant == Some(Plant::GrownHintDropped)).unwrap_or(record);
         let change = self.delivered(key, record, target);
-        self.commit(node, Submission { change, tag: None, done: Done::HintGone { target } });
+        self.commit(node, Submission { change, tag: None, partial: false, done: Done::HintGone { target } });
     }
 
     /// One of a handful has met its fate.

@@ -6,7 +6,7 @@ use crate::options::about;
 use crate::world::{Event, Parcel, World};
 use bytes::Bytes;
 use kringle::operation::Failure;
-use kringle::protocol::{Batch, Envelope, Lane, REQUESTS_PER_BATCH_MAX, Reply, Request};
+use kringle::protocol::{Batch, Envelope, Lane, REQUESTS_PER_BATCH_MAX, Refusal, Reply, Request};
 use rand::Rng;
 use std::collections::VecDeque;
 
@@ -53,11 +53,11 @@ impl World {
         }
     }
 
-    pub(super) fn envelope(&self, node: usize, peer: usize, deadline_us: u64) -> Envelope {
+    pub(crate) fn envelope(&self, node: usize, peer: usize, deadline_us: u64) -> Envelope {
         let up = self.nodes[node].up.as_ref().expect("only a running node sends");
         Envelope {
             cluster: self.ring.layout().cluster(),
-            sender: self.nodes[node].id,
+            sender: self.nodes[node].id(),
             receiver: up.view.peer(&self.nodes[peer].name).and_then(|peer| peer.id),
             epoch: self.ring.epoch(),
             deadline_ms: (deadline_us / 1_000) as u32,
@@ -88,7 +88,11 @@ impl World {
                 self.counters.hit("batch of several");
             }
             let timeout = (until - now).min(timeout);
-            let batch = Batch { envelope: self.envelope(node, to, timeout), requests };
+            let mut batch = Batch { envelope: self.envelope(node, to, timeout), requests };
+            if self.is_poisoned() {
+                self.counters.hit("message with a stamp from the future");
+                batch.envelope.stamp = self.far_stamp();
+            }
             self.post(node, to, Some(lane), &batch, tags, callers, timeout);
         }
         for caller in late {
@@ -144,7 +148,16 @@ impl World {
                     self.called(node, caller, Ok(answer));
                 }
             }
-            Ok(_) => unreachable!("a batch gets an answer for each request here"),
+            Ok(Reply { answers: Ok(_), .. }) => unreachable!("a batch gets an answer for each request here"),
+            Ok(Reply { answers: Err(refusal), .. }) => {
+                if refusal == Refusal::OtherNode {
+                    let name = self.nodes[to].name.clone();
+                    self.up(node).view.forget_id(&name);
+                }
+                for caller in callers {
+                    self.called(node, caller, Err(Failure::Refused(refusal.clone())));
+                }
+            }
             Err(failure) => {
                 for caller in callers {
                     self.called(node, caller, Err(failure.clone()));

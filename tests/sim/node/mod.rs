@@ -3,6 +3,8 @@
 
 mod answering;
 mod committing;
+mod filling;
+mod greeting;
 mod handing_over;
 mod housekeeping;
 mod link;
@@ -18,20 +20,25 @@ pub(crate) use operations::{Machine, Running};
 use pinging::Route;
 pub(crate) use syncing::Reason;
 
+use crate::clocks::WallClock;
 use crate::disk::Disk;
+use crate::invariants;
+use crate::losing::Loss;
 use crate::network::Fate;
 use crate::options::about;
 use crate::plant::Plant;
 use crate::world::{Event, World};
+use filling::Completeness;
+use greeting::Greeter;
 use handing_over::Pass;
 use kringle::antientropy::Schedule;
 use kringle::coordinator::Replay;
-use kringle::membership::{Liveness, State, View};
+use kringle::membership::{Clocks, Liveness, State, View};
 use kringle::merkle::Forest;
 use kringle::operation::Failure;
 use kringle::placement::{MemberIndex, NodeId, Partition};
 use kringle::record::{Actor, Clock, Record, Row, Stamp};
-use kringle::storage::{Address, Committer, Feed, HINT_BYTES_MAX, Hint, HintLedger, LogStore, Rebuild, Store};
+use kringle::storage::{Address, Committer, Contexts, Feed, Hint, HintLedger, LogStore, Rebuild, Said, Store};
 use link::Exchange;
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -41,26 +48,35 @@ use std::sync::Arc;
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) me: MemberIndex,
-    pub(crate) id: NodeId,
     pub(crate) disk: Disk,
-    pub(crate) clock_offset_us: i64,
-    pub(crate) clock_drift_ppm: i64,
+    pub(crate) clock: WallClock,
     /// Counts starts, so that whatever was meant for an earlier life is not taken by a later one.
     pub(crate) life: u32,
     pub(crate) paused_until: u64,
+    /// Whether its store says that it was filled.
+    pub(crate) filled: bool,
+    /// When it started, in moments.
+    pub(crate) began: u64,
+    /// When it started with less than it once had, until it was filled.
+    pub(crate) emptied: Option<u64>,
+    /// What its disk lost before it started.
+    pub(crate) loss: Option<Loss>,
+    actor: Actor,
+    /// A copy of its folder that was taken while it was stopped.
+    pub(crate) copy: Option<Disk>,
     pub(crate) up: Option<Up>,
 }
 
 /// A node: what a crash takes.
 pub(crate) struct Up {
     pub(crate) store: Arc<LogStore>,
-    committer: Committer,
+    pub(crate) committer: Committer,
     pub(crate) hints: Arc<HintLedger>,
     pub(crate) forest: Arc<Forest>,
     /// The digests still to be built, if any.
     rebuild: Option<Rebuild>,
-    heard: Stamp,
-    last: Stamp,
+    pub(crate) heard: Stamp,
+    pub(crate) last: Stamp,
     pub(crate) waiting: VecDeque<Submission>,
     committing: Option<Vec<Submission>>,
     pub(crate) operations: BTreeMap<u64, Running>,
@@ -84,6 +100,16 @@ pub(crate) struct Up {
     round: VecDeque<usize>,
     /// Peers whose return is taken care of, and until when, once the first session was tried.
     returning: BTreeMap<usize, Option<u64>>,
+    /// What the peers' clocks said.
+    clocks: Clocks,
+    /// Which writes it has seen.
+    pub(crate) contexts: Contexts,
+    /// What the peers said of those they have seen.
+    said: Said,
+    /// What read repairs brought, where that is planted to go wrong.
+    repairs: Vec<Record>,
+    greeters: BTreeMap<usize, Greeter>,
+    completeness: Completeness,
 }
 
 impl Node {
@@ -91,18 +117,43 @@ impl Node {
         Node {
             name,
             me: MemberIndex(index as u16),
-            id: NodeId(seed | 1),
             disk: Disk::new(seed),
-            clock_offset_us: 0,
-            clock_drift_ppm: 0,
+            clock: WallClock::default(),
             life: 0,
             paused_until: 0,
+            filled: false,
+            began: 0,
+            emptied: None,
+            loss: None,
+            actor: Actor(0),
+            copy: None,
             up: None,
         }
     }
 }
 
+impl Up {
+    /// The planted bug: whatever stamps were made or seen, the clock begins with the wall's.
+    fn forget_time(&mut self, wall_ms: u64) {
+        let clock = Clock::starting_after(Stamp::from_ms(wall_ms));
+        let feed = Arc::new(Feed::new(self.store.last_sequence(), 64));
+        let (store, forest, hints) = (self.store.clone(), self.forest.clone(), self.hints.clone());
+        self.committer = Committer::new(store, forest, feed, hints, self.committer.actor(), clock);
+        self.heard = Stamp(0);
+    }
+}
+
 impl Node {
+    /// The id that was made with its folder.
+    pub(crate) fn id(&self) -> NodeId {
+        self.disk.id
+    }
+
+    /// Whether it runs, and counts as an owner.
+    pub(crate) fn counts(&self) -> bool {
+        self.up.as_ref().is_some_and(|up| up.completeness.counts())
+    }
+
     pub(crate) fn is_building(&self) -> bool {
         self.up.as_ref().is_some_and(|up| up.rebuild.is_some())
     }
@@ -125,7 +176,7 @@ impl World {
     pub(crate) fn start(&mut self, node: usize) {
         let seed = self.rng.random();
         let store = Arc::new(self.nodes[node].disk.open(seed, self.plant));
-        let (hints, damaged) = HintLedger::scan(&*store, HINT_BYTES_MAX);
+        let (hints, damaged) = HintLedger::scan(&*store, self.options.hint_bytes_max);
         assert_eq!(damaged, 0, "a hint was damaged by a crash");
         let hints = Arc::new(hints);
         let feed = Arc::new(Feed::new(store.last_sequence(), 64));
@@ -134,6 +185,10 @@ impl World {
         if self.plant == Some(Plant::ActorReused) {
             (actor, clock) = (Actor(node as u64 + 1), Clock::default());
         }
+        if self.plant == Some(Plant::ActorOfLostDisk) && self.nodes[node].loss == Some(Loss::All) {
+            actor = self.nodes[node].actor;
+        }
+        let completeness = self.completeness(node, &store);
         let forest = Arc::new(Forest::new());
         // Partitions without a key need no scan.
         let inhabited: BTreeSet<Partition> = (0..self.keys.len()).map(|key| self.partition(key)).collect();
@@ -169,7 +224,21 @@ impl World {
             started: self.now,
             round: VecDeque::new(),
             returning: BTreeMap::new(),
+            clocks: Clocks::default(),
+            contexts: Contexts::default(),
+            said: Said::default(),
+            repairs: Vec::new(),
+            greeters: BTreeMap::new(),
+            completeness,
         });
+        self.nodes[node].began = self.moment;
+        self.nodes[node].actor = actor;
+        self.oracle.actor_seen(node, self.nodes[node].life, actor);
+        if self.nodes[node].loss == Some(Loss::All) {
+            (self.nodes[node].emptied, self.nodes[node].loss) = (Some(self.moment), None);
+        }
+        self.begin_contexts(node);
+        self.begin_filling(node);
         self.look_at_rows(node, true);
         let life = self.nodes[node].life;
         self.carry_liveness(node);
@@ -185,6 +254,12 @@ impl World {
     pub(crate) fn crash(&mut self, node: usize) {
         let Some(mut up) = self.nodes[node].up.take() else { return };
         self.counters.hit("crash");
+        if self.network.is_cut() {
+            self.counters.hit("crash during a partition");
+        }
+        if self.wall_ms(node) < up.last.ms() {
+            self.counters.hit("crash while the clock is behind");
+        }
         let ahead = self.rng.random_range(0..3);
         if let Some(batch) = up.committing.take() {
             self.counters.hit("crash during a commit");
@@ -217,9 +292,11 @@ impl World {
 
     /// Tells the oracle what the disk of a running node holds.
     pub(crate) fn look_at_rows(&mut self, node: usize, recovered: bool) {
+        invariants::poison_stays_outside(self, node);
         for key in 0..self.keys.len() {
             let row = self.row(node, key);
-            self.oracle.row_seen(node, key, row.context());
+            invariants::no_poison_is_held(self, node, &row);
+            self.oracle.row_seen(node, key, &row);
             let hint = self.hint_row(node, key);
             self.oracle.hint_seen(node, key, hint.as_ref());
             if recovered {
@@ -257,6 +334,11 @@ impl World {
         let up = self.up(node);
         if Clock::starting_after(up.last).check(stamp, wall_ms).is_ok() {
             up.heard = up.heard.max(stamp);
+        } else {
+            self.counters.hit("stamp not believed");
+            if self.plant == Some(Plant::FarStampBelieved) {
+                self.up(node).heard = stamp;
+            }
         }
     }
 

@@ -2,11 +2,13 @@
 
 use super::answering::Caller;
 use super::syncing::SESSION_US_MAX;
+use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::{Event, World};
 use kringle::antientropy::Session;
 use kringle::coordinator::{Get, Put};
 use kringle::operation::{Command, Event as Told, Operation};
+use kringle::placement::MemberIndex;
 use kringle::protocol::Request;
 use kringle::record::Stamp;
 use std::collections::VecDeque;
@@ -138,6 +140,7 @@ impl World {
                 }
                 Command::Call { call, to, request } => {
                     self.note_call(&request);
+                    self.note_repair(node, id, to, &request);
                     let copy = matches!(request, Request::Merge { .. });
                     let now = self.now;
                     // One that is done has made its last calls with its last event: they are sent, and not waited for.
@@ -148,6 +151,21 @@ impl World {
                     let caller = Caller::Operation { id, call, copy };
                     self.send(node, to.index(), request, tag, until, caller);
                 }
+            }
+        }
+    }
+
+    /// The copies that a read sends are repairs.
+    fn note_repair(&mut self, node: usize, id: u64, to: MemberIndex, request: &Request) {
+        let reads = |running: &Running| matches!(running.machine, Machine::Get(_));
+        if let Request::Merge { record, .. } = request
+            && self.up(node).operations.get(&id).is_some_and(reads)
+        {
+            self.counters.hit("read repair");
+            if self.plant == Some(Plant::RepairOverwrites)
+                && let Some(up) = &mut self.nodes[to.index()].up
+            {
+                up.repairs.push(record.clone());
             }
         }
     }

@@ -25,6 +25,7 @@ pub(crate) enum Reason {
     Timer,
     Return,
     Request,
+    Filling,
 }
 
 impl World {
@@ -92,8 +93,11 @@ impl World {
     /// Compares with a peer that is back, once it was handed what is kept for it.
     pub(crate) fn sync_returned(&mut self, node: usize, peer: usize) {
         let now = self.now;
+        if self.only_asked {
+            return self.try_again(node, peer);
+        }
         if self.up(node).returning.get(&peer) == Some(&None) {
-            if self.only_asked || self.is_settling(node, peer) || self.hints_come_first(node, peer) {
+            if self.is_settling(node, peer) || self.hints_come_first(node, peer) {
                 return self.try_again(node, peer);
             }
             self.up(node).returning.insert(peer, Some(now + PATIENCE_US));
@@ -125,6 +129,7 @@ impl World {
             return false;
         }
         let (ring, me, other) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].me);
+        self.note_losses(node);
         let settled = self.now_stamp(node);
         let avoid = self.avoid(node);
         let options = SessionOptions {
@@ -132,17 +137,26 @@ impl World {
             confirm_ms: CONFIRM_MS,
             coordinators: ring.members().filter(|member| !avoid.contains(member)).collect(),
             under_way_ms_max: self.options.timeout_ms,
+            everything: reason == Reason::Filling && self.plant != Some(Plant::FilledWithoutTheYoung),
         };
-        let shared = replica::shared(&ring, me, other);
+        let (shared, name) = (replica::shared(&ring, me, other), self.nodes[peer].name.clone());
         let up = self.up(node);
+        let seen = up.said.by(&name).cloned();
         let session = Session::new(&ring, up.forest.clone(), me, other, shared, options);
-        self.start_operation(node, Machine::Session(Box::new(session)), Purpose::Session { node, peer, reason }, None);
+        self.start_operation(
+            node,
+            Machine::Session(Box::new(session)),
+            Purpose::Session { node, peer, reason, seen },
+            None,
+        );
         true
     }
 
     pub(super) fn session_concluded(&mut self, purpose: Purpose, report: Report) {
-        let Purpose::Session { node, peer, reason } = purpose else { unreachable!("a Session compares") };
+        let Purpose::Session { node, peer, reason, seen } = purpose else { unreachable!("a Session compares") };
         self.up(node).schedule.end();
+        self.found_equal(node, peer, seen, &report);
+        self.compared(node, peer, reason, &report);
         self.note_session(reason, &report);
         match reason {
             Reason::Timer => self.next_of_round(node),
@@ -151,6 +165,7 @@ impl World {
                 self.up(node).returning.remove(&peer);
             }
             Reason::Request => self.asked.push(report),
+            Reason::Filling => {}
         }
     }
 
@@ -220,7 +235,7 @@ impl World {
         let plant = self.plant;
         let up = self.up(node);
         let is_root = matches!(request, SyncRequest::Root { .. });
-        let mut answer = replica::compare(&ring, me, &up.forest, &*up.store, request);
+        let mut answer = replica::compare(&ring, me, &up.forest, &*up.store, request, &mut || ());
         match &mut answer {
             Answer::Sync(SyncAnswer::Differences(differences)) => {
                 differences.iter_mut().for_each(|bed| spoil(plant, bed));

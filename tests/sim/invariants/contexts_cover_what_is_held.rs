@@ -1,0 +1,19 @@
+//! Contexts cover what is held: whatever write a node says it has seen in a partition is in its rows there, or was
+//! superseded there. What is said too early makes a late copy of a write look like an old one.
+
+use crate::world::World;
+use kringle::storage::contexts;
+
+pub(crate) fn contexts_cover_what_is_held(world: &mut World, node: usize) {
+    let Some(up) = &world.nodes[node].up else { return };
+    let (actor, last) = (up.committer.actor(), up.last);
+    let mut lies = Vec::new();
+    for key in 0..world.keys.len() {
+        let context = up.contexts.of(world.partition(key), actor, last);
+        let writes = world.oracle.writes.iter().filter(|write| write.key == key);
+        let dots = writes.flat_map(|write| &write.dots).map(|&dot| (&world.keys[key], dot));
+        let uncovered = contexts::uncovered(&context, dots, |_| Some(world.row(node, key)));
+        lies.extend(uncovered.into_iter().map(|(_, dot)| format!("node {node} says it has seen {dot:?} of key {key}")));
+    }
+    lies.into_iter().for_each(|lie| world.oracle.violation_inside(lie));
+}

@@ -1,0 +1,312 @@
+//! Whether a node counts, and how it is filled where it lacks something: the twin of `src/node/filling.rs`. What nodes
+//! say of it travels in greetings.
+
+use super::answering::Done;
+use super::committing::Submission;
+use super::greeting::Reply;
+use super::{Node, Reason};
+use crate::invariants;
+use crate::losing::Loss;
+use crate::plant::Plant;
+use crate::world::{Event, World};
+use kringle::antientropy::Report;
+use kringle::membership::{Filling, Life, Memory, Stage, State, Why};
+use kringle::placement::Partition;
+use kringle::protocol::{Greeting, Request};
+use kringle::record::{Key, Stamp};
+use kringle::storage::{Address, Change, LogStore, Store};
+
+/// Where the store says whether it was filled.
+const FILLING_FACT: &str = "filling";
+/// Where the store keeps what is remembered of the peers' lives.
+const MEMORY_FACT: &str = "lives";
+/// How long the start waits for peers that can be connected to and do not answer.
+const FIRST_ROUND_US: u64 = 2_000_000;
+/// How long to wait after a session before the next one that is needed, and after one that failed.
+const SHORT_US: u64 = 100_000;
+const LONG_US: u64 = 1_000_000;
+/// How often it is looked whether there is something to do, while there is.
+const TICK_US: u64 = 50_000;
+
+/// What a node knows of its own completeness, and remembers of the others.
+pub(crate) struct Completeness {
+    filling: Filling,
+    memory: Memory,
+    /// The last stamp that was found in the store.
+    opened: Stamp,
+    /// Whether it is filled, durably.
+    counts: bool,
+    losses: u64,
+    /// As they were when the present session began.
+    losses_before: u64,
+    /// The first round of greetings was ended.
+    timed: bool,
+    /// When it is looked next whether there is something to do.
+    watched: Option<u64>,
+}
+
+/// How a node stands, on its way into the store, and who is to be told.
+#[derive(Clone, Debug)]
+pub(crate) struct Stand {
+    stage: Stage,
+    then: Option<Reply>,
+}
+
+impl Completeness {
+    pub(super) fn counts(&self) -> bool {
+        self.counts
+    }
+
+    pub(super) fn why(&self) -> Option<Why> {
+        self.filling.why()
+    }
+}
+
+impl World {
+    /// What the store of a node says of its own completeness, and remembers of the peers'.
+    pub(super) fn completeness(&self, node: usize, store: &LogStore) -> Completeness {
+        let read = |name| store.read(&Address::fact(name)).unwrap_or_default();
+        let names = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
+        let filling = Filling::new(self.nodes[node].id(), store.last_stamp(), read(FILLING_FACT).as_deref(), names);
+        Completeness {
+            // Alone, there is nobody to ask.
+            counts: filling.stage() == Stage::Filled,
+            filling,
+            opened: store.last_stamp(),
+            memory: read(MEMORY_FACT).map_or_else(Memory::default, |row| Memory::decode(&row)),
+            losses: 0,
+            losses_before: 0,
+            timed: false,
+            watched: None,
+        }
+    }
+
+    /// A start: what is known already is kept before anybody is served.
+    pub(super) fn begin_filling(&mut self, node: usize) {
+        let wall_ms = self.wall_ms(node);
+        let up = self.up(node);
+        let Completeness { counts, filling, .. } = &up.completeness;
+        if *counts && filling.stage() == Stage::Filled || filling.why() == Some(Why::Rotten) {
+            let change = Change::Fact { name: FILLING_FACT, bytes: filling.encode().into() };
+            // Where there is no room the folder says so already, of a node that has no peers.
+            let _ = up.committer.commit(wall_ms, vec![change]);
+        }
+        let why = filling.why();
+        self.nodes[node].filled |= self.completeness_of(node).counts;
+        if why == Some(Why::Unfinished) {
+            self.counters.hit("stopped while it was filled");
+        }
+        self.watch_after(node, TICK_US);
+    }
+
+    pub(crate) fn completeness_of(&self, node: usize) -> &Completeness {
+        &self.nodes[node].up.as_ref().expect("asked of running nodes only").completeness
+    }
+
+    /// Whether a node counts, as far as it may tell a peer.
+    pub(super) fn counts_for(&self, node: usize, peer: usize) -> bool {
+        let completeness = self.completeness_of(node);
+        completeness.counts && completeness.filling.has_heard(&self.nodes[peer].name)
+    }
+
+    pub(super) fn remembered(&self, node: usize, peer: usize) -> Option<Life> {
+        self.completeness_of(node).memory.of(&self.nodes[peer].name)
+    }
+
+    /// Whether it is filled, and that is not durable yet.
+    pub(super) fn is_pending(&self, node: usize) -> bool {
+        let completeness = self.completeness_of(node);
+        !completeness.counts && completeness.filling.stage() == Stage::Filled
+    }
+
+    /// Whether a node owns the partition and does not hold it whole, so that its answers count for nothing.
+    pub(super) fn is_partial(&self, node: usize, partition: Partition) -> bool {
+        let Completeness { counts, filling, .. } = self.completeness_of(node);
+        let me = self.nodes[node].me;
+        !counts
+            && self.plant != Some(Plant::EmptiedCounts)
+            && self.ring.is_owner(me, partition)
+            && (filling.stage() != Stage::Filling || !filling.is_whole(&self.ring, me, partition))
+    }
+
+    /// Whether a node answers the request as an owner that counts for nothing in it.
+    pub(super) fn answers_in_part(&mut self, node: usize, request: &Request) -> bool {
+        let (Request::Write { key, .. } | Request::Merge { key, .. } | Request::Read { key }) = request else {
+            return false;
+        };
+        let absent = self.plant == Some(Plant::EmptiedAnswersAbsent) && matches!(request, Request::Read { .. });
+        let partial = self.is_partial(node, Partition::of(key.position())) && !absent;
+        match partial {
+            true => self.counters.hit("answered by an owner that is not filled"),
+            false => self.note_whole(node, key),
+        }
+        partial
+    }
+
+    fn note_whole(&mut self, node: usize, key: &Key) {
+        if self.nodes[node].emptied.is_some()
+            && let Some(key) = self.keys.iter().position(|known| known == key)
+        {
+            invariants::an_owner_that_counts_is_whole(self, node, key);
+        }
+    }
+
+    /// A peer has said how it stands, and which life of this node it remembers.
+    pub(super) fn take_word(&mut self, node: usize, peer: usize, greeting: &Greeting) {
+        let name = self.nodes[peer].name.clone();
+        let completeness = &mut self.up(node).completeness;
+        let is_first = !completeness.filling.has_heard(&name);
+        let (opened, mut remembered) = (completeness.opened, greeting.remembered);
+        let Node { loss, began, .. } = self.nodes[node];
+        if let Some(life) = remembered.filter(|life| is_first && life.id == self.nodes[node].id()) {
+            if loss == Some(Loss::SinceTheCopy) && life.stamp > opened {
+                // It is told that it has forgotten something.
+                self.nodes[node].emptied.get_or_insert(began);
+            }
+            remembered = remembered.filter(|_| self.plant != Some(Plant::OldDiskBelieved));
+        }
+        if self.up(node).completeness.filling.heard(&name, greeting.word, remembered) {
+            self.stage_changed(node, None);
+        }
+        let memory = &mut self.up(node).completeness.memory;
+        if greeting.word.filled && memory.note(&name, Life { id: greeting.id, stamp: greeting.durable }) {
+            let change = Change::Fact { name: MEMORY_FACT, bytes: memory.encode().into() };
+            self.commit(node, Submission { change, tag: None, partial: false, done: Done::Nobody });
+        }
+    }
+
+    /// A peer was greeted and cannot be reached.
+    pub(super) fn peer_is_silent(&mut self, node: usize, peer: usize) {
+        let name = self.nodes[peer].name.clone();
+        if self.up(node).completeness.filling.silent(&name) {
+            self.stage_changed(node, None);
+        }
+    }
+
+    /// Makes the stage durable, and lets the node count only then.
+    pub(super) fn stage_changed(&mut self, node: usize, then: Option<Reply>) {
+        let completeness = &mut self.up(node).completeness;
+        let (bytes, stage) = (completeness.filling.encode(), completeness.filling.stage());
+        if stage != Stage::Filled {
+            completeness.counts = false;
+            self.note_filling(node);
+        }
+        let change = Change::Fact { name: FILLING_FACT, bytes: bytes.into() };
+        let done = Done::Stage(Stand { stage, then });
+        self.commit(node, Submission { change, tag: None, partial: false, done });
+    }
+
+    fn note_filling(&mut self, node: usize) {
+        self.nodes[node].filled = false;
+        let Some(why) = self.completeness_of(node).why() else { return };
+        self.counters.hit(match why {
+            Why::Rotten => unreachable!("nothing rots here"),
+            Why::Emptied => "emptied owner noticed",
+            Why::RolledBack => "old disk noticed",
+            Why::Alone | Why::Newcomer => "new disk among peers that hold data",
+            Why::Unfinished => "stopped while it was filled",
+        });
+        // Whatever it once had is missing until it was filled.
+        let started = self.nodes[node].began;
+        self.nodes[node].emptied.get_or_insert(started);
+        self.watch_after(node, 0);
+    }
+
+    /// The store says how the node stands, or could not take it.
+    pub(super) fn stage_kept(&mut self, node: usize, Stand { stage, then }: Stand, is_kept: bool) {
+        let completeness = &mut self.up(node).completeness;
+        let now_counts =
+            is_kept && stage == Stage::Filled && completeness.filling.stage() == Stage::Filled && !completeness.counts;
+        if now_counts {
+            completeness.counts = true;
+            self.now_counts(node);
+        }
+        if let Some(then) = then {
+            self.greet_back(node, then);
+        }
+    }
+
+    fn now_counts(&mut self, node: usize) {
+        self.nodes[node].filled = true;
+        if self.nodes[node].emptied.is_some() {
+            for key in 0..self.keys.len() {
+                invariants::an_owner_that_counts_is_whole(self, node, key);
+            }
+            (self.nodes[node].emptied, self.nodes[node].loss) = (None, None);
+            self.counters.hit("emptied owner filled");
+        }
+        self.greet_everyone(node);
+    }
+
+    fn watch_after(&mut self, node: usize, after: u64) {
+        let (life, at) = (self.nodes[node].life, self.now + after);
+        let watched = &mut self.up(node).completeness.watched;
+        if watched.is_none_or(|watched| watched > at) {
+            *watched = Some(at);
+            self.schedule(after, Event::Watch { node, life, at });
+        }
+    }
+
+    /// Ends the first round in time, and has sessions with the peers that are still needed.
+    pub(crate) fn watch(&mut self, node: usize, at: u64) {
+        let since = self.now - self.up(node).started;
+        let completeness = &mut self.up(node).completeness;
+        if completeness.watched != Some(at) {
+            return;
+        }
+        completeness.watched = None;
+        if !completeness.timed && since >= FIRST_ROUND_US {
+            completeness.timed = true;
+            if completeness.filling.time_is_up() {
+                self.stage_changed(node, None);
+            }
+        }
+        let Completeness { filling, counts, .. } = self.completeness_of(node);
+        match filling.stage() {
+            Stage::Filled if *counts => {}
+            Stage::Filled => {
+                self.stage_changed(node, None);
+                self.watch_after(node, TICK_US);
+            }
+            Stage::Asking => self.watch_after(node, TICK_US.max(FIRST_ROUND_US.saturating_sub(since))),
+            Stage::Filling => {
+                let mut wanted = filling.to_compare();
+                self.shuffle(&mut wanted);
+                let peer = wanted.iter().find_map(|name| self.alive(node, name));
+                if !peer.is_some_and(|peer| self.begin_session(node, peer, Reason::Filling)) {
+                    // One that began ends with a look.
+                    self.watch_after(node, TICK_US);
+                }
+            }
+        }
+    }
+
+    /// A session begins: what is lost from now on was not compared by it.
+    pub(super) fn note_losses(&mut self, node: usize) {
+        let completeness = &mut self.up(node).completeness;
+        completeness.losses_before = completeness.losses;
+    }
+
+    /// A session with a peer is over. Where it passed over nothing that both keep, what the peer held is held here.
+    pub(super) fn compared(&mut self, node: usize, peer: usize, reason: Reason, report: &Report) {
+        let (ring, me, name) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].name.clone());
+        let completeness = &mut self.up(node).completeness;
+        if reason == Reason::Filling && report.is_whole() && completeness.losses == completeness.losses_before {
+            completeness.filling.compared(&name, &ring, me);
+        }
+        let is_failure = report.failed.is_some() && !report.is_busy();
+        if reason == Reason::Filling {
+            self.counters.hit("session to be filled");
+            self.watch_after(node, if is_failure { LONG_US } else { SHORT_US });
+        }
+        if self.is_pending(node) {
+            self.watch_after(node, TICK_US);
+        }
+    }
+
+    fn alive(&self, node: usize, name: &str) -> Option<usize> {
+        let view = &self.nodes[node].up.as_ref().expect("it runs").view;
+        view.peer(name).filter(|peer| peer.state == State::Alive)?;
+        self.nodes.iter().position(|peer| peer.name == name)
+    }
+}

@@ -1,0 +1,270 @@
+//! Greetings between the nodes, and what they carry: clocks, and which writes each has seen. The twin of the part of
+//! `src/node/filling.rs` that is about them, and of `src/node/seen.rs`.
+
+use super::answering::{Caller, Done};
+use super::committing::Submission;
+use crate::invariants;
+use crate::plant::Plant;
+use crate::world::{Event, World};
+use bytes::Bytes;
+use kringle::antientropy::Report;
+use kringle::membership::Word;
+use kringle::operation::Failure;
+use kringle::placement::Partition;
+use kringle::protocol::{Answer, Greeting, MemberTag, Refusal, Request, SeenGroups};
+use kringle::record::Stamp;
+use kringle::storage::{Address, Change, Contexts, Store, Unconfirmed, contexts};
+use std::collections::BTreeSet;
+
+/// Where the store keeps what was seen.
+const CONTEXTS_FACT: &str = "contexts";
+/// How often a peer is greeted that there is nothing new to tell.
+const GREETING_PERIOD_US: u64 = 10_000_000;
+/// How often a peer is asked what it has seen.
+const CONTEXTS_PERIOD_US: u64 = 5_000_000;
+/// How long to wait before a peer is greeted again that did not answer, or that there is a later stamp to tell.
+const SHORT_US: u64 = 1_000_000;
+/// The same of a peer that did not answer a node that has just started.
+const SHORT_WHILE_YOUNG_US: u64 = 100_000;
+/// For how long after its start a node is in a hurry to be heard.
+const YOUNG_US_MAX: u64 = 10_000_000;
+
+/// What goes to one peer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Greeter {
+    /// What was said in the last greeting that was answered.
+    told: Option<Told>,
+    /// When it was asked last what it has seen.
+    asked_contexts: Option<u64>,
+    /// A greeting is under way.
+    busy: bool,
+    /// When it is looked next whether there is something to say.
+    next: u64,
+}
+
+/// What was said in a greeting, and when.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    durable: Stamp,
+    filled: bool,
+    wants_contexts: bool,
+    unconfirmed: Unconfirmed,
+    at: u64,
+}
+
+/// To whom a greeting is answered, and which contexts it knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    peer: usize,
+    wanted: Option<u64>,
+    done: Box<Done>,
+}
+
+impl World {
+    /// What the store says of the writes it has seen, begun anew under the present actor.
+    pub(super) fn begin_contexts(&mut self, node: usize) {
+        let wall_ms = self.wall_ms(node);
+        let up = self.up(node);
+        let kept = up.store.read(&Address::fact(CONTEXTS_FACT)).expect("the base can be read");
+        let mut contexts = kept.map_or_else(Contexts::default, |row| Contexts::decode(&row));
+        contexts.begin(up.committer.actor(), up.store.last_stamp());
+        let bytes = contexts.encode().into();
+        up.contexts = contexts;
+        // Where it cannot be kept, less is known after the next start, which is never wrong.
+        let _ = up.committer.commit(wall_ms, vec![Change::Fact { name: CONTEXTS_FACT, bytes }]);
+        self.greet_everyone(node);
+    }
+
+    /// Looks at once whether there is something to tell the peers.
+    pub(super) fn greet_everyone(&mut self, node: usize) {
+        (0..self.nodes.len()).filter(|&peer| peer != node).for_each(|peer| self.greet_after(node, peer, 0));
+    }
+
+    fn greet_after(&mut self, node: usize, peer: usize, after: u64) {
+        let (life, next) = (self.nodes[node].life, self.now + after);
+        let greeter = self.up(node).greeters.entry(peer).or_default();
+        // One that is under way ends with a look.
+        if !greeter.busy {
+            greeter.next = next;
+            self.schedule(after, Event::Greet { node, life, peer, at: next });
+        }
+    }
+
+    /// Looks whether there is something to tell a peer, and tells it.
+    pub(crate) fn greet(&mut self, node: usize, peer: usize, at: u64) {
+        let (now, name) = (self.now, self.nodes[peer].name.clone());
+        let (filled, greeting) = (self.counts_for(node, peer), self.greeting_for(node, peer));
+        let up = self.up(node);
+        let greeter = up.greeters.entry(peer).or_default();
+        if greeter.busy || greeter.next != at {
+            return;
+        }
+        let is_due = greeter.told.as_ref().is_none_or(|told| {
+            told.filled != filled || told.durable != greeting.durable || now >= told.at + GREETING_PERIOD_US
+        });
+        let is_unconfirmed = up.said.is_unconfirmed(&name);
+        if !is_due && !is_unconfirmed {
+            return self.greet_after(node, peer, SHORT_US);
+        }
+        greeter.busy = true;
+        let wants_contexts =
+            is_unconfirmed || greeter.asked_contexts.is_none_or(|asked| now >= asked + CONTEXTS_PERIOD_US);
+        let (digest, unconfirmed) = (up.said.digest_of(&name), up.said.unconfirmed(&name));
+        let greeting = Greeting { contexts: wants_contexts.then_some(digest), ..greeting };
+        let told = Told { durable: greeting.durable, filled, wants_contexts, unconfirmed, at: now };
+        let until = now + self.timeout_us();
+        self.send(node, peer, Request::Greet(greeting), None, until, Caller::Greeting { peer, told });
+    }
+
+    fn greeting_for(&self, node: usize, peer: usize) -> Greeting {
+        let Some(up) = &self.nodes[node].up else { unreachable!("only a running node greets") };
+        let empty = |at| up.forest.is_built(at) && up.forest.live(at) == 0 && up.forest.tombstones(at) == 0;
+        let nothing = (0..self.keys.len()).all(|key| empty(self.partition(key))) && up.hints.status().is_empty();
+        Greeting {
+            from: MemberTag::of(&self.nodes[node].name),
+            id: self.nodes[node].id(),
+            word: Word { filled: self.counts_for(node, peer), holds: !nothing },
+            durable: up.store.last_stamp(),
+            wall_ms: self.wall_ms(node),
+            remembered: self.remembered(node, peer),
+            contexts: None,
+        }
+    }
+
+    /// Takes note of a greeting, and says how this node stands. If it counts now, it does so before it answers.
+    pub(super) fn greeted(&mut self, node: usize, greeting: &Greeting, done: Done) {
+        let peer = self.nodes.iter().position(|peer| MemberTag::of(&peer.name) == greeting.from).expect("a member");
+        self.take_greeting(node, peer, greeting);
+        let then = Reply { peer, wanted: greeting.contexts, done: Box::new(done) };
+        if self.is_pending(node) { self.stage_changed(node, Some(then)) } else { self.greet_back(node, then) }
+    }
+
+    pub(super) fn greet_back(&mut self, node: usize, Reply { peer, wanted, done }: Reply) {
+        let groups = wanted.map(|known| (known, self.seen_with(node, peer)));
+        let contexts = groups.filter(|(known, groups)| contexts::digest(groups) != *known).map(|(_, groups)| groups);
+        let answer = Answer::Greeted { greeting: self.greeting_for(node, peer), contexts };
+        self.answered(node, *done, answer);
+    }
+
+    fn take_greeting(&mut self, node: usize, peer: usize, greeting: &Greeting) {
+        let name = self.nodes[peer].name.clone();
+        let view = &mut self.up(node).view;
+        if view.peer(&name).and_then(|known| known.id).is_some_and(|known| known != greeting.id) {
+            // Another store answers there: what is meant for the one before would be refused.
+            view.forget_id(&name);
+        }
+        self.note_clock(node, peer, greeting.wall_ms);
+        self.take_word(node, peer, greeting);
+    }
+
+    /// A greeting has met its fate.
+    pub(super) fn greeting_ended(&mut self, node: usize, peer: usize, told: Told, result: Result<Answer, Failure>) {
+        let (now, name) = (self.now, self.nodes[peer].name.clone());
+        let is_young = now - self.up(node).started < YOUNG_US_MAX;
+        let mut after = if is_young { SHORT_WHILE_YOUNG_US } else { SHORT_US };
+        self.up(node).greeters.entry(peer).or_default().busy = false;
+        match result {
+            Ok(Answer::Greeted { greeting, contexts }) => {
+                self.take_greeting(node, peer, &greeting);
+                let up = self.up(node);
+                let greeter = up.greeters.entry(peer).or_default();
+                let (filled, unconfirmed) = (told.filled, told.unconfirmed.clone());
+                let wants_contexts = told.wants_contexts;
+                greeter.told = Some(told);
+                if wants_contexts {
+                    greeter.asked_contexts = Some(now);
+                }
+                if let Some(contexts) = contexts {
+                    up.said.note(&name, contexts);
+                }
+                if wants_contexts {
+                    self.join_seen(node, &name, unconfirmed);
+                }
+                after = if filled == self.counts_for(node, peer) { SHORT_US } else { 0 };
+            }
+            Err(Failure::Unreachable) => self.peer_is_silent(node, peer),
+            _ => {}
+        }
+        self.greet_after(node, peer, after);
+    }
+
+    /// Takes note of a peer's clock. What counts here is the time that the next stamp would have.
+    fn note_clock(&mut self, node: usize, peer: usize, peer_ms: u64) {
+        let (wall_ms, name) = (self.wall_ms(node), self.nodes[peer].name.clone());
+        let up = self.up(node);
+        up.clocks.note(&name, peer_ms, wall_ms.max(up.last.ms()));
+    }
+
+    /// Why this node makes no write of its own now, if `request` asks for one: another owner is to make it.
+    pub(super) fn declines(&mut self, node: usize, request: &Request) -> Option<Refusal> {
+        let Request::Write { key, .. } = request else { return None };
+        if self.is_partial(node, Partition::of(key.position())) {
+            self.counters.hit("write passed on by an owner that is not filled");
+            return Some(Refusal::NotFilled);
+        }
+        let clocks = &self.up(node).clocks;
+        if !clocks.is_ahead() {
+            return None;
+        }
+        let refusal = Refusal::ClockAhead { ahead_ms: clocks.ahead_ms() };
+        self.counters.hit("declined for a clock ahead");
+        Some(refusal)
+    }
+
+    /// What a node has seen of the partitions that it shares with a peer: of those with keys, as the rest is empty.
+    fn seen_with(&self, node: usize, peer: usize) -> SeenGroups {
+        let both = |key: &usize| {
+            let owners = self.owners(*key);
+            owners.contains(&node) && owners.contains(&peer)
+        };
+        let partitions: BTreeSet<Partition> =
+            (0..self.keys.len()).filter(both).map(|key| self.partition(key)).collect();
+        let up = self.nodes[node].up.as_ref().expect("only a running node is asked");
+        let partitions: Vec<Partition> = partitions.into_iter().collect();
+        up.contexts.of_all(&partitions, up.committer.actor(), up.last)
+    }
+
+    /// A session with a peer ended, before which it had said `theirs`: that goes for every partition in which the two
+    /// were found to hold the same, if the peer says so still.
+    pub(super) fn found_equal(&mut self, node: usize, peer: usize, theirs: Option<SeenGroups>, report: &Report) {
+        let (Some(theirs), None) = (theirs, &report.failed) else { return };
+        let careless = self.plant == Some(Plant::UnequalSeenJoined);
+        let (ring, me, other) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].me);
+        let (name, believed) = (self.nodes[peer].name.clone(), self.plant == Some(Plant::SeenJoinedUnconfirmed));
+        let up = self.up(node);
+        let equal = contexts::spread(&theirs).filter(|(partition, context)| {
+            let both = ring.is_owner(me, *partition) && ring.is_owner(other, *partition);
+            both && (careless || !report.unequal.contains(partition)) && up.contexts.is_news(*partition, context)
+        });
+        let equal: Unconfirmed = equal.collect();
+        if believed {
+            return self.take_over(node, equal);
+        }
+        up.said.found_equal(&name, equal);
+    }
+
+    /// A peer was asked what it has seen when so much was `unconfirmed`, and has answered.
+    fn join_seen(&mut self, node: usize, peer: &str, unconfirmed: Unconfirmed) {
+        let asked = unconfirmed.len();
+        let confirmed = self.up(node).said.answered(peer, unconfirmed);
+        if confirmed.len() < asked {
+            self.counters.hit("peer no longer says what it had seen");
+        }
+        self.take_over(node, confirmed);
+    }
+
+    fn take_over(&mut self, node: usize, confirmed: Unconfirmed) {
+        let up = self.up(node);
+        let mut news = false;
+        for (partition, context) in confirmed {
+            news |= up.contexts.join(partition, &context);
+        }
+        if news {
+            let bytes = Bytes::from(up.contexts.encode());
+            self.counters.hit("took over what a peer had seen");
+            let change = Change::Fact { name: CONTEXTS_FACT, bytes };
+            self.commit(node, Submission { change, tag: None, partial: false, done: Done::Nobody });
+            invariants::contexts_cover_what_is_held(self, node);
+        }
+    }
+}

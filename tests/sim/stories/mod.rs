@@ -1,0 +1,239 @@
+//! Stories: what the random worlds come across by chance, told on purpose. Each is a fixed world with faults and writes
+//! at fixed times, played under many orders in which messages arrive and disks are done, and then every node's rows and
+//! every answer are looked at.
+
+mod clocks;
+mod deletes;
+mod order;
+mod repair;
+mod splits;
+
+use crate::invariants;
+use crate::node::Machine;
+use crate::options::Options;
+use crate::plant::Plant;
+use crate::workload::{Purpose, Wanted};
+use crate::world::World;
+use bytes::Bytes;
+use kringle::coordinator::{
+    Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Replicas, Write as Wish,
+};
+use kringle::record::{Content, Context, Record, Seen};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+/// Under how many orders of events each story is played.
+const ORDERS: u64 = 40;
+const SECOND_US: u64 = 1_000_000;
+/// How long after faults have stopped everything is as it should be: a round of sessions comes every 10 s, and one that
+/// begins while a write is younger than the longest it may be under way leaves it to the next.
+const HEALED_WITHIN_US: u64 = 45 * SECOND_US;
+
+/// What clients were answered.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    /// By the number of the write.
+    pub(crate) puts: BTreeMap<usize, PutOutcome>,
+    pub(crate) gets: Vec<(usize, GetOutcome)>,
+}
+
+thread_local! {
+    /// The bug that is planted in the stories told on this thread.
+    static PLANTED: Cell<Option<Plant>> = const { Cell::new(None) };
+}
+
+/// Plays a story under every order.
+fn under_every_order(options: &Options, story: impl Fn(&mut World)) {
+    for seed in 0..ORDERS {
+        let played = catch_unwind(AssertUnwindSafe(|| {
+            let mut world = World::with(options.clone(), ChaCha8Rng::seed_from_u64(seed), PLANTED.get(), false);
+            world.told = Some(Answers::default());
+            // Nobody asks but the story.
+            world.clients[0].left = 0;
+            (0..options.nodes).for_each(|node| world.start(node));
+            // Every two have met and compared.
+            world.pass(8 * SECOND_US);
+            story(&mut world);
+            let broken = &world.oracle.violations;
+            assert!(broken.is_empty(), "{}", broken.join("\n"));
+        }));
+        if let Err(panic) = played {
+            eprintln!("under order {seed}");
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// How a client asks.
+#[derive(Clone, Default)]
+struct Ask {
+    /// The number it names, if it does.
+    hard: Option<u8>,
+    /// What it goes on from; nothing for a plain write.
+    seen: Option<(Context, BTreeSet<Bytes>)>,
+    delete: bool,
+}
+
+impl World {
+    /// A client asks `node` to write. The number of the write; its value is "value <number>".
+    fn ask_write(&mut self, node: usize, key: usize, ask: Ask) -> usize {
+        let (saw, seen) = match ask.seen {
+            Some((context, values)) => (Some(values), Seen::Only(context)),
+            None => (None, Seen::Everything),
+        };
+        let wanted = ask.hard.map_or(Wanted::Majority, Wanted::Hard);
+        let owners = self.owners(key).len();
+        let write = self.enter_write(key, ask.delete, saw);
+        let options = PutOptions {
+            quorum: Quorum::of(Count::Exactly(wanted.needed(owners) as u8), owners).expect("between 1 and all"),
+            hard: ask.hard.is_some(),
+            covers: true,
+            now: self.now_stamp(node),
+            deadline_ms: self.deadline_ms(),
+            avoid: self.avoid(node),
+        };
+        let content = self.oracle.writes[write].value.clone().map(Content::plain);
+        let wish = Wish { key: self.keys[key].clone(), seen, content };
+        let put = Put::new(wish, self.ring.clone(), self.nodes[node].me, options);
+        self.start_operation(
+            node,
+            Machine::Put(Box::new(put)),
+            Purpose::Write { client: 0, write, wanted },
+            Some(write),
+        );
+        write
+    }
+
+    /// The same, and waits for the answer.
+    fn write(&mut self, node: usize, key: usize, ask: Ask) -> (usize, PutOutcome) {
+        let write = self.ask_write(node, key, ask);
+        let told = |world: &World| world.told.as_ref().and_then(|told| told.puts.get(&write)).cloned();
+        self.advance(|world| told(world).is_some());
+        (write, told(self).unwrap_or_else(|| panic!("not answered: {:?}", self.oracle.violations)))
+    }
+
+    /// A plain write that a majority must have taken. Its number.
+    fn put(&mut self, node: usize, key: usize) -> usize {
+        let (write, outcome) = self.write(node, key, Ask::default());
+        assert!(matches!(outcome, PutOutcome::Stored { .. }), "{outcome:?}");
+        write
+    }
+
+    /// A client asks `node` to read, and waits for the answer.
+    fn read(&mut self, node: usize, key: usize, hard: Option<u8>) -> GetOutcome {
+        let owners = self.owners(key).len();
+        let wanted = hard.map_or(Wanted::Majority, Wanted::Hard);
+        let options = GetOptions {
+            quorum: Quorum::of(Count::Exactly(wanted.needed(owners) as u8), owners).expect("between 1 and all"),
+            hard: hard.is_some(),
+            all: false,
+            hedge_ms: 20,
+            patience_ms: 100,
+            avoid: self.avoid(node),
+        };
+        let asked = self.told.as_ref().map_or(0, |told| told.gets.len());
+        let get = Get::new(self.keys[key].clone(), self.ring.clone(), self.nodes[node].me, options);
+        let begun = self.moment;
+        self.start_operation(node, Machine::Get(Box::new(get)), Purpose::Read { client: 0, key, begun }, None);
+        let told = |world: &World| world.told.as_ref().and_then(|told| told.gets.get(asked)).cloned();
+        self.advance(|world| told(world).is_some());
+        told(self).unwrap_or_else(|| panic!("not answered: {:?}", self.oracle.violations)).1
+    }
+
+    /// What a read that must succeed shows, to go on from.
+    fn see(&mut self, node: usize, key: usize) -> (Context, BTreeSet<Bytes>) {
+        match self.read(node, key, None) {
+            GetOutcome::Found { record, .. } => (record.context().clone(), values(&record)),
+            unavailable => panic!("{unavailable:?}"),
+        }
+    }
+
+    fn value(&self, write: usize) -> Bytes {
+        self.oracle.writes[write].value.clone().expect("no delete")
+    }
+
+    /// A key that `owned` owns, and `foreign` does not.
+    fn key_of(&self, owned: &[usize], foreign: &[usize]) -> usize {
+        let fits = |key: &usize| {
+            let owners = self.owners(*key);
+            owned.iter().all(|node| owners.contains(node)) && !foreign.iter().any(|node| owners.contains(node))
+        };
+        (0..self.keys.len()).find(fits).expect("there are keys enough")
+    }
+
+    /// Cuts the network into these sides, until it heals.
+    fn split(&mut self, sides: &[&[usize]]) {
+        self.network.split(sides);
+    }
+
+    /// Waits until all copies are equal and nothing is kept for anybody; how long that took, in microseconds.
+    fn heal(&mut self) -> u64 {
+        self.network.heal();
+        let began = self.now;
+        while let Some(what) = invariants::what_differs(self) {
+            assert!(self.now < began + HEALED_WITHIN_US, "{what}");
+            assert!(self.oracle.violations.is_empty(), "{}", self.oracle.violations.join("\n"));
+            self.pass(SECOND_US / 4);
+        }
+        self.now - began
+    }
+
+    /// What all owners of the key hold: the same, in rows and digests, and in what they show first.
+    fn held_by_all(&self, key: usize) -> Record {
+        let rows: Vec<Record> = self.owners(key).into_iter().map(|owner| self.row(owner, key)).collect();
+        assert!(rows.iter().all(|row| *row == rows[0] && row.winner() == rows[0].winner()), "{rows:?}");
+        rows[0].clone()
+    }
+
+    /// Everybody restarts, and the disks hold what was promised; and no session moved a record for nothing.
+    fn judge(&mut self) {
+        assert_eq!(self.counters.of("session moved what had come another way"), 0);
+        self.look_at_the_disks();
+    }
+}
+
+fn values(record: &Record) -> BTreeSet<Bytes> {
+    record.siblings().iter().map(|sibling| sibling.content.value.clone()).collect()
+}
+
+/// How far a write got that was answered with fewer owners than a majority.
+fn short(outcome: &PutOutcome) -> Replicas {
+    match outcome {
+        PutOutcome::Short { replicas, .. } => *replicas,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn stories_fail_where_the_bug_they_are_about_is_planted() {
+    let told: [(Plant, fn()); 10] = [
+        (Plant::LogForgotten, repair::after_ten_crashes_under_load_every_owner_has_every_acknowledged_write),
+        (Plant::DominatedSent, repair::a_copy_that_was_lost_while_both_peers_are_up_is_brought_by_the_next_session),
+        (
+            Plant::HintCountedAsOwner,
+            repair::with_two_of_three_owners_dead_writes_tell_the_truth_and_hints_fill_them_on_return,
+        ),
+        (Plant::ContextIgnored, splits::five_nodes_split_three_ways_and_written_on_all_sides_have_all_of_it_after),
+        (Plant::TombstoneOverwritten, deletes::a_copy_of_what_was_deleted_brings_nothing_back_however_late_it_comes),
+        (Plant::FarStampBelieved, clocks::records_messages_and_clients_from_the_future_change_nothing),
+        (Plant::ClockFollowsWall, clocks::a_node_whose_clock_jumps_back_goes_on_with_rising_stamps),
+        (
+            Plant::MergeOverwrites,
+            order::digests_are_equal_whatever_the_order_of_arrival_of_writes_overwrites_and_deletes,
+        ),
+        (Plant::SiblingsIgnored, splits::three_owners_each_alone_have_all_of_it_after_by_sessions_alone),
+        (Plant::TombstoneDropped, deletes::a_key_deleted_while_an_owner_was_down_stays_deleted_when_it_returns),
+    ];
+    let mut missed = Vec::new();
+    for (plant, story) in told {
+        PLANTED.set(Some(plant));
+        if catch_unwind(story).is_ok() {
+            missed.push(plant);
+        }
+    }
+    PLANTED.set(None);
+    assert!(missed.is_empty(), "told as if nothing had happened: {missed:?}");
+}
