@@ -40,8 +40,7 @@ fn await_no_hints(cluster: &Cluster) {
 fn await_equal(cluster: &Cluster) {
     await_no_hints(cluster);
     let count = cluster.nodes.len();
-    let members: Vec<String> =
-        (0..count).map(|index| status(cluster, index)["node"]["id"].as_str().expect("an id").to_owned()).collect();
+    let members: Vec<String> = cluster.nodes.iter().map(|node| node.id().to_string()).collect();
     eventually("every pair of nodes is equal", SOON, || {
         for (one, other) in (0..count).flat_map(|one| (0..one).map(move |other| (one, other))) {
             let hash = |index: usize, with: usize| {

@@ -3,6 +3,9 @@
 
 mod support;
 
+use kringle::placement::{ClusterId, NodeId};
+use kringle::protocol::{Batch, Envelope};
+use kringle::record::Stamp;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -78,6 +81,36 @@ fn a_hanging_proxy_answers_nothing_until_it_is_healed() {
     }
     proxy.set(Fault::Pass);
     Client::new(&proxy.address()).get("/").expect(200);
+}
+
+#[test]
+fn a_proxy_admits_the_senders_it_is_told_and_nobody_else() {
+    let proxy = Proxy::before(&scripted(OK));
+    let ping = |sender: u64| {
+        let envelope = Envelope {
+            cluster: ClusterId::named("kringle"),
+            sender: NodeId(sender),
+            receiver: None,
+            epoch: 0,
+            deadline_ms: 1_000,
+            stamp: Stamp(0),
+        };
+        let request = Request::new("POST", "/ping").body(Batch { envelope, requests: vec![] }.encode());
+        move |client: &mut Client| client.try_send(&request).map(|answer| answer.status)
+    };
+    let mut before = Client::new(&proxy.address());
+    assert_eq!(ping(2)(&mut before).unwrap(), 200);
+    proxy.admit_only(Some([NodeId(1)].into()));
+    let served = proxy.bytes(Way::FromNode);
+    assert!(ping(2)(&mut before).is_err(), "what was open is cut, and what is opened anew not served");
+    assert!(Client::new(&proxy.address()).try_send(&Request::new("GET", "/ping")).is_err(), "nobody in particular");
+    assert_eq!(proxy.bytes(Way::FromNode), served);
+    let mut admitted = Client::new(&proxy.address());
+    for _ in 0..2 {
+        assert_eq!(ping(1)(&mut admitted).unwrap(), 200);
+    }
+    proxy.admit_only(None);
+    assert_eq!(ping(2)(&mut Client::new(&proxy.address())).unwrap(), 200);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::eventually;
 use super::http::{Client, encode};
 use super::node::{Node, Plan, reserve_port};
 use super::proxy::{Fault, Proxy};
+use kringle::placement::NodeId;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -75,9 +76,10 @@ impl Cluster {
 
     /// Lets nodes reach those of their own side only. A cluster behind proxies; every node on one side.
     pub fn split(&self, sides: &[&[usize]]) {
+        let ids: Vec<NodeId> = self.nodes.iter().map(Node::id).collect();
         for (index, proxy) in self.proxies.iter().enumerate() {
             let side = sides.iter().find(|side| side.contains(&index)).expect("every node is on a side");
-            proxy.admit_only(Some(side.iter().map(|near| self.nodes[*near].process()).collect()));
+            proxy.admit_only(Some(side.iter().map(|near| ids[*near]).collect()));
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::http::{Answer, Client, Request};
 use super::{POLL_INTERVAL, eventually};
+use kringle::placement::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
 use std::fs::File;
@@ -248,9 +249,10 @@ impl Node {
         Some(status)
     }
 
-    /// The id of its process.
-    pub fn process(&self) -> u32 {
-        self.child.as_ref().expect("the node runs").id()
+    /// Its id, as it tells it.
+    pub fn id(&self) -> NodeId {
+        let status = self.get("/status").json();
+        status["node"]["id"].as_str().and_then(|id| id.parse().ok()).expect("an id")
     }
 
     fn signal(&self, signal: Signal) {

@@ -10,6 +10,8 @@
 //! sensible can follow on them.
 
 use super::node::reserve_port;
+use kringle::placement::NodeId;
+use kringle::protocol::Batch;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -66,8 +68,8 @@ struct State {
     /// How often the fault was changed, so that a copying thread can tell a new fault from an old one.
     version: u64,
     stopped: bool,
-    /// The only processes whose connections pass, if that is limited.
-    admitted: Option<BTreeSet<u32>>,
+    /// The only nodes whose connections pass, if that is limited.
+    admitted: Option<BTreeSet<NodeId>>,
     streams: BTreeMap<u64, Vec<TcpStream>>,
 }
 
@@ -111,10 +113,11 @@ impl Proxy {
         }
     }
 
-    /// Admits these processes only, or everybody: what is open is cut, what anybody else opens is closed at once.
-    pub fn admit_only(&self, processes: Option<BTreeSet<u32>>) {
+    /// Admits these nodes only, or everybody: what is open is cut, what anybody else opens is closed as soon as its
+    /// first request has told who it is, before the node sees any of it.
+    pub fn admit_only(&self, senders: Option<BTreeSet<NodeId>>) {
         let mut state = self.shared.state();
-        state.admitted = processes;
+        state.admitted = senders;
         state.cut();
     }
 
@@ -191,10 +194,6 @@ fn accept(listener: TcpListener, port: u16, shared: &Arc<Shared>) {
         if state.stopped || state.fault == Fault::Refuse {
             continue;
         }
-        // The kernel's table may miss a line while it changes, so one that is not found is not admitted.
-        if state.admitted.as_ref().is_some_and(|few| !few.iter().any(|process| has_socket(*process, &peer))) {
-            continue;
-        }
         let number = shared.connections.fetch_add(1, Ordering::Relaxed);
         state.streams.insert(number, peer.try_clone().into_iter().collect());
         drop(state);
@@ -206,26 +205,45 @@ fn accept(listener: TcpListener, port: u16, shared: &Arc<Shared>) {
     }
 }
 
-/// Whether the process holds the other end of this connection on loopback.
-fn has_socket(process: u32, peer: &TcpStream) -> bool {
-    let (Ok(theirs), Ok(ours)) = (peer.peer_addr(), peer.local_addr()) else { return false };
-    let ends = format!(" 0100007F:{:04X} 0100007F:{:04X} ", theirs.port(), ours.port());
-    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    let Some(line) = table.lines().find(|line| line.contains(&ends)) else { return false };
-    let Some(inode) = line.split_whitespace().nth(9) else { return false };
-    let socket = format!("socket:[{inode}]");
-    let files = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
-    files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|link| link.to_string_lossy() == socket)
+/// Whom the first request on a connection is from, with the bytes read so far. Only nodes send requests that tell.
+fn first_sender(peer: &mut impl Read) -> Option<(NodeId, Vec<u8>)> {
+    let (mut bytes, mut buffer) = (vec![], [0; 16 * 1024]);
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut request = httparse::Request::new(&mut headers);
+        if let httparse::Status::Complete(head) = request.parse(&bytes).ok()? {
+            let length = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("Content-Length"))?;
+            let length: usize = std::str::from_utf8(length.value).ok()?.parse().ok()?;
+            if let Some(body) = bytes.get(head..head + length) {
+                return Some((Batch::decode(body).ok()?.envelope.sender, bytes));
+            }
+        }
+        let n = peer.read(&mut buffer).ok().filter(|n| *n > 0)?;
+        bytes.extend_from_slice(&buffer[..n]);
+    }
 }
 
 /// Carries one connection to its end.
-fn carry(shared: &Arc<Shared>, number: u64, peer: TcpStream) {
+fn carry(shared: &Arc<Shared>, number: u64, mut peer: TcpStream) {
     if shared.fault_unless(|fault| fault == Fault::Hang).is_none() {
         return;
     }
-    let Ok(node) = TcpStream::connect(&shared.node) else {
+    // Whoever changes this afterwards cuts the connection.
+    let admitted = shared.state().admitted.clone();
+    let mut begun = vec![];
+    if let Some(admitted) = admitted {
+        match first_sender(&mut peer) {
+            Some((sender, bytes)) if admitted.contains(&sender) => begun = bytes,
+            _ => return,
+        }
+    }
+    let Ok(mut node) = TcpStream::connect(&shared.node) else {
         return;
     };
+    if node.write_all(&begun).is_err() {
+        return;
+    }
+    shared.bytes(Way::ToNode).fetch_add(begun.len() as u64, Ordering::Relaxed);
     let _ = (peer.set_nodelay(true), node.set_nodelay(true));
     match shared.state().streams.get_mut(&number) {
         Some(streams) => streams.extend(node.try_clone()),
