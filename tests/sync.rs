@@ -258,8 +258,7 @@ fn a_read_brings_owners_that_are_behind_up_to_date() {
 fn sessions_among_writes_repair_nothing_that_is_on_its_way() {
     let cluster = Cluster::start(3, &["--memory", "--syncfreq", "0.2"]);
     let until = Instant::now() + Duration::from_secs(3);
-    let mut written = 0u64;
-    std::thread::scope(|scope| {
+    let written: Vec<u64> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..3)
             .map(|index| {
                 let mut client = cluster.client(index);
@@ -273,11 +272,12 @@ fn sessions_among_writes_repair_nothing_that_is_on_its_way() {
                 })
             })
             .collect();
-        written = threads.into_iter().map(|thread| thread.join().expect("a writer")).sum();
+        threads.into_iter().map(|thread| thread.join().expect("a writer")).collect()
     });
-    await_equal(&cluster, 900.min(written));
+    // A busy machine may not get round all of a thread's keys.
+    await_equal(&cluster, written.iter().map(|count| 300.min(*count)).sum());
     let repaired: u64 = (0..3).map(|index| sync_status(&cluster, index)["sessions"].as_u64().unwrap()).sum();
-    eprintln!("{written} writes beside {repaired} sessions");
+    eprintln!("{written:?} writes beside {repaired} sessions");
     assert_nothing_for_nothing(&cluster);
 }
 
