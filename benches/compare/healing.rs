@@ -1,9 +1,9 @@
-//! What it costs to make copies equal again, beside what pushing everything would have cost; and what clients feel.
+//! What it costs to make copies equal again, beside what pushing everything would have cost.
 
 use crate::copies::{Generation, bytes_of_one, copy_of, give, long_ago};
 use crate::fill::fill;
 use crate::machine::{Pin, loopback_bytes};
-use crate::paced::{self, Felt};
+use crate::paced;
 use crate::process::{ask, ask_within, wait_for_ok};
 use crate::report::{Target, judged, median};
 use crate::scenarios::has_wrk;
@@ -24,18 +24,18 @@ const MILLION: u64 = 1_000_000;
 const FEW: u64 = 31_000;
 /// The longest a session or a hand-over may take here.
 const REPAIR_TIME_MAX: Duration = Duration::from_secs(100);
-/// Requests a second of a client that feels the work in the background.
+/// Requests a second of a client beside what is measured.
 const CLIENT_RATE: u64 = 1_000;
 /// How often something is looked for that is waited for. Each look is a kilobyte on the loopback interface.
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
 
-fn status(url: &str) -> Outcome<Value> {
+pub fn status(url: &str) -> Outcome<Value> {
     let (_, body) = ask(url, "GET", "/status", "")?;
     serde_json::from_str(&body).map_err(|error| format!("{url}/status: {error}"))
 }
 
 /// A session of the first node with the second, on request: its report.
-fn session(from: &str, with: &str) -> Outcome<Value> {
+pub fn session(from: &str, with: &str) -> Outcome<Value> {
     let (_, body) = ask_within(from, "POST", &format!("/sync?with={with}"), "", REPAIR_TIME_MAX)?;
     let answer: Value = serde_json::from_str(&body).map_err(|error| format!("{from}/sync: {error}"))?;
     if answer["done"] != true {
@@ -44,12 +44,12 @@ fn session(from: &str, with: &str) -> Outcome<Value> {
     Ok(answer["reports"][0].clone())
 }
 
-fn number(report: &Value, name: &str) -> u64 {
+pub fn number(report: &Value, name: &str) -> u64 {
     report[name].as_u64().unwrap_or_default()
 }
 
 /// Sessions only on request and when a peer returns, so that each is measured by itself.
-const RARELY: [&str; 2] = ["--syncfreq", "3600"];
+pub const RARELY: [&str; 2] = ["--syncfreq", "3600"];
 
 pub fn sync(options: &Options) -> Outcome<()> {
     let mut cluster = Cluster::start::<2>(options, &RARELY)?;
@@ -124,7 +124,7 @@ fn missing(options: &Options, cluster: &mut Cluster, keys: u64, began: Stamp, re
     Ok(())
 }
 
-fn told(what: &str, report: &Value) {
+pub fn told(what: &str, report: &Value) {
     let show = |name: &str| format!("{name} {}", number(report, name));
     let names =
         ["rounds", "bytes_out", "bytes_in", "partitions", "leaves", "pushed", "pulled", "noop", "refused", "ms"];
@@ -161,73 +161,7 @@ fn wait_equal(urls: &[&str], since: Instant) -> Outcome<()> {
     }
 }
 
-fn felt(when: &str, felt: &Felt) {
-    for (what, times) in [("PUT", &felt.puts), ("GET", &felt.gets)] {
-        println!(
-            "{when:<28} {what} {:>6} requests, p50 {:>6.2} ms, p99 {:>7.2} ms, p99.9 {:>7.2} ms",
-            times.count(),
-            times.per_mille(500),
-            times.per_mille(990),
-            times.per_mille(999)
-        );
-    }
-}
-
-fn against_idle(what: &str, during: &Felt, idle: &Felt) {
-    for (verb, busy, idle) in [("PUT", &during.puts, &idle.puts), ("GET", &during.gets, &idle.gets)] {
-        let ratio = busy.per_mille(990) / idle.per_mille(990).max(0.001);
-        println!("{verb} p99 during {what} / idle: {ratio:.2}, {}", judged(ratio, Target::AtMost(1.5)));
-    }
-}
-
-pub fn latency(options: &Options) -> Outcome<()> {
-    const KEYS: u64 = 100_000;
-    const REPAIRED: u64 = 200_000;
-    const HINTED: u64 = 40_000;
-    let mut cluster = Cluster::start::<3>(options, &RARELY)?;
-    let urls = cluster.urls.clone();
-    let [first, second, third] = [&urls[0], &urls[1], &urls[2]];
-    let began = long_ago();
-    give(&[first, second, third], 0..KEYS, Generation::First, began)?;
-    println!(
-        "three nodes, N=3 R=2 W=2, {KEYS} keys of {VALUE_BYTES} B, a client of {CLIENT_RATE} requests/s, half PUT, half GET"
-    );
-    let rest =
-        |seconds: u64| paced::during(first, KEYS, CLIENT_RATE, || std::thread::sleep(Duration::from_secs(seconds)));
-    rest(2)?;
-    let (idle, ()) = rest(options.seconds)?;
-    felt("idle", &idle);
-
-    give(&[first, second], KEYS..KEYS + REPAIRED, Generation::First, began)?;
-    // What was given settles in the base before anything is measured.
-    std::thread::sleep(Duration::from_secs(6));
-    let (during, report) = paced::during(first, KEYS, CLIENT_RATE, || session(third, first))?;
-    let report = report?;
-    told("a repair", &report);
-    println!("a repair: {:.0} records a second", REPAIRED as f64 * 1e3 / number(&report, "ms").max(1) as f64);
-    felt("during the repair", &during);
-    against_idle("repair", &during, &idle);
-
-    cluster.kill(2);
-    wait_for(|| Ok(status(first)?["members"].to_string().contains(r#""state":"down""#)))?;
-    fill(first, Shape::Put, HINTED)?;
-    let hints = |url: &str| -> Outcome<u64> { Ok(number(&status(url)?["hints"], "count")) };
-    let kept = hints(first)? + hints(second)?;
-    let (idle, ()) = rest(options.seconds)?;
-    felt("idle, one node down", &idle);
-    cluster.launch(options, 2)?;
-    wait_for_ok(third, "/readyz")?;
-    let begun = Instant::now();
-    let handed_over = || wait_for(|| Ok(hints(first)? + hints(second)? == 0));
-    let (during, over) = paced::during(first, KEYS, CLIENT_RATE, handed_over)?;
-    over?;
-    println!("{kept} hints were handed over within {:.1} s", begun.elapsed().as_secs_f64());
-    felt("during the hand-over", &during);
-    against_idle("the hand-over of hints", &during, &idle);
-    Ok(())
-}
-
-fn wait_for(mut is_true: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
+pub fn wait_for(mut is_true: impl FnMut() -> Outcome<bool>) -> Outcome<()> {
     let begun = Instant::now();
     while !is_true()? {
         if begun.elapsed() > REPAIR_TIME_MAX {

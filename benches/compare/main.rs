@@ -11,6 +11,7 @@
 #![allow(clippy::print_stdout, reason = "a program whose result is what it prints")]
 
 mod copies;
+mod felt;
 mod fill;
 mod healing;
 mod machine;
@@ -45,6 +46,8 @@ struct Options {
     free: bool,
     /// HTTP workers of a node, and of the server it is compared with.
     workers: Option<usize>,
+    /// Requests a second of the client of `sync-latency`, instead of its own.
+    rate: Option<u64>,
 }
 
 const HELP: &str = "\
@@ -68,7 +71,7 @@ cargo bench --bench compare -- <scenario> … [options]
   --seconds N      of one measurement (15)          --rounds N   turns of each side (3)
   --connections N  of the load generator (50)       --memory     nodes keep nothing on disk
   --workers N      HTTP threads of a node           --large      1,000,000 keys too
-  --free           pin nothing to a core
+  --free           pin nothing to a core   --rate N     requests a second of the client in sync-latency
 ";
 
 fn main() -> ExitCode {
@@ -107,8 +110,16 @@ fn main() -> ExitCode {
 }
 
 fn options(words: &mut Vec<String>) -> Outcome<Options> {
-    let mut options =
-        Options { seconds: 15, rounds: 3, connections: 50, memory: false, large: false, free: false, workers: None };
+    let mut options = Options {
+        seconds: 15,
+        rounds: 3,
+        connections: 50,
+        memory: false,
+        large: false,
+        free: false,
+        workers: None,
+        rate: None,
+    };
     let mut rest = std::mem::take(words).into_iter();
     while let Some(word) = rest.next() {
         let mut number = || {
@@ -120,6 +131,7 @@ fn options(words: &mut Vec<String>) -> Outcome<Options> {
             "--rounds" => options.rounds = number()? as usize,
             "--connections" => options.connections = number()?,
             "--workers" => options.workers = Some(number()? as usize),
+            "--rate" => options.rate = Some(number()?.into()),
             "--memory" => options.memory = true,
             "--large" => options.large = true,
             "--free" => options.free = true,

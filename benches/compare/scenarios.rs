@@ -6,7 +6,7 @@ use crate::process::{ask, wait_for_ok};
 use crate::report::{Side, Target, judged, median, ratio, take_turns};
 use crate::servers::{self, Server};
 use crate::wrk::{self, Shape, VALUE_BYTES};
-use crate::{Options, Outcome, healing};
+use crate::{Options, Outcome, felt, healing};
 use kringle::placement::{ClusterId, Layout, Member, Mode, Ring, Transfer};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ const ALL: &[(&str, Scenario)] = &[
     ("listing", listing),
     ("placement", placement),
     ("sync", healing::sync),
-    ("sync-latency", healing::latency),
+    ("sync-latency", felt::latency),
     ("restart-million", healing::restart),
     ("hash", healing::hash),
     ("upkeep", healing::upkeep),

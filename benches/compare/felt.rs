@@ -1,0 +1,109 @@
+//! What clients feel while copies are made equal again: their p99 during a repair and during a hand-over of hints,
+//! each beside the same client's on the same nodes a moment before.
+
+use crate::copies::{Generation, give, long_ago};
+use crate::fill::fill;
+use crate::healing::{RARELY, number, session, status, told, wait_for};
+use crate::paced::{self, Felt, Times};
+use crate::process::wait_for_ok;
+use crate::report::{Target, judged, median};
+use crate::servers::Cluster;
+use crate::wrk::{Shape, VALUE_BYTES};
+use crate::{Options, Outcome};
+use std::time::{Duration, Instant};
+
+const KEYS: u64 = 100_000;
+/// Records that one of the three nodes lacks, in each round.
+const REPAIRED: u64 = 40_000;
+/// Writes that it misses while it is away.
+const HINTED: u64 = 20_000;
+/// Requests a second: one rate that leaves most of two cores to others, and one that leaves little.
+const RATES: [u64; 2] = [1_000, 5_000];
+/// What was given settles in the base before anything is measured.
+const SETTLING: Duration = Duration::from_secs(6);
+
+/// The p99s of one kind of moment, round by round.
+#[derive(Default)]
+struct Moments {
+    puts: Vec<f64>,
+    gets: Vec<f64>,
+}
+
+impl Moments {
+    fn add(&mut self, when: &str, felt: &Felt) {
+        let tell = |what: &str, times: &Times| {
+            let [p50, p99, p999] = [500, 990, 999].map(|share| times.per_mille(share));
+            let count = times.count();
+            println!(
+                "{when:<20} {what} {count:>6} requests, p50 {p50:>5.2} ms, p99 {p99:>6.2} ms, p99.9 {p999:>6.2} ms"
+            );
+            p99
+        };
+        self.puts.push(tell("PUT", &felt.puts));
+        self.gets.push(tell("GET", &felt.gets));
+    }
+
+    /// Against the idle moments before, round by round: the middle one, least and most.
+    fn against(&self, idle: &Moments, what: &str) {
+        for (verb, busy, idle) in [("PUT", &self.puts, &idle.puts), ("GET", &self.gets, &idle.gets)] {
+            let ratios: Vec<f64> = busy.iter().zip(idle).map(|(busy, idle)| busy / idle.max(0.001)).collect();
+            let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = ratios.iter().copied().fold(0.0, f64::max);
+            let middle = median(ratios);
+            let judgement = judged(middle, Target::AtMost(1.5));
+            println!("{verb} p99 during {what} / idle: {middle:.2} ({least:.2} – {most:.2}), {judgement}");
+        }
+    }
+}
+
+pub fn latency(options: &Options) -> Outcome<()> {
+    let rates = options.rate.map_or(RATES.to_vec(), |rate| vec![rate]);
+    rates.into_iter().try_for_each(|rate| at_rate(options, rate))
+}
+
+fn at_rate(options: &Options, rate: u64) -> Outcome<()> {
+    let mut cluster = Cluster::start::<3>(options, &RARELY)?;
+    let urls = cluster.urls.clone();
+    let [first, second, third] = [&urls[0], &urls[1], &urls[2]];
+    let began = long_ago();
+    give(&[first, second, third], 0..KEYS, Generation::First, began)?;
+    println!(
+        "three nodes, N=3 R=2 W=2, {KEYS} keys of {VALUE_BYTES} B, a client of {rate} requests/s, half PUT, half GET"
+    );
+    let rest = |seconds: u64| paced::during(first, KEYS, rate, || std::thread::sleep(Duration::from_secs(seconds)));
+    rest(2)?;
+    let (mut idle, mut repair) = (Moments::default(), Moments::default());
+    let (mut idle_again, mut hand_over) = (Moments::default(), Moments::default());
+    let mut next = KEYS;
+    for _ in 0..options.rounds {
+        give(&[first, second], next..next + REPAIRED, Generation::First, began)?;
+        next += REPAIRED;
+        std::thread::sleep(SETTLING);
+        idle.add("idle", &rest(options.seconds)?.0);
+        let (felt, report) = paced::during(first, KEYS, rate, || session(third, first))?;
+        let report = report?;
+        told("a repair", &report);
+        println!("a repair: {:.0} records a second", REPAIRED as f64 * 1e3 / number(&report, "ms").max(1) as f64);
+        repair.add("during the repair", &felt);
+
+        idle_again.add("idle", &rest(options.seconds)?.0);
+        cluster.kill(2);
+        wait_for(|| Ok(status(first)?["members"].to_string().contains(r#""state":"down""#)))?;
+        fill(first, Shape::Put, HINTED)?;
+        let hints = |url: &str| -> Outcome<u64> { Ok(number(&status(url)?["hints"], "count")) };
+        let kept = hints(first)? + hints(second)?;
+        cluster.launch(options, 2)?;
+        wait_for_ok(third, "/readyz")?;
+        let begun = Instant::now();
+        let handed_over = || wait_for(|| Ok(hints(first)? + hints(second)? == 0));
+        let (felt, over) = paced::during(first, KEYS, rate, handed_over)?;
+        over?;
+        println!("{kept} hints were handed over within {:.1} s", begun.elapsed().as_secs_f64());
+        hand_over.add("during the hand-over", &felt);
+        // The session that follows a return must not find what the next round leaves out.
+        std::thread::sleep(SETTLING);
+    }
+    repair.against(&idle, "repair");
+    hand_over.against(&idle_again, "the hand-over of hints");
+    Ok(())
+}
