@@ -74,6 +74,9 @@ pub trait Operation {
     /// Whether it hands a new write to its owners: until it is done, sessions leave that write to it.
     const DELIVERS: bool = false;
 
+    /// Whether no client waits for it: the records it moves give way to clients' requests.
+    const IN_BACKGROUND: bool = false;
+
     /// Takes one event, appends what it wants done to `commands`, and returns the conclusion the one time it is
     /// reached.
     fn on(&mut self, event: Event, commands: &mut Vec<Command>) -> Option<Self::Output>;

@@ -50,6 +50,7 @@ fn send(node: &Node, stamp: Stamp, requests: Vec<kringle::protocol::Request>) ->
         epoch: 0,
         deadline_ms: 5_000,
         stamp,
+        background: false,
     };
     let request = Request::new("POST", "/replicate").header("Content-Type", MEDIA_TYPE);
     let answer = node.client().send(&request.body(Batch { envelope, requests }.encode())).expect(200);

@@ -217,6 +217,7 @@ fn hashes_are_equal_whatever_the_order_of_arrival() {
                 epoch: 0,
                 deadline_ms: 10_000,
                 stamp: Stamp(0),
+                background: false,
             };
             let body = Batch { envelope, requests: requests.collect() }.encode();
             let batch = Request::new("POST", "/replicate").header("Content-Type", MEDIA_TYPE).body(body);

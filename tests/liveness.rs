@@ -186,6 +186,7 @@ fn post_ping(node: &Node, requests: Vec<PeerRequest>) -> Reply {
         epoch: 0,
         deadline_ms: 5_000,
         stamp: Stamp(1),
+        background: false,
     };
     let body = Batch { envelope, requests }.encode();
     let request = Request::new("POST", "/ping").header("Content-Type", MEDIA_TYPE).body(body);

@@ -85,6 +85,7 @@ fn give_one(url: &str, next: &AtomicU64, end: u64, generation: Generation, began
             epoch: 0,
             deadline_ms: 10_000,
             stamp: Stamp(0),
+            background: false,
         };
         let requests = (first..last).map(|number| copy_of(number, generation, began)).collect();
         let body = Batch { envelope, requests }.encode();

@@ -37,12 +37,12 @@ use std::sync::Arc;
 /// How long a difference must last to be repaired, in milliseconds. Far above the time between a write's arrival on
 /// its first owner and on its last, far below what anybody waits for a repair.
 pub const CONFIRM_MS: u64 = 250;
-/// Keys compared at a time, about: bounds the lists, which are 200 bytes a key in memory, and the time that the thread
-/// of pings spends over one, to a few milliseconds.
-const PORTION_KEYS: usize = 4_096;
-/// Rows read at a time to find them, unless one partition has more: a tenth of a second's work for either node, so that
-/// an answer keeps within `--timeout` on a machine that is busy with other things.
-const PORTION_ROWS: usize = 65_536;
+/// Keys compared at a time, about: bounds the lists, which are 200 bytes a key in memory, and the time that a thread
+/// which serves clients, or pings, spends over one, to about a millisecond.
+const PORTION_KEYS: usize = 1_024;
+/// Rows read at a time to find them, unless one partition has more: some 50 milliseconds' work for either node, so that
+/// an answer keeps within `--timeout` on a machine that is busy with other things and gives way to them.
+const PORTION_ROWS: usize = 16_384;
 /// How a session is to go about it.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
@@ -441,6 +441,7 @@ impl Session {
 
 impl Operation for Session {
     type Output = Report;
+    const IN_BACKGROUND: bool = true;
 
     fn on(&mut self, event: Event, commands: &mut Vec<Command>) -> Option<Report> {
         if self.concluded {

@@ -62,7 +62,10 @@ async fn dispatch(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     serving.fetch_add(1, Ordering::SeqCst);
     let _serving = Serving(serving);
     let mut response = match kv::get_at_hand(worker, &request) {
-        Some(response) => response,
+        Some(response) => {
+            worker.node.foreground.note();
+            response
+        }
         // In a box: the futures of a write are large, and whatever lies in this one is moved about with every read.
         None => match Box::pin(serve(worker, &request, payload)).await {
             Ok(response) => response,
@@ -87,6 +90,9 @@ async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload
     let method = request.method();
     routes::allow(route, method)?;
     let is_post = *method == Method::POST;
+    if routes::is_for_clients(route, method) {
+        worker.node.foreground.note();
+    }
     match route {
         Route::Kv => kv::serve(worker, request, payload, rest).await,
         Route::Ping if is_post => peer::serve(worker, request, payload).await,

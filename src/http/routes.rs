@@ -52,6 +52,15 @@ pub(super) fn find(path: &str) -> Result<(Route, &str), ApiError> {
     }
 }
 
+/// Whether it is a client who asks for that, for a value or with one.
+pub(super) fn is_for_clients(route: Route, method: &Method) -> bool {
+    match route {
+        Route::Kv | Route::Store | Route::Put | Route::Get => true,
+        Route::StoreKey => method != Method::POST,
+        _ => false,
+    }
+}
+
 /// Whether the route takes the method.
 pub(super) fn allow(route: Route, method: &Method) -> Result<(), ApiError> {
     let methods = match route {

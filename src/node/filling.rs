@@ -5,6 +5,7 @@
 //! until each peer was heard; then when something changed, as often as pings where it is only the last durable stamp.
 //! They carry the clocks as well: a node that is ahead of most of its peers makes no writes of its own.
 
+use super::foreground::Class;
 use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
 use super::sync;
@@ -348,7 +349,14 @@ async fn greet(worker: &Rc<Worker>, peer: &str, wants_contexts: bool) -> Option<
     let answered = move |result: Result<Answer, Failure>| {
         let _ = tell.send(result);
     };
-    worker.send(&ring, to, Request::Greet(greeting), now() + node.settings.timeout, Box::new(answered));
+    worker.send(
+        &ring,
+        to,
+        Request::Greet(greeting),
+        Class::Foreground,
+        now() + node.settings.timeout,
+        Box::new(answered),
+    );
     match told.await {
         Ok(Ok(Answer::Greeted { greeting: answer, contexts })) if answer.from == MemberTag::of(peer) => {
             worker.take_greeting(peer, &answer);

@@ -4,6 +4,7 @@
 //! count and bytes. One request in flight per lane is enough (more measured no better), so a hung peer holds one
 //! connection and one bounded queue, and nobody else's.
 
+use super::foreground::Class;
 use super::latency::Latency;
 use super::outside::now;
 use super::shared::Shared;
@@ -73,8 +74,11 @@ impl Link {
 
     /// Sends `request`, in its turn, unless that comes after `until`; `told` hears what became of it, once, at the latest
     /// one `--timeout` after `until`: a batch waits as long as its last request may.
-    pub fn send(self: &Rc<Self>, request: Request, until: Instant, told: Told) {
-        let lane = request.lane();
+    pub fn send(self: &Rc<Self>, request: Request, class: Class, until: Instant, told: Told) {
+        let lane = match class {
+            Class::Foreground => request.lane(),
+            Class::Background => request.lane_in_background(),
+        };
         let bytes = request.size_hint();
         {
             let mut queue = self.lanes[lane as usize].borrow_mut();
@@ -98,7 +102,7 @@ impl Link {
 
     /// Carries gossip to the peer and its answer back, past every queue, within `timeout`. The error is a line for people.
     pub async fn ping(&self, packets: Vec<Vec<u8>>, timeout: Duration) -> Result<Reply, String> {
-        let envelope = self.node.envelope(&self.peer, timeout.as_millis() as u64);
+        let envelope = self.node.envelope(&self.peer, timeout.as_millis() as u64, false);
         let batch = Batch { envelope, requests: vec![Request::Gossip { packets }] };
         self.post("/ping", &batch, timeout).await.map_err(|(_, error)| error)
     }
@@ -117,7 +121,8 @@ impl Link {
                 continue;
             };
             let timeout = until.saturating_duration_since(now()).min(self.node.settings.timeout);
-            let batch = Batch { envelope: self.node.envelope(&self.peer, timeout.as_millis() as u64), requests };
+            let envelope = self.node.envelope(&self.peer, timeout.as_millis() as u64, lane == Lane::Repairs);
+            let batch = Batch { envelope, requests };
             let result = self.post(lane.path(), &batch, timeout).await;
             if lane == Lane::Reads
                 && result.is_ok()
@@ -180,11 +185,11 @@ impl Link {
         };
         let found_no_room = |answer: &Answer| *answer == Answer::Refused(Refusal::Overloaded);
         // Where none of them had room the peer means itself.
-        let ask_again = lane == Lane::Reads && !answers.iter().all(found_no_room);
+        let means_itself = answers.iter().all(found_no_room);
         let mut again = Vec::new();
         let asked = requests.into_iter().zip(turns);
         for (answer, (request, turn)) in answers.into_iter().zip(asked) {
-            if ask_again && found_no_room(&answer) {
+            if !means_itself && request.lane() == Lane::Reads && found_no_room(&answer) {
                 again.push(Waiting { request, turn });
             } else {
                 (turn.told)(Ok(answer));

@@ -6,6 +6,7 @@
 //! without peers keeps its old one, as nobody could give back what is lost.
 
 use super::filling::FILLING_FACT;
+use super::foreground::Class;
 use super::outside::{now, wall_ms};
 use super::queue::Completion;
 use super::seen::CONTEXTS_FACT;
@@ -146,7 +147,7 @@ impl Hand {
     fn commit(&mut self, node: &Shared, changes: Vec<Change>) {
         let mut left: Vec<(u64, Change)> = (0..).zip(changes).collect();
         while !left.is_empty() && !node.is_stopping() {
-            let turned_away = node.queue.submit(self.number, left.clone());
+            let turned_away = node.queue.submit(self.number, Class::Foreground, left.clone());
             let mut awaited = left.len() - turned_away.len();
             left.retain(|(token, _)| turned_away.contains(token));
             while awaited > 0 {

@@ -10,6 +10,7 @@
 mod background;
 mod events;
 mod filling;
+mod foreground;
 mod gathering;
 mod latency;
 mod link;
@@ -29,6 +30,7 @@ mod worker;
 
 pub use events::{Event, Events};
 pub use filling::Completeness;
+pub use foreground::{Class, Foreground};
 pub use opening::StartError;
 pub use outside::wall_ms;
 pub use rot::{Rot, RotStatus, Run};

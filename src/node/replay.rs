@@ -2,6 +2,7 @@
 //!
 //! Each target has a task of its own, so a slow one delays no other.
 
+use super::foreground::Class;
 use super::outside::{jittered, now};
 use super::shared::Shared;
 use super::worker::Worker;
@@ -116,7 +117,7 @@ fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = 
         let answered = move |result: Result<Answer, Failure>| {
             let _ = tell.send(Fate::of(&result));
         };
-        worker.send(&ring, to, request, until, Box::new(answered));
+        worker.send(&ring, to, request, Class::Background, until, Box::new(answered));
         match told.await {
             Ok(Fate::Taken) => {}
             Ok(other) => return other,
@@ -124,12 +125,10 @@ fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = 
         }
         let (tell, told) = oneshot::channel();
         let change = Change::HintDelivered { key, record: hint.record, target: target.into() };
-        worker.commit([(
-            change,
-            Box::new(move |result: Result<_, _>| {
-                let _ = tell.send(result.is_ok());
-            }) as _,
-        )]);
+        let dropped = move |result: Result<_, _>| {
+            let _ = tell.send(result.is_ok());
+        };
+        worker.commit_as(Class::Background, [(change, Box::new(dropped) as _)]);
         if told.await == Ok(true) { Fate::Taken } else { Fate::Stopped }
     }
 }

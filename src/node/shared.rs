@@ -2,6 +2,7 @@
 
 use super::events::Events;
 use super::filling::Completeness;
+use super::foreground::Foreground;
 use super::outside::{now, random, wall_ms};
 use super::queue::CommitQueue;
 use super::rot::Rot;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub hints: Arc<HintLedger>,
     /// The way to the committer.
     pub queue: Arc<CommitQueue>,
+    /// Whether clients are being served.
+    pub foreground: Arc<Foreground>,
     /// What happened here.
     pub events: Events,
     /// Writes it coordinates.
@@ -87,6 +90,7 @@ impl Shared {
         let pace = Pace { period: settings.ping_period, timeout: settings.timeout };
         let liveness = Liveness::new(&name, peers(), pace, wall_ms(), random(), Duration::ZERO);
         let started = now();
+        let foreground = Arc::<Foreground>::default();
         Shared {
             view: Mutex::new(View::of(peers())),
             liveness: Mutex::new(liveness),
@@ -98,7 +102,8 @@ impl Shared {
             forest,
             feed,
             hints,
-            queue: Arc::default(),
+            queue: Arc::new(CommitQueue::beside(foreground.clone())),
+            foreground,
             events: Events::default(),
             under_way: UnderWay::default(),
             syncs: Syncs::new(started),
@@ -142,7 +147,7 @@ impl Shared {
     }
 
     /// The envelope of a message to `peer`.
-    pub fn envelope(&self, peer: &str, deadline_ms: u64) -> Envelope {
+    pub fn envelope(&self, peer: &str, deadline_ms: u64, background: bool) -> Envelope {
         let ring = self.ring();
         Envelope {
             cluster: ring.layout().cluster(),
@@ -151,6 +156,7 @@ impl Shared {
             epoch: ring.epoch(),
             deadline_ms: deadline_ms.min(u64::from(u32::MAX)) as u32,
             stamp: self.queue.last_stamp(),
+            background,
         }
     }
 

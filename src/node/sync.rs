@@ -287,7 +287,10 @@ pub(super) fn compare(worker: &Rc<Worker>, request: SyncRequest, told: Box<dyn F
     if !replica::is_quick(&request) {
         node.syncs.note_question();
         actix_web::rt::spawn(async move {
-            let scan = move || replica::compare(&ring, me, &node.forest, &*node.store, request, &mut || ());
+            let scan = move || {
+                let mut give_way = node.foreground.giving_way();
+                replica::compare(&ring, me, &node.forest, &*node.store, request, &mut give_way)
+            };
             let answer = tokio::task::spawn_blocking(scan).await;
             told(answer.unwrap_or(Answer::Refused(Refusal::Unreadable)));
         });

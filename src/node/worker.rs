@@ -5,6 +5,7 @@
 //! event by event, until their last call is answered. The table outlives the client that asked, so a client that
 //! hangs up does not cut a write in half.
 
+use super::foreground::Class;
 use super::gathering::Gathering;
 use super::link::{Link, Told};
 use super::outside::now;
@@ -14,7 +15,7 @@ use super::shared::Shared;
 use super::under_way::{Entry, UnderWay};
 use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
-use crate::protocol::{Answer, Batch, Refusal, Reply, Request};
+use crate::protocol::{Answer, Batch, Lane, Refusal, Reply, Request};
 use crate::replica::{self, Step};
 use crate::storage::{Address, Change, Kind, Outcome, Peek, Refused, StoreError};
 use bytes::Bytes;
@@ -54,6 +55,7 @@ struct Running {
     /// Where each call has a time of its own instead: how long that is.
     call_time: Option<Duration>,
     wake: Option<Instant>,
+    class: Class,
     /// Kept on the list as long as this is.
     _under_way: Option<Entry>,
 }
@@ -173,6 +175,7 @@ impl Worker {
             until: start + self.node.settings.timeout,
             call_time,
             wake: None,
+            class: if M::IN_BACKGROUND { Class::Background } else { Class::Foreground },
             _under_way: under_way,
         };
         self.operations.borrow_mut().insert(id, running);
@@ -233,11 +236,12 @@ impl Worker {
 
     fn call(self: &Rc<Self>, id: u64, call: CallId, to: MemberIndex, request: Request) {
         // An operation that is done has made its last calls with its last event: they are sent, and not waited for.
-        let (ring, until) = match self.operations.borrow().get(&id) {
+        let (ring, class, until) = match self.operations.borrow().get(&id) {
             Some(running) => {
-                (running.ring.clone(), running.call_time.map_or(running.until, |call_time| now() + call_time))
+                let until = running.call_time.map_or(running.until, |call_time| now() + call_time);
+                (running.ring.clone(), running.class, until)
             }
-            None => (self.node.ring(), now() + self.node.settings.timeout),
+            None => (self.node.ring(), Class::Foreground, now() + self.node.settings.timeout),
         };
         let worker = self.clone();
         let told: Told = Box::new(move |result| {
@@ -247,15 +251,23 @@ impl Worker {
             };
             worker.event(id, event);
         });
-        self.send(&ring, to, request, until, told);
+        self.send(&ring, to, request, class, until, told);
     }
 
     /// Asks a member, this node included, the same way.
-    pub fn send(self: &Rc<Self>, ring: &Ring, to: MemberIndex, request: Request, until: Instant, told: Told) {
+    pub fn send(
+        self: &Rc<Self>,
+        ring: &Ring,
+        to: MemberIndex,
+        request: Request,
+        class: Class,
+        until: Instant,
+        told: Told,
+    ) {
         if to == self.node.me(ring) {
-            self.answer(request, Box::new(move |answer| told(Ok(answer))));
+            self.answer(request, class, Box::new(move |answer| told(Ok(answer))));
         } else {
-            self.link(ring, to).send(request, until, told);
+            self.link(ring, to).send(request, class, until, told);
         }
     }
 
@@ -281,7 +293,7 @@ impl Worker {
     }
 
     /// Answers one request from this node's store.
-    fn answer(self: &Rc<Self>, request: Request, told: Box<dyn FnOnce(Answer)>) {
+    fn answer(self: &Rc<Self>, request: Request, class: Class, told: Box<dyn FnOnce(Answer)>) {
         let partial = self.node.answers_in_part(&request);
         if let Some(refusal) = self.node.declines(&request) {
             return told(Answer::Refused(refusal));
@@ -289,7 +301,7 @@ impl Worker {
         let told = move |answer: Answer| told(answer.in_part(partial));
         match replica::step(request) {
             Step::Commit(change) => {
-                self.commit([(change, Box::new(move |result| told(replica::committed(result))) as _)]);
+                self.commit_as(class, [(change, Box::new(move |result| told(replica::committed(result))) as _)]);
             }
             Step::Greet(greeting) => self.greeted(&greeting, told),
             Step::Read(address) => match self.node.store.peek(&address) {
@@ -334,6 +346,14 @@ impl Worker {
     where
         T: IntoIterator<Item = (Change, Committed)>,
     {
+        self.commit_as(Class::Foreground, changes);
+    }
+
+    /// The same for some that may have to give way to others.
+    pub fn commit_as<T>(&self, class: Class, changes: T)
+    where
+        T: IntoIterator<Item = (Change, Committed)>,
+    {
         let mut submissions = Vec::new();
         {
             let mut commits = self.commits.borrow_mut();
@@ -343,7 +363,7 @@ impl Worker {
                 submissions.push((token, change));
             }
         }
-        for token in self.node.queue.submit(self.number, submissions) {
+        for token in self.node.queue.submit(self.number, class, submissions) {
             self.completed(token, Err(Refused::Overloaded));
         }
     }
@@ -406,12 +426,18 @@ impl Worker {
         };
         let answers = match refusal {
             Some(refusal) => Err(refusal),
-            None => Ok(self.answer_all(batch.requests).await),
+            None if envelope.background => Ok(self.answer_all(batch.requests, Class::Background).await),
+            None => {
+                if batch.requests.iter().any(|request| matches!(request.lane(), Lane::Writes | Lane::Reads)) {
+                    self.node.foreground.note();
+                }
+                Ok(self.answer_all(batch.requests, Class::Foreground).await)
+            }
         };
         Reply { sender: self.node.id, epoch: ring.epoch(), stamp: self.node.queue.last_stamp(), answers }
     }
 
-    async fn answer_all(self: &Rc<Self>, requests: Vec<Request>) -> Vec<Answer> {
+    async fn answer_all(self: &Rc<Self>, requests: Vec<Request>, class: Class) -> Vec<Answer> {
         let count = requests.len();
         if count == 0 {
             return Vec::new();
@@ -424,13 +450,13 @@ impl Worker {
             let gathering = gathering.clone();
             let partial = self.node.answers_in_part(&request);
             if let Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) | Request::Gossip { .. } = request {
-                self.answer(request, Box::new(move |answer| gathering.put(at, answer)));
+                self.answer(request, class, Box::new(move |answer| gathering.put(at, answer)));
             } else if let Request::Read { .. } | Request::ReadHint { .. } = request {
                 let room = room.clone();
                 let told = move |answer| gathering.put(at, room.take_in(answer));
                 match self.at_hand(&request) {
                     Some(answer) => told(answer),
-                    None => self.answer(request, Box::new(told)),
+                    None => self.answer(request, class, Box::new(told)),
                 }
             } else if let Some(refusal) = self.node.declines(&request) {
                 gathering.put(at, Answer::Refused(refusal));
@@ -439,7 +465,7 @@ impl Worker {
                 changes.push((change, Box::new(told)));
             }
         }
-        self.commit(changes);
+        self.commit_as(class, changes);
         all.await.unwrap_or_default()
     }
 }

@@ -136,6 +136,7 @@ mod tests {
             epoch: 0,
             deadline_ms: 5_000,
             stamp: Stamp(9),
+            background: false,
         }
     }
 
@@ -267,7 +268,7 @@ mod tests {
     fn the_bytes_of_a_message_never_change() {
         let read = Batch { envelope: envelope(), requests: vec![Request::Read { key: Key::new("k").unwrap() }] };
         let hex: String = read.encode().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "0107010102008827090105016b8c785d54661f0b6a");
+        assert_eq!(hex, "010701010200882709000105016b39c89b3dc4691cea");
         let record: String = wire_hex(&record(b"v"));
         assert_eq!(record, "1601030000000000000005000000000000000104000176");
     }

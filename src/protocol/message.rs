@@ -28,6 +28,8 @@ pub struct Envelope {
     pub deadline_ms: u32,
     /// The latest stamp the sender has made or seen.
     pub stamp: Stamp,
+    /// Whether no client waits for the answer: it may come after what clients wait for.
+    pub background: bool,
 }
 
 /// One HTTP request's worth of requests. Gossip, or nothing, for a ping.
@@ -247,6 +249,8 @@ pub enum Lane {
     Writes,
     /// Whatever is only looked up.
     Reads,
+    /// Records that sessions and hints move, looked up or committed: they give way to clients.
+    Repairs,
     /// Comparison, which may take a while.
     Digests,
     /// What nodes say of themselves.
@@ -255,12 +259,12 @@ pub enum Lane {
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Lane; 4] = [Lane::Writes, Lane::Reads, Lane::Digests, Lane::Gossip];
+    pub const ALL: [Lane; 5] = [Lane::Writes, Lane::Reads, Lane::Repairs, Lane::Digests, Lane::Gossip];
 
     /// The endpoint the lane's batches are posted to.
     pub fn path(self) -> &'static str {
         match self {
-            Lane::Writes => "/replicate",
+            Lane::Writes | Lane::Repairs => "/replicate",
             Lane::Reads => "/store/key",
             Lane::Digests => "/store/hash",
             Lane::Gossip => "/ping",
@@ -269,6 +273,14 @@ impl Lane {
 }
 
 impl Request {
+    /// The lane it travels in where no client waits for it.
+    pub fn lane_in_background(&self) -> Lane {
+        match self.lane() {
+            Lane::Writes | Lane::Reads => Lane::Repairs,
+            other => other,
+        }
+    }
+
     /// The lane it travels in.
     pub fn lane(&self) -> Lane {
         match self {

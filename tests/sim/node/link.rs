@@ -44,9 +44,17 @@ impl World {
         if to == node {
             return self.answer(node, request, tag, Done::Caller(caller));
         }
-        let lane = request.lane();
         let life = self.nodes[node].life;
-        let link = self.up(node).links.entry((to, lane as u8)).or_default();
+        let up = self.up(node);
+        let is_background = match &caller {
+            Caller::HandOver { .. } => true,
+            Caller::Operation { id, .. } => {
+                up.operations.get(id).is_some_and(|running| running.machine.is_in_background())
+            }
+            Caller::Greeting { .. } => false,
+        };
+        let lane = if is_background { request.lane_in_background() } else { request.lane() };
+        let link = up.links.entry((to, lane as u8)).or_default();
         link.waiting.push_back(Waiting { request, tag, until, caller });
         if !std::mem::replace(&mut link.busy, true) {
             self.schedule(0, Event::Flush { node, life, to, lane });
@@ -62,6 +70,7 @@ impl World {
             epoch: self.ring.epoch(),
             deadline_ms: (deadline_us / 1_000) as u32,
             stamp: up.last,
+            background: false,
         }
     }
 
@@ -89,6 +98,7 @@ impl World {
             }
             let timeout = (until - now).min(timeout);
             let mut batch = Batch { envelope: self.envelope(node, to, timeout), requests };
+            batch.envelope.background = lane == Lane::Repairs;
             if self.is_poisoned() {
                 self.counters.hit("message with a stamp from the future");
                 batch.envelope.stamp = self.far_stamp();

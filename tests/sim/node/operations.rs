@@ -25,6 +25,15 @@ pub(crate) enum Machine {
 }
 
 impl Machine {
+    /// Whether the records it moves travel behind what clients wait for.
+    pub(super) fn is_in_background(&self) -> bool {
+        match self {
+            Machine::Put(_) => Put::IN_BACKGROUND,
+            Machine::Get(_) => Get::IN_BACKGROUND,
+            Machine::Session(_) => Session::IN_BACKGROUND,
+        }
+    }
+
     pub(super) fn is_done(&self) -> bool {
         match self {
             Machine::Put(put) => put.is_done(),
