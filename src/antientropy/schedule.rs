@@ -15,8 +15,8 @@ const ENGAGED_MS_MAX: u64 = 30_000;
 /// The longest wait, after a start or a peer's return, before a comparison: what hints hold for the one that was away
 /// should arrive first, and what nobody kept for it should not wait longer.
 pub const FIRST_AFTER_MS_MAX: u64 = 3_000;
-/// How long after its return a peer's hints go before any comparison with it. Hints it would not take must not keep
-/// it from being compared.
+/// How long after its return, or after it last took some, a peer's hints go before any comparison with it. Hints it would
+/// not take must not keep it from being compared.
 const HINTS_FIRST_MS_MAX: u64 = 10_000;
 
 /// With whom this node is in a session.
@@ -37,6 +37,8 @@ pub struct Schedule {
     engaged: Engaged,
     /// When each peer that was away was heard again.
     returned: BTreeMap<String, u64>,
+    /// When each peer last took hints that were kept here.
+    took_hints: BTreeMap<String, u64>,
 }
 
 impl Schedule {
@@ -90,6 +92,11 @@ impl Schedule {
         self.returned.insert(peer.into(), now_ms);
     }
 
+    /// A peer has taken hints that were kept here.
+    pub fn note_hints_taken(&mut self, peer: &str, now_ms: u64) {
+        self.took_hints.insert(peer.into(), now_ms);
+    }
+
     /// Whether the peer has just returned, so that hints for it may be on their way from anywhere: three pings long,
     /// in which everyone else notices it too.
     pub fn is_settling(&self, peer: &str, ping_period_ms: u64, now_ms: u64) -> bool {
@@ -99,8 +106,8 @@ impl Schedule {
 
     /// Whether hints kept here for the peer would go before a comparison with it. A start counts as its return.
     pub fn hints_go_first(&self, peer: &str, now_ms: u64) -> bool {
-        let returned_ms = self.returned.get(peer).copied().unwrap_or(0);
-        now_ms.saturating_sub(returned_ms) < HINTS_FIRST_MS_MAX
+        let since_ms = self.returned.get(peer).max(self.took_hints.get(peer)).copied().unwrap_or(0);
+        now_ms.saturating_sub(since_ms) < HINTS_FIRST_MS_MAX
     }
 }
 
@@ -156,5 +163,8 @@ mod tests {
             !schedule.is_settling("a", 60_000, 50_000 + FIRST_AFTER_MS_MAX) && !schedule.is_settling("b", 100, 50_000)
         );
         assert!(schedule.hints_go_first("a", 59_999) && !schedule.hints_go_first("a", 60_000));
+        schedule.note_hints_taken("a", 59_000);
+        assert!(schedule.hints_go_first("a", 68_999), "a long hand-over is not compared halfway");
+        assert!(!schedule.hints_go_first("a", 69_000), "one that stopped is");
     }
 }

@@ -70,6 +70,9 @@ async fn pass(worker: &Rc<Worker>, target: &str, mut replay: Replay) -> Replay {
         if let Some(Fate::Refused(refusal)) = fates.iter().find(|fate| matches!(fate, Fate::Refused(_))) {
             why = Some(refusal.clone());
         }
+        if fates.contains(&Fate::Taken) {
+            node.syncs.note_hints_taken(target);
+        }
         if !replay.met(last, &fates, elapsed_ms()) {
             break;
         }

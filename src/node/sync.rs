@@ -124,6 +124,11 @@ impl Syncs {
         self.book().schedule.note_question(self.now_ms());
     }
 
+    /// The peer has taken hints from here.
+    pub(super) fn note_hints_taken(&self, peer: &str) {
+        self.book().schedule.note_hints_taken(peer, self.now_ms());
+    }
+
     /// The peer's session is over.
     pub(super) fn release(&self, peer: MemberTag) {
         self.book().schedule.release(peer);

@@ -91,7 +91,11 @@ impl World {
             return;
         }
         let Pass { last, fates, .. } = up.passes.remove(&target).expect("it is there");
-        if up.replays.entry(target).or_default().met(last, &fates, now_ms) {
+        if fates.contains(&Fate::Taken) {
+            let name = self.nodes[target].name.clone();
+            self.up(node).schedule.note_hints_taken(&name, now_ms);
+        }
+        if self.up(node).replays.entry(target).or_default().met(last, &fates, now_ms) {
             self.next_handful(node, target);
         }
     }
