@@ -3,8 +3,9 @@
 //! ```text
 //!  1  root of what both keep                       equal: done
 //!  2  groups that differ     ──► partitions' digests
+//!     meanwhile every member is asked which writes are on their way, and whether hints go first
 //!  3  upper levels of trees  ──► leaves below what differs        (partitions of few keys skip this)
-//!     a pause, so that writes on their way arrive; meanwhile every member is asked which those are
+//!     a pause, so that writes on their way arrive
 //!  4  key and version lists  ──► what the peer holds otherwise
 //!  5  the records, both ways, a stream of them; each is one merge in the receiver's committer
 //! ```
@@ -266,6 +267,18 @@ impl Session {
         if !groups.is_empty() {
             self.report.rounds += 1;
             self.ask(Purpose::Groups, SyncRequest::Groups { from: self.tag, groups }, commands);
+            self.ask_what_is_under_way(commands);
+        }
+    }
+
+    /// Before anything costly: where hints go first, there is no session yet. Writes that begin later are younger than
+    /// `settled` anyway.
+    fn ask_what_is_under_way(&mut self, commands: &mut Vec<Command>) {
+        let coordinators = std::mem::take(&mut self.options.coordinators);
+        let asked = if self.options.everything { Vec::new() } else { coordinators };
+        for coordinator in asked {
+            let request = Request::UnderWay { between: [self.tag, self.peer_tag] };
+            self.call(coordinator, Purpose::UnderWay, request, commands);
         }
     }
 
@@ -319,12 +332,6 @@ impl Session {
         if !self.beds.is_empty() {
             self.pausing = true;
             self.report.rounds += 1;
-            let coordinators = std::mem::take(&mut self.options.coordinators);
-            let asked = if self.options.everything { Vec::new() } else { coordinators };
-            for coordinator in asked {
-                let request = Request::UnderWay { between: [self.tag, self.peer_tag] };
-                self.call(coordinator, Purpose::UnderWay, request, commands);
-            }
             commands.push(Command::Wake { after_ms: self.options.confirm_ms });
         }
     }
