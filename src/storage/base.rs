@@ -3,7 +3,7 @@
 use super::{Address, Page, PageSize, RowChange, Sequence, Span};
 use crate::record::Stamp;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How far the base has got.
@@ -73,6 +73,9 @@ struct Kept {
     mark: Mark,
     load_error: Option<Arc<str>>,
     read_error: Option<Arc<str>>,
+    /// What nothing can be read of, until it is loaded anew.
+    unreadable: Arc<BTreeSet<Address>>,
+    rotten: bool,
 }
 
 impl MemoryBase {
@@ -101,6 +104,13 @@ impl MemoryBase {
         Arc::make_mut(&mut self.lock().rows).insert(address.clone(), row);
     }
 
+    /// Lets no read get at the row, nor past it: rot in a file of the base, which is one of its rotten files for good.
+    pub fn spoil(&self, address: &Address) {
+        let mut kept = self.lock();
+        Arc::make_mut(&mut kept.unreadable).insert(address.clone());
+        kept.rotten = true;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,26 +124,41 @@ impl MemoryBase {
     }
 }
 
-fn page(rows: &BTreeMap<Address, Bytes>, span: &Span, size: PageSize) -> Page {
-    match span.is_empty() {
-        true => Page::default(),
-        false => {
-            Page::take(rows.range(&span.from..&span.to).map(|(address, row)| (address.clone(), row.clone())), size)
-        }
+fn unreadable() -> BaseError {
+    BaseError("a file of it is damaged".into())
+}
+
+fn page(
+    rows: &BTreeMap<Address, Bytes>,
+    unread: &BTreeSet<Address>,
+    span: &Span,
+    size: PageSize,
+) -> Result<Page, BaseError> {
+    if span.is_empty() {
+        return Ok(Page::default());
     }
+    let page = Page::take(rows.range(&span.from..&span.to).map(|(address, row)| (address.clone(), row.clone())), size);
+    let until = page.next.as_ref().unwrap_or(&span.to);
+    if !unread.is_empty() && span.from < *until && unread.range(&span.from..until).next().is_some() {
+        return Err(unreadable());
+    }
+    Ok(page)
 }
 
 impl Base for MemoryBase {
     fn get(&self, address: &Address) -> Result<Option<Bytes>, BaseError> {
-        Ok(self.readable()?.rows.get(address).cloned())
+        let kept = self.readable()?;
+        if kept.unreadable.contains(address) { Err(unreadable()) } else { Ok(kept.rows.get(address).cloned()) }
     }
 
     fn scan(&self, span: &Span, size: PageSize) -> Result<Page, BaseError> {
-        Ok(page(&self.readable()?.rows, span, size))
+        let kept = self.readable()?;
+        page(&kept.rows, &kept.unreadable, span, size)
     }
 
     fn snapshot(&self) -> Box<dyn BaseSnapshot> {
-        Box::new(MemorySnapshot(self.lock().rows.clone()))
+        let kept = self.lock();
+        Box::new(MemorySnapshot { rows: kept.rows.clone(), unreadable: kept.unreadable.clone() })
     }
 
     fn load(
@@ -149,6 +174,9 @@ impl Base for MemoryBase {
                 && count >= 1
             {
                 return Err(BaseError(reason));
+            }
+            if kept.unreadable.contains(&address) {
+                Arc::make_mut(&mut kept.unreadable).remove(&address);
             }
             let map = Arc::make_mut(&mut kept.rows);
             match row {
@@ -176,12 +204,19 @@ impl Base for MemoryBase {
     fn bytes(&self) -> u64 {
         self.lock().rows.iter().map(|(address, row)| (address.as_bytes().len() + row.len()) as u64).sum()
     }
+
+    fn rotten_files(&self, _: &mut dyn FnMut()) -> Result<Vec<String>, BaseError> {
+        Ok(if self.lock().rotten { vec!["table".into()] } else { Vec::new() })
+    }
 }
 
-struct MemorySnapshot(Arc<BTreeMap<Address, Bytes>>);
+struct MemorySnapshot {
+    rows: Arc<BTreeMap<Address, Bytes>>,
+    unreadable: Arc<BTreeSet<Address>>,
+}
 
 impl BaseSnapshot for MemorySnapshot {
     fn scan(&self, span: &Span, size: PageSize) -> Result<Page, BaseError> {
-        Ok(page(&self.0, span, size))
+        page(&self.rows, &self.unreadable, span, size)
     }
 }

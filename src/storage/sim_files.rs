@@ -146,8 +146,9 @@ impl SimFiles {
         let mut disk = self.lock();
         let id = disk.names[name];
         if let Some(contents) = disk.files.get_mut(&id) {
-            contents.now[offset] ^= mask;
-            contents.durable[offset] ^= mask;
+            for bytes in [&mut contents.now, &mut contents.durable] {
+                bytes.get_mut(offset).into_iter().for_each(|byte| *byte ^= mask);
+            }
         }
     }
 

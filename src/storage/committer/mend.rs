@@ -21,14 +21,22 @@ impl Committer {
         wall_ms: u64,
     ) -> Result<Outcome, Refused> {
         self.observe_record(&record, wall_ms)?;
+        let partition = Partition::of(key.position());
+        let is_built = self.forest.is_built(partition);
         match self.data(batch, &key) {
-            Ok(draft) => return Ok(draft.merge(&record)),
+            Ok(draft) if draft.before.is_none() => return Ok(draft.merge(&record)),
+            Ok(draft) if is_built => {
+                // Sound in memory, and not where it lies: written anew, and counted, as a recount may have passed it over.
+                draft.set(draft.row.record.merge(&record));
+                batch.recounts.insert(partition);
+                return Ok(Outcome::Merged { applied: true, more: None });
+            }
+            Ok(_) => {}
             Err(Refused::Damaged(why)) if record.is_unknown() => return Err(Refused::Damaged(why)),
             Err(Refused::Damaged(_)) => {}
             Err(refused) => return Err(refused),
         }
-        let partition = Partition::of(key.position());
-        if !self.forest.is_built(partition) {
+        if !is_built {
             // Whether its sums hold the lost version is known only once the scan is through.
             return Err(Refused::Overloaded);
         }
