@@ -131,10 +131,16 @@ impl Frame {
     }
 
     /// Whether the frame of `sequence` seems to have been written at `offset`, in whole or in part. What a segment held
-    /// before it was recycled has a lower one.
-    pub(super) fn is_begun(segment: &[u8], offset: usize, sequence: Sequence) -> bool {
-        let head = segment.get(offset..offset + 16);
-        head.is_some_and(|head| head[..4] == MAGIC && head[8..16] == sequence.0.to_le_bytes())
+    /// before it was recycled has a lower one. Where just the bytes by which that is told have rotted, the checksum tells.
+    pub(super) fn is_begun(segment: &[u8], offset: usize, sequence: Sequence, key: &FrameKey) -> bool {
+        let Some(found) = segment.get(offset..offset + HEADER_BYTES) else { return false };
+        let mut head = found.to_vec();
+        head[..4].copy_from_slice(&MAGIC);
+        head[8..16].copy_from_slice(&sequence.0.to_le_bytes());
+        let body_bytes = u32::from_le_bytes(head[4..8].try_into().unwrap_or_default()) as usize;
+        let body = segment.get(offset + HEADER_BYTES..).and_then(|rest| rest.get(..body_bytes));
+        head[..16] == found[..16]
+            || body.is_some_and(|body| key.checksum(&head[..CHECKED_BYTES], body) == head[CHECKED_BYTES..])
     }
 
     /// The highest `durable through`, at least `least`, of the sound frames that begin behind `offset`, wherever.
@@ -247,6 +253,8 @@ mod tests {
             let at = at.index(segment.len());
             segment[at] ^= 1u8 << bit;
             prop_assert_eq!(Frame::at(&segment, 0, &key), None);
+            prop_assert!(Frame::is_begun(&segment, 0, Sequence(9), &key), "the last one, too, is missed");
+            prop_assert!(!Frame::is_begun(&segment, 0, Sequence(10), &key), "nor taken for the next");
         }
 
         #[test]

@@ -159,8 +159,9 @@ impl Recovery<'_> {
                 }
                 // Segments are made whole: one that is shorter was cut, and nobody knows what it held.
                 let is_cut = (bytes.len() as u64) < self.segment_bytes;
-                if missing.is_none() && (offset < bytes.len() || is_cut) {
-                    let begun = is_cut || Frame::is_begun(&bytes, offset, expected);
+                let begun = is_cut || Frame::is_begun(&bytes, offset, expected, &key);
+                // Behind the end of one segment, it may be the first of another.
+                if missing.is_none_or(|missing| begun && !missing.begun) && (offset < bytes.len() || is_cut) {
                     missing = Some(Missing { number, offset: offset as u64, begun });
                 }
             }
@@ -187,4 +188,40 @@ fn number_in(name: &str, prefix: &str) -> Option<u64> {
     let digits = name.strip_prefix(prefix).filter(|digits| digits.len() == 16)?;
     // No log lives long enough to count beyond: such a name is not ours.
     u64::from_str_radix(digits, 16).ok().filter(|&number| number < 1 << 63)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sim_files::SimFiles;
+    use crate::storage::{Address, LogStore, LogStoreOptions, MemoryBase, Store};
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    const FRAME_BYTES: usize = 48 + 6 + 4 + 500;
+
+    #[test]
+    fn the_last_append_is_missed_wherever_it_rots() {
+        // Five fill a segment: the eleventh is the first of another.
+        for (appends, offset) in [11, 12].into_iter().flat_map(|appends| (0..FRAME_BYTES).map(move |at| (appends, at)))
+        {
+            let files = SimFiles::new(1);
+            let options = LogStoreOptions { segment_bytes: 3_000, heal: true, ..LogStoreOptions::default() };
+            let open =
+                || LogStore::open(Arc::new(files.clone()), Arc::new(MemoryBase::new()), options.clone()).unwrap();
+            let (store, _) = open();
+            for at in 0..appends {
+                let row = (Address::fact("x"), Some(Bytes::from(vec![at; 500])));
+                store.append(vec![row], Stamp(1)).unwrap();
+            }
+            drop(store);
+            let mut segments: Vec<String> = files.list().unwrap().into_iter().map(|(name, _)| name).collect();
+            segments.retain(|name| name.starts_with("segment-"));
+            let last = segments.into_iter().max().unwrap();
+            files.damage(&last, (usize::from(appends) - 11) * FRAME_BYTES + offset, 4);
+            let (store, replayed) = open();
+            assert!(replayed.missing.is_some(), "byte {offset} of append {appends}");
+            assert_eq!(store.last_sequence(), Sequence(u64::from(appends) - 1));
+        }
+    }
 }
