@@ -15,6 +15,9 @@ pub const HINTS_AT_A_TIME: usize = 64;
 /// it; until then asking costs a message each.
 pub const REFUSED_AGAIN_MS: u64 = 60_000;
 
+/// The same where the target's row is damaged: the other owners make that good within seconds.
+pub const DAMAGED_AGAIN_MS: u64 = 10_000;
+
 /// What came of one hint.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Fate {
@@ -72,7 +75,9 @@ impl Replay {
         let refused = fates.iter().filter(|fate| matches!(fate, Fate::Refused(_))).count() as u64;
         if refused > 0 {
             self.refused += refused;
-            let until_ms = self.passed.as_ref().map_or(now_ms + REFUSED_AGAIN_MS, |(_, until_ms)| *until_ms);
+            let damaged = fates.contains(&Fate::Refused(Refusal::Damaged));
+            let until_ms = now_ms + if damaged { DAMAGED_AGAIN_MS } else { REFUSED_AGAIN_MS };
+            let until_ms = self.passed.as_ref().map_or(until_ms, |(_, earlier_ms)| until_ms.min(*earlier_ms));
             self.passed = Some((last, until_ms));
         }
         true
@@ -146,15 +151,25 @@ mod tests {
     #[test]
     fn what_was_refused_is_left_alone_for_a_while_and_then_offered_again() {
         let (mut replay, mut hints) = (Replay::default(), kept(70));
-        pass(&mut replay, &mut hints, 0, |_| refuse(true));
+        pass(&mut replay, &mut hints, 0, |_| Fate::Refused(Refusal::NoTargets));
         assert_eq!(pass(&mut replay, &mut hints, REFUSED_AGAIN_MS - 1, |_| Fate::Taken), 0);
         assert_eq!(replay.refused_now(), Some(70));
         hints.extend([(Stamp(999), Key::new(b"new".to_vec()).unwrap())]);
         assert_eq!(pass(&mut replay, &mut hints, REFUSED_AGAIN_MS - 1, |_| Fate::Taken), 1, "what is new is sent");
-        pass(&mut replay, &mut hints, REFUSED_AGAIN_MS, |_| refuse(true));
+        pass(&mut replay, &mut hints, REFUSED_AGAIN_MS, |_| Fate::Refused(Refusal::NoTargets));
         assert_eq!(replay.refused_now(), None, "the same as before is not said again");
         pass(&mut replay, &mut hints, 2 * REFUSED_AGAIN_MS, |_| Fate::Taken);
         assert_eq!(hints.len(), 0);
+    }
+
+    #[test]
+    fn what_a_damaged_row_kept_away_is_offered_again_when_that_is_made_good() {
+        let (mut replay, mut hints) = (Replay::default(), kept(70));
+        pass(&mut replay, &mut hints, 0, |place| {
+            if place.0.0 == 69 { refuse(true) } else { Fate::Refused(Refusal::NoTargets) }
+        });
+        assert_eq!(pass(&mut replay, &mut hints, DAMAGED_AGAIN_MS - 1, |_| Fate::Taken), 0);
+        assert_eq!(pass(&mut replay, &mut hints, DAMAGED_AGAIN_MS, |_| Fate::Taken), 70);
     }
 
     #[test]

@@ -3,12 +3,15 @@
 //! A majority of the *others* must answer. A write that was acknowledged with the damaged copy's help was acknowledged by
 //! a majority of all, so one of any majority of the others has it: N / 2 + 1 copies less the lost one, and
 //! (N − 1) / 2 + 1, are together more than the N − 1 others there are.
+//!
+//! An owner that is being filled answers in part and counts for none of that. Where all the others have answered, it
+//! does: nobody else can be asked, and it may be waiting for this very row, without which it is never filled.
 
 use super::Quorum;
 use super::quorum::Count;
 use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
-use crate::protocol::{Answer, Request};
+use crate::protocol::{Answer, Part, Request};
 use crate::record::{Key, Record};
 
 /// The machine. Concludes with the merged record, or `None` where too few others answered, or there are none.
@@ -18,6 +21,7 @@ pub struct Restore {
     record: Record,
     asked: Vec<bool>,
     answered: usize,
+    answered_in_part: usize,
     concluded: bool,
 }
 
@@ -26,7 +30,15 @@ impl Restore {
     pub fn new(key: Key, ring: &Ring, me: MemberIndex) -> Restore {
         let owners = ring.owners(Partition::of(key.position())).iter().copied();
         let others = owners.filter(|&owner| owner != me).collect();
-        Restore { key, others, record: Record::default(), asked: Vec::new(), answered: 0, concluded: false }
+        Restore {
+            key,
+            others,
+            record: Record::default(),
+            asked: Vec::new(),
+            answered: 0,
+            answered_in_part: 0,
+            concluded: false,
+        }
     }
 
     /// Every owner is waited for, as long as there is time: the more, the better.
@@ -36,8 +48,9 @@ impl Restore {
         }
         self.concluded = true;
         let quorum = Quorum::of(Count::Majority, self.others.len());
-        let is_enough = !self.others.is_empty() && quorum.is_some_and(|quorum| quorum.is_reached(self.answered));
-        Some(is_enough.then(|| std::mem::take(&mut self.record)))
+        let all = self.answered + self.answered_in_part == self.others.len();
+        let is_enough = all || quorum.is_some_and(|quorum| quorum.is_reached(self.answered));
+        Some((is_enough && !self.others.is_empty()).then(|| std::mem::take(&mut self.record)))
     }
 
     fn take(&mut self, call: CallId) -> bool {
@@ -59,12 +72,14 @@ impl Operation for Restore {
                 }
             }
             Event::Answered { call, answer } => {
-                if self.take(call)
-                    && let Answer::Found { record } = answer
-                {
-                    self.answered += 1;
-                    self.record = self.record.merge(&record.unwrap_or_default());
-                }
+                let is_awaited = self.take(call);
+                let (record, answers) = match answer {
+                    Answer::Found { record } if is_awaited => (record, &mut self.answered),
+                    Answer::Partial(Part::Found { record }) if is_awaited => (record, &mut self.answered_in_part),
+                    _ => return self.conclude(must),
+                };
+                *answers += 1;
+                self.record = self.record.merge(&record.unwrap_or_default());
             }
             Event::Failed { call, .. } => {
                 self.take(call);
@@ -144,5 +159,15 @@ mod tests {
         assert_eq!(outcome(1, 1, &[]), Some(None));
         let three_of_four = [found(Some(record(1))), None, found(None), found(Some(record(3)))];
         assert_eq!(outcome(5, 5, &three_of_four), Some(Some(record(1).merge(&record(3)))));
+    }
+
+    #[test]
+    fn an_owner_that_is_being_filled_counts_where_all_have_answered() {
+        let in_part = |stamp| found(Some(record(stamp))).map(|answer| answer.in_part(true));
+        let all = outcome(3, 3, &[found(Some(record(1))), in_part(2)]);
+        assert_eq!(all, Some(Some(record(1).merge(&record(2)))));
+        assert_eq!(outcome(2, 2, &[in_part(2)]), Some(Some(record(2))));
+        assert_eq!(outcome(3, 3, &[None, in_part(2)]), Some(None));
+        assert_eq!(outcome(5, 5, &[found(None), found(None), in_part(2), None]), Some(None));
     }
 }
