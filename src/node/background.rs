@@ -56,7 +56,7 @@ impl Keep {
             // What can be brought over comes first, so that no session brings it too.
             if !mending.step(node) {
                 match rebuild.take() {
-                    Some(mut rebuilding) => rebuild = build_next(node, &mut rebuilding).then_some(rebuilding),
+                    Some(mut rebuilding) => rebuild = build_next(node, &store, &mut rebuilding).then_some(rebuilding),
                     None => std::thread::sleep(HOUSEKEEPING_TICK),
                 }
             }
@@ -127,7 +127,7 @@ fn scrub_next(node: &Shared, store: &LogStore, scrub: Option<Scrub>) -> Option<S
 }
 
 /// Builds the digests of one more partition; `false` when there is nothing more to do.
-fn build_next(node: &Shared, rebuild: &mut Rebuild) -> bool {
+fn build_next(node: &Shared, store: &LogStore, rebuild: &mut Rebuild) -> bool {
     let step = rebuild.step(&node.forest);
     rebuild.take_damaged().into_iter().for_each(|key| node.rot.note(key));
     match step {
@@ -142,6 +142,8 @@ fn build_next(node: &Shared, rebuild: &mut Rebuild) -> bool {
         }
         Err(error) => {
             node.events.error("digests", format!("the digests cannot be built: {error}"));
+            // Whether the base rotted is looked for at once: nobody else may read there for long.
+            store.suspect();
             false
         }
     }

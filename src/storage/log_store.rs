@@ -295,6 +295,11 @@ impl LogStore {
         Ok(old)
     }
 
+    /// A read of the base failed that did not go through this store: that of a [`Rebuild`](super::Rebuild).
+    pub fn suspect(&self) {
+        self.suspected.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a read of the base failed since this was last asked.
     pub fn take_suspicion(&self) -> bool {
         self.suspected.swap(false, Ordering::Relaxed)
@@ -310,7 +315,7 @@ impl LogStore {
     }
 
     fn unreadable(&self, error: BaseError) -> StoreError {
-        self.suspected.store(true, Ordering::Relaxed);
+        self.suspect();
         StoreError::Unreadable(error.0)
     }
 
