@@ -70,7 +70,7 @@ impl Committer {
         actor: Actor,
         clock: Clock,
     ) -> Committer {
-        let hint_actor = after(actor, clock.last());
+        let hint_actor = after(actor, clock.last(), For::Hints);
         Committer { store, forest, feed, hints, actor, hint_actor, clock, damaged: Vec::new() }
     }
 
@@ -168,7 +168,7 @@ impl Committer {
                 {
                     hint.targets.remove(at);
                     if hint.targets.is_empty() {
-                        self.hint_actor = after(self.hint_actor, self.clock.last());
+                        self.hint_actor = after(self.hint_actor, self.clock.last(), For::Hints);
                     }
                     batch.set_hint(key, (!hint.targets.is_empty()).then_some(hint));
                 }
@@ -258,7 +258,7 @@ impl Committer {
                     }
                     Err(_) => {
                         self.hints.forget(key);
-                        self.hint_actor = after(self.hint_actor, self.clock.last());
+                        self.hint_actor = after(self.hint_actor, self.clock.last(), For::Hints);
                         HintDraft::default()
                     }
                 },
@@ -328,10 +328,20 @@ impl Committer {
     }
 }
 
+/// What a name is used for: one for rows must never be one for hints, whatever both come from.
+#[derive(Clone, Copy)]
+enum For {
+    Rows,
+    Hints,
+}
+
 /// A new name, as random as `actor`, which made no dot after `last`.
-fn after(actor: Actor, last: Stamp) -> Actor {
+fn after(actor: Actor, last: Stamp, used_for: For) -> Actor {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(b"kringle next actor 01");
+    hasher.update(match used_for {
+        For::Rows => b"kringle next actor 01",
+        For::Hints => b"kringle hints actor 1",
+    });
     hasher.update(&actor.0.to_le_bytes());
     hasher.update(&last.0.to_le_bytes());
     let mut first = [0; 8];

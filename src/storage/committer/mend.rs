@@ -1,7 +1,7 @@
 //! What the committer does about rot: a row that cannot be read is replaced by what the other owners hold, and a
 //! partition's digests are counted anew.
 
-use super::{Batch, Committer, DataDraft, after};
+use super::{Batch, Committer, DataDraft, For, after};
 use crate::merkle::Entry;
 use crate::placement::Partition;
 use crate::record::{Key, Position, Record, Row};
@@ -40,7 +40,7 @@ impl Committer {
             // Whether its sums hold the lost version is known only once the scan is through.
             return Err(Refused::Overloaded);
         }
-        self.actor = after(self.actor, self.clock.last());
+        self.actor = after(self.actor, self.clock.last(), For::Rows);
         batch.recounts.insert(partition);
         let draft = DataDraft { address: Address::data(&key), before: None, row: Row::of(record), changed: true };
         batch.data.insert(key, draft);
@@ -58,7 +58,7 @@ impl Committer {
         let facts = self.store.scan(&Span::kind(Kind::Fact), PageSize::rows(1_024)).unwrap_or_default();
         let old = store.replace_base(make)?;
         (self.actor, self.hint_actor) =
-            (after(self.actor, self.clock.last()), after(self.hint_actor, self.clock.last()));
+            (after(self.actor, self.clock.last(), For::Rows), after(self.hint_actor, self.clock.last(), For::Hints));
         self.hints.rescan(&*self.store);
         for partition in Partition::all() {
             match self.entries(partition) {

@@ -229,6 +229,22 @@ fn a_damaged_row_is_restored_from_the_others_and_its_digest_with_it() {
 }
 
 #[test]
+fn a_name_for_hints_is_never_one_for_rows_also_where_a_row_is_restored_right_after_the_start() {
+    let mut desk = desk();
+    Partition::all().for_each(|partition| desk.forest.mark_built(partition));
+    let rotten = vec![(Address::data(&key("k")), Some(Bytes::from_static(b"rot")))];
+    desk.store.append(rotten, Stamp(0)).unwrap();
+    desk.committer.feed = Arc::new(Feed::new(desk.store.last_sequence(), 10));
+    // No stamp was made or heard of since: both names come from the same.
+    let (actor, before) = (desk.committer.actor(), desk.committer.last_stamp());
+    let restored = desk.one(Change::Restore { key: key("k"), record: foreign(1, 0, "v") });
+    assert_eq!(restored, Ok(Outcome::Merged { applied: true, more: None }));
+    assert_eq!(desk.committer.last_stamp(), before);
+    assert_ne!(desk.committer.actor(), actor);
+    assert_ne!(desk.committer.actor(), desk.committer.hint_actor);
+}
+
+#[test]
 fn digests_that_went_wrong_are_counted_anew() {
     let mut desk = desk();
     Partition::all().for_each(|partition| desk.forest.mark_built(partition));
