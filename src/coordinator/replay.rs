@@ -15,7 +15,7 @@ pub const HINTS_AT_A_TIME: usize = 64;
 /// it; until then asking costs a message each.
 pub const REFUSED_AGAIN_MS: u64 = 60_000;
 
-/// The same where the target's row is damaged: the other owners make that good within seconds.
+/// The same where the target's row is damaged, or the hint cannot be read here: both are made good within seconds.
 pub const DAMAGED_AGAIN_MS: u64 = 10_000;
 
 /// What came of one hint.
@@ -75,7 +75,8 @@ impl Replay {
         let refused = fates.iter().filter(|fate| matches!(fate, Fate::Refused(_))).count() as u64;
         if refused > 0 {
             self.refused += refused;
-            let damaged = fates.contains(&Fate::Refused(Refusal::Damaged));
+            let rots = |fate: &Fate| matches!(fate, Fate::Refused(Refusal::Damaged | Refusal::Unreadable));
+            let damaged = fates.iter().any(rots);
             let until_ms = now_ms + if damaged { DAMAGED_AGAIN_MS } else { REFUSED_AGAIN_MS };
             let until_ms = self.passed.as_ref().map_or(until_ms, |(_, earlier_ms)| until_ms.min(*earlier_ms));
             self.passed = Some((last, until_ms));
