@@ -4,6 +4,7 @@
 //!  calm         everyone restarted, no more clients: the copies become equal by themselves
 //!  comparing    writes that one owner alone has: sessions, and nothing else, bring them to the others
 //!  last looks   a read asks every owner
+//!  scrub        a row rots that nobody reads
 //!  disks        everyone restarted once more: what is there?
 //! ```
 
@@ -26,6 +27,9 @@ impl World {
         self.converge();
         self.compare_everyone();
         self.last_looks();
+        if self.options.rot_every_ms > 0 && self.oracle.violations.is_empty() {
+            invariants::a_scrub_finds_what_rots(self);
+        }
         if self.oracle.violations.is_empty() {
             self.look_at_the_disks();
         }

@@ -22,6 +22,7 @@ pub(crate) enum Trouble {
     Poison,
     LostDisk,
     OldDisk,
+    Rot,
 }
 
 impl World {
@@ -40,6 +41,7 @@ impl World {
             (Trouble::Poison, if o.poison_permille > 0 { POISON_EVERY_MS } else { 0 }),
             (Trouble::LostDisk, o.lost_disk_every_ms),
             (Trouble::OldDisk, o.old_disk_every_ms),
+            (Trouble::Rot, o.rot_every_ms),
         ] {
             if every_ms > 0 {
                 let after = about(&mut self.rng, 1_000 * every_ms);
@@ -123,6 +125,10 @@ impl World {
                     self.put_disk_back(node);
                 }
                 self.options.old_disk_every_ms
+            }
+            Trouble::Rot => {
+                self.rot(node);
+                self.options.rot_every_ms
             }
         };
         if every_ms > 0 {

@@ -1,9 +1,10 @@
 //! Disks that are lost, and old ones that are put back.
 //!
-//! One at a time: nothing is lost while some node still lacks what it lost before, so that a majority of the owners of
+//! One at a time: nothing is lost while some node still lacks what it lost before, or something rots on its disk, so that a majority of the owners of
 //! every key always has its disks.
 
 use super::disk::Disk;
+use super::node::Node;
 use super::world::World;
 use rand::Rng;
 
@@ -16,7 +17,8 @@ pub(crate) enum Loss {
 
 impl World {
     pub(crate) fn may_lose_a_disk(&self) -> bool {
-        self.nodes.len() > 1 && self.nodes.iter().all(|node| node.filled && node.emptied.is_none())
+        let is_whole = |node: &Node| node.filled && node.emptied.is_none() && !node.disk.is_rotten();
+        self.nodes.len() > 1 && self.nodes.iter().all(is_whole)
     }
 
     /// A node comes back with an empty folder at its address.
@@ -45,9 +47,14 @@ impl World {
         self.note_loss(node, true);
     }
 
-    fn note_loss(&mut self, node: usize, is_old: bool) {
+    pub(crate) fn note_loss(&mut self, node: usize, is_old: bool) {
         self.nodes[node].filled = false;
-        let owners: Vec<Vec<usize>> = (0..self.keys.len()).map(|key| self.owners(key)).collect();
+        let owners = self.owners_of_all();
         self.oracle.disk_lost(node, is_old, &owners);
+    }
+
+    /// The owners of each key.
+    pub(crate) fn owners_of_all(&self) -> Vec<Vec<usize>> {
+        (0..self.keys.len()).map(|key| self.owners(key)).collect()
     }
 }

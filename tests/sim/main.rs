@@ -20,6 +20,7 @@ mod node;
 mod options;
 mod oracle;
 mod plant;
+mod rotting;
 mod stories;
 mod workload;
 mod world;

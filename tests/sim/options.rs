@@ -38,6 +38,9 @@ pub(crate) struct Options {
     pub(crate) poison_permille: u32,
     pub(crate) lost_disk_every_ms: u64,
     pub(crate) old_disk_every_ms: u64,
+    pub(crate) rot_every_ms: u64,
+    /// Between the beginnings of two scrubs of a node.
+    pub(crate) scrub_every_ms: u64,
     pub(crate) sync_mean_us: u64,
     /// Between the digests of two partitions, after a start.
     pub(crate) build_mean_us: u64,
@@ -48,6 +51,8 @@ pub(crate) struct Options {
     pub(crate) slow_sync_permille: u32,
     pub(crate) skew_ms: i64,
     pub(crate) drift_ppm: i64,
+    /// Bytes of rows that a node keeps in memory beside the recent ones.
+    pub(crate) cache_bytes: u64,
     /// Most bytes of hints that a node keeps for one other.
     pub(crate) hint_bytes_max: u64,
 }
@@ -90,6 +95,8 @@ impl Options {
             clock_stop_every_ms: 0,
             lost_disk_every_ms: 0,
             old_disk_every_ms: 0,
+            rot_every_ms: 0,
+            scrub_every_ms: 0,
             poison_permille: 0,
             sync_mean_us: 500,
             build_mean_us: 1_000,
@@ -98,6 +105,7 @@ impl Options {
             slow_sync_permille: 0,
             skew_ms: 0,
             drift_ppm: 0,
+            cache_bytes: 16 << 10,
             hint_bytes_max: HINT_BYTES_MAX,
         }
     }
@@ -117,6 +125,8 @@ impl Options {
         let poison = sometimes(5, 1, 100);
         let (asynchronous, hard) = (sometimes(3, 1, 50), sometimes(3, 1, 50));
         let (lost_disk_every_ms, old_disk_every_ms) = (sometimes(4, 2_000, 15_000), sometimes(6, 2_000, 8_000));
+        let (rot_every_ms, scrub_every_ms) = (sometimes(4, 1_000, 8_000), sometimes(2, 3_000, 12_000));
+        let uncached = sometimes(2, 1, 1) > 0;
         let blind = rng.random_ratio(1, 12);
         let options = Options {
             nodes,
@@ -148,6 +158,8 @@ impl Options {
             poison_permille: poison as u32,
             lost_disk_every_ms,
             old_disk_every_ms,
+            rot_every_ms,
+            scrub_every_ms: if rot_every_ms > 0 { scrub_every_ms } else { 0 },
             sync_mean_us: *pick(rng, &[100, 500, 2_000, 10_000]),
             build_mean_us: *pick(rng, &[1_000, 10_000, 1_000_000]),
             ping_period_us: *pick(rng, &[1_000_000, 3_000_000, 3_000_000]),
@@ -155,6 +167,8 @@ impl Options {
             slow_sync_permille: slow_sync as u32,
             skew_ms: skew as i64,
             drift_ppm: drift as i64,
+            // Where there is none, rot is met without a restart.
+            cache_bytes: if rot_every_ms > 0 && uncached { 0 } else { 16 << 10 },
             hint_bytes_max: HINT_BYTES_MAX,
         };
         if blind {

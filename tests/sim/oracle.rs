@@ -1,6 +1,7 @@
 //! What is known from outside of everything that was asked and answered, and of what each disk was seen to hold.
 
 use crate::invariants::{a_dot_was_made, note_what_is_gone};
+use crate::rotting::Part;
 use bytes::Bytes;
 use kringle::record::{Actor, Context, Dot, Record, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -153,28 +154,56 @@ impl Oracle {
     /// each key.
     pub(crate) fn disk_lost(&mut self, node: usize, is_old: bool, owners: &[Vec<usize>]) {
         self.latest.remove(&node);
-        self.gone.retain(|(at, _), _| *at != node);
+        (0..owners.len()).for_each(|key| self.lost(node, key, [Part::Row, Part::Hints].as_slice(), is_old, owners));
+    }
+
+    /// Parts of what `node` held of a key are no more.
+    pub(crate) fn lost(&mut self, node: usize, key: usize, parts: &[Part], is_old: bool, owners: &[Vec<usize>]) {
+        let (row, hint) = (parts.contains(&Part::Row), parts.contains(&Part::Hints));
+        let in_row = |oracle: &Oracle, at: usize, dot: Dot| {
+            oracle.held.get(&(at, key)).is_some_and(|row| row.context().covers(dot))
+        };
+        let in_hint = |oracle: &Oracle, at: usize, dot: Dot| {
+            oracle.kept.get(&(at, key)).is_some_and(|context| context.covers(dot))
+        };
         for number in 0..self.writes.len() {
-            let Write { key, ref dots, .. } = self.writes[number];
-            let covers = |at: usize, dot: Dot| {
-                self.held.get(&(at, key)).is_some_and(|row| row.context().covers(dot))
-                    || self.kept.get(&(at, key)).is_some_and(|context| context.covers(dot))
-            };
-            let lost: Vec<Dot> = dots.iter().copied().filter(|&dot| covers(node, dot)).collect();
+            if self.writes[number].key != key {
+                continue;
+            }
+            let is_lost = |&dot: &Dot| row && in_row(self, node, dot) || hint && in_hint(self, node, dot);
+            let lost: Vec<Dot> = self.writes[number].dots.iter().copied().filter(is_lost).collect();
             if lost.is_empty() {
                 continue;
             }
             let nodes: BTreeSet<usize> = self.held.keys().chain(self.kept.keys()).map(|(at, _)| *at).collect();
-            let elsewhere = |dot: &Dot| nodes.iter().any(|&at| at != node && covers(at, *dot));
+            let elsewhere = |&dot: &Dot| {
+                let at = |at: usize| {
+                    (!row || at != node) && in_row(self, at, dot) || (!hint || at != node) && in_hint(self, at, dot)
+                };
+                nodes.iter().any(|&node| at(node))
+            };
             let vanished: Vec<Dot> = lost.into_iter().filter(|dot| !elsewhere(dot)).collect();
-            let holders = self.holders(number);
-            let left = holders.iter().filter(|&&holder| holder != node && owners[key].contains(&holder)).count();
+            let left = self.holders(number).into_iter().filter(|&holder| holder != node || !row);
+            let left = left.filter(|holder| owners[key].contains(holder)).count();
             self.vanished.extend(vanished.into_iter().map(|dot| (key, dot)));
             self.writes[number].lost_on.insert(node);
             self.writes[number].shows &= left > if is_old { owners[key].len() / 2 } else { 0 };
         }
-        self.held.retain(|(at, _), _| *at != node);
-        self.kept.retain(|(at, _), _| *at != node);
+        if row {
+            self.held.remove(&(node, key));
+            self.gone.remove(&(node, key));
+        }
+        if hint {
+            self.kept.remove(&(node, key));
+        }
+    }
+
+    /// Whether anything is known to be in that part of what `node` holds of a key.
+    pub(crate) fn has(&self, node: usize, key: usize, part: Part) -> bool {
+        match part {
+            Part::Row => self.held.get(&(node, key)).is_some_and(|row| !row.is_unknown()),
+            Part::Hints => self.kept.contains_key(&(node, key)),
+        }
     }
 
     /// A hint was handed over. If its target lost its disk before the answer was here, the answer was true all the same.

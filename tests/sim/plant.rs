@@ -63,10 +63,20 @@ pub(crate) enum Plant {
     ActorOfLostDisk,
     /// A node that had an old disk put back is told nothing of it.
     OldDiskBelieved,
+    /// A row that cannot be read counts as absent.
+    RottenRowAbsent,
+    /// A row is served without a look at its checksum.
+    RottenRowServed,
+    /// A scrub counts what is damaged, and nobody repairs it.
+    ScrubOnlyReports,
+    /// A start goes on as if nothing were missing in the log.
+    LogGapOverlooked,
+    /// An owner goes on counting when its base was replaced by an empty one.
+    ReplacedBaseCounts,
 }
 
 impl Plant {
-    pub(crate) const ALL: [Plant; 30] = [
+    pub(crate) const ALL: [Plant; 35] = [
         Plant::AcknowledgedBeforeSync,
         Plant::QuorumOneShort,
         Plant::HintCountedAsOwner,
@@ -97,6 +107,11 @@ impl Plant {
         Plant::FilledWithoutTheYoung,
         Plant::ActorOfLostDisk,
         Plant::OldDiskBelieved,
+        Plant::RottenRowAbsent,
+        Plant::RottenRowServed,
+        Plant::ScrubOnlyReports,
+        Plant::LogGapOverlooked,
+        Plant::ReplacedBaseCounts,
     ];
 
     /// Those by which something acknowledged goes missing, or a dropped value comes back.

@@ -10,7 +10,7 @@ use crate::plant::Plant;
 use bytes::Bytes;
 use kringle::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Write as Wish};
 use kringle::protocol::SeenGroups;
-use kringle::record::{Content, Context, Record, Seen};
+use kringle::record::{Content, Context, Key, Record, Seen};
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,6 +67,11 @@ pub(crate) enum Purpose {
         reason: Reason,
         /// What the peer had said before of the writes it has seen.
         seen: Option<SeenGroups>,
+    },
+    /// A row that rotted.
+    Restore {
+        node: usize,
+        key: Key,
     },
     /// A look at the end, by nobody.
     LastLook {
@@ -184,6 +189,7 @@ impl World {
                 self.next_turn(client);
             }
             Purpose::Session { .. } => self.counters.hit("crash during a session"),
+            Purpose::Restore { .. } => {}
             Purpose::LastLook { .. } => self.oracle.violation("a node died in the quiet".into()),
         }
     }
@@ -242,7 +248,7 @@ impl World {
         let (client, key, begun) = match purpose {
             Purpose::Read { client, key, begun } => (Some(client), key, begun),
             Purpose::LastLook { key } => (None, key, self.moment),
-            Purpose::Write { .. } | Purpose::Session { .. } => unreachable!("a Get reads"),
+            Purpose::Write { .. } | Purpose::Session { .. } | Purpose::Restore { .. } => unreachable!("a Get reads"),
         };
         if let Some(told) = &mut self.told {
             told.gets.push((key, outcome.clone()));

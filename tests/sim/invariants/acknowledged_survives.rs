@@ -2,9 +2,10 @@
 //! have seen it: one whose client was shown it, or a plain one that was not over before it began. And no dot that was
 //! ever durable on a node is forgotten.
 //!
-//! Where a disk is lost this goes for whatever was on some other disk at that moment, in a row or in a hint: what a
-//! majority of the owners had is there as long as a minority of their disks is lost at a time. What was on that disk
-//! alone is gone (an `async` write, a hint, a dot whose copies were under way) unless it comes back by a message.
+//! Where a disk is lost, or something on it rots, this goes for whatever was on some other disk at that moment, in a row
+//! or in a hint: what a majority of the owners had is there as long as a minority of their disks is lost at a time. What
+//! was on that disk alone is gone (an `async` write, a hint, a dot whose copies were under way) unless it comes back by a
+//! message.
 //!
 //! A known gap: an owner that was passed over may be heard long after its client was told. It makes no dot where
 //! something later than the write is known, and "later" is told by clocks: where the coordinator's is far ahead of an

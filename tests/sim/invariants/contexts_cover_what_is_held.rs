@@ -8,7 +8,8 @@ pub(crate) fn contexts_cover_what_is_held(world: &mut World, node: usize) {
     let Some(up) = &world.nodes[node].up else { return };
     let (actor, last) = (up.committer.actor(), up.last);
     let mut lies = Vec::new();
-    for key in 0..world.keys.len() {
+    // A row that rotted was seen, and is not there until it is made good: its node says nothing once it knows.
+    for key in (0..world.keys.len()).filter(|&key| world.readable_row(node, key).is_some()) {
         let context = up.contexts.of(world.partition(key), actor, last);
         let writes = world.oracle.writes.iter().filter(|write| write.key == key);
         let dots = writes.flat_map(|write| &write.dots).map(|&dot| (&world.keys[key], dot));

@@ -7,7 +7,7 @@ use kringle::record::Record;
 /// The first difference there is.
 pub(crate) fn what_differs(world: &World) -> Option<String> {
     let unfilled = world.nodes.iter().find(|node| !node.filled).map(|node| format!("{} is not filled", node.name));
-    unfilled.or_else(|| super::hints_left(world)).or_else(|| {
+    unfilled.or_else(|| super::hints_left(world)).or_else(|| super::rot_left(world)).or_else(|| {
         (0..world.keys.len()).find_map(|key| {
             let owners = world.owners(key);
             let rows: Vec<Record> = owners.iter().map(|&owner| world.row(owner, key)).collect();

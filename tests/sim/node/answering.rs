@@ -3,6 +3,8 @@
 use super::committing::Submission;
 use super::filling::Stand;
 use super::greeting::Told;
+use super::mending::By;
+use crate::invariants;
 use crate::network::Fate as Way;
 use crate::options::about;
 use crate::oracle::Verdict;
@@ -12,9 +14,9 @@ use bytes::Bytes;
 use kringle::coordinator::Fate;
 use kringle::operation::{CallId, Event as Heard, Failure};
 use kringle::protocol::{Answer, Batch, Refusal, Reply, Request};
-use kringle::record::{Key, Record};
+use kringle::record::{Key, Record, Row};
 use kringle::replica::{self, Step};
-use kringle::storage::{Address, Peek, Store};
+use kringle::storage::{Address, Kind, Peek, Store};
 use rand::Rng;
 
 /// Who is told what became of a change or a look-up.
@@ -34,6 +36,12 @@ pub(crate) enum Done {
     Alone {
         write: usize,
     },
+    /// A row that was damaged is replaced.
+    Restored {
+        key: Key,
+    },
+    /// Something is brought over from a base that rotted.
+    BroughtOver,
     Nobody,
 }
 
@@ -124,10 +132,32 @@ impl World {
 
     pub(crate) fn looked(&mut self, node: usize, address: &Address, partial: bool, done: Done) {
         let answer = match self.up(node).store.read(address) {
-            Ok(row) => replica::found(address, row.as_ref()),
+            Ok(row) => match replica::found(address, row.as_ref()) {
+                Answer::Refused(Refusal::Damaged) => self.damaged(node, address, row),
+                answer => answer,
+            },
             Err(_) => Answer::Refused(Refusal::Unreadable),
         };
+        invariants::a_damaged_row_is_refused(self, node, address, &answer);
         self.answered(node, done, answer.in_part(partial));
+    }
+
+    /// What is said of a row that cannot be read.
+    fn damaged(&mut self, node: usize, address: &Address, row: Option<Bytes>) -> Answer {
+        match (self.plant, address.kind(), row) {
+            (Some(Plant::RottenRowAbsent), Kind::Data, _) => return Answer::Found { record: None },
+            (Some(Plant::RottenRowServed), Kind::Data, Some(row)) => {
+                if let Ok(row) = Row::decode_kept(&row) {
+                    return Answer::Found { record: Some(row.record) };
+                }
+            }
+            (_, Kind::Data, _) => {
+                let key = address.key().expect("a row is one of a key");
+                self.note_rot(node, key, By::Read);
+            }
+            _ => self.counters.hit("rotten hint met"),
+        }
+        Answer::Refused(Refusal::Damaged)
     }
 
     pub(super) fn answered(&mut self, node: usize, done: Done, answer: Answer) {
@@ -143,6 +173,8 @@ impl World {
                 self.oracle.end(write, if is_stored { Verdict::Ok } else { Verdict::Info }, self.moment);
             }
             Done::Stage(stand) => self.stage_kept(node, stand, !matches!(answer, Answer::Refused(_))),
+            Done::Restored { key } => self.restored(node, &key, &answer),
+            Done::BroughtOver => self.brought_over(node),
             Done::Nobody => {}
         }
     }

@@ -2,6 +2,7 @@
 
 use super::Up;
 use super::answering::Done;
+use super::mending::By;
 use crate::options::about;
 use crate::oracle::Verdict;
 use crate::plant::Plant;
@@ -82,6 +83,9 @@ impl World {
         }
         let results = up.committer.commit(wall_ms, changes);
         up.last = up.committer.last_stamp();
+        let (damaged, actor) = (up.committer.take_damaged(), up.committer.actor());
+        damaged.into_iter().for_each(|key| self.note_rot(node, key, By::Change));
+        self.nodes[node].actor = actor;
         for (submission, result) in batch.iter().zip(&results) {
             self.note_commit(node, submission, result);
         }
@@ -122,7 +126,7 @@ impl World {
 fn overwrite(up: &mut Up, changes: &[Change], does: impl Fn(&Up, &Record, &Record) -> bool) {
     for change in changes {
         let Change::Merge { key, record } = change else { continue };
-        let held = up.store.read(&Address::data(key)).expect("the base can be read");
+        let held = up.store.read(&Address::data(key)).unwrap_or_default();
         let held = held.and_then(|row| Row::decode(&row).ok()).map_or_else(Record::default, |row| row.record);
         if does(up, &held, record) {
             let row = Row::of(record.clone()).encode();

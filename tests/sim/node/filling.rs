@@ -17,7 +17,7 @@ use kringle::record::{Key, Stamp};
 use kringle::storage::{Address, Change, LogStore, Store};
 
 /// Where the store says whether it was filled.
-const FILLING_FACT: &str = "filling";
+pub(super) const FILLING_FACT: &str = "filling";
 /// Where the store keeps what is remembered of the peers' lives.
 const MEMORY_FACT: &str = "lives";
 /// How long the start waits for peers that can be connected to and do not answer.
@@ -64,10 +64,13 @@ impl Completeness {
 
 impl World {
     /// What the store of a node says of its own completeness, and remembers of the peers'.
-    pub(super) fn completeness(&self, node: usize, store: &LogStore) -> Completeness {
+    pub(super) fn completeness(&self, node: usize, store: &LogStore, lost: bool) -> Completeness {
         let read = |name| store.read(&Address::fact(name)).unwrap_or_default();
         let names = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
-        let filling = Filling::new(self.nodes[node].id(), store.last_stamp(), read(FILLING_FACT).as_deref(), names);
+        let mut filling = Filling::new(self.nodes[node].id(), store.last_stamp(), read(FILLING_FACT).as_deref(), names);
+        if lost {
+            filling.lost();
+        }
         Completeness {
             // Alone, there is nobody to ask.
             counts: filling.stage() == Stage::Filled,
@@ -175,6 +178,16 @@ impl World {
         }
     }
 
+    /// Something that was held here is there no longer: from now on the node counts for nothing, until it is filled anew.
+    /// What its store is to say.
+    pub(super) fn completeness_lost(&mut self, node: usize) -> Vec<u8> {
+        let completeness = &mut self.up(node).completeness;
+        completeness.filling.lost();
+        completeness.counts = completeness.filling.stage() == Stage::Filled;
+        completeness.losses += 1;
+        completeness.filling.encode()
+    }
+
     /// A peer was greeted and cannot be reached.
     pub(super) fn peer_is_silent(&mut self, node: usize, peer: usize) {
         let name = self.nodes[peer].name.clone();
@@ -196,11 +209,11 @@ impl World {
         self.commit(node, Submission { change, tag: None, partial: false, done });
     }
 
-    fn note_filling(&mut self, node: usize) {
+    pub(super) fn note_filling(&mut self, node: usize) {
         self.nodes[node].filled = false;
         let Some(why) = self.completeness_of(node).why() else { return };
         self.counters.hit(match why {
-            Why::Rotten => unreachable!("nothing rots here"),
+            Why::Rotten => "owner that lost something to rot",
             Why::Emptied => "emptied owner noticed",
             Why::RolledBack => "old disk noticed",
             Why::Alone | Why::Newcomer => "new disk among peers that hold data",

@@ -17,7 +17,7 @@ use kringle::storage::{Address, Change, Contexts, Store, Unconfirmed, contexts};
 use std::collections::BTreeSet;
 
 /// Where the store keeps what was seen.
-const CONTEXTS_FACT: &str = "contexts";
+pub(super) const CONTEXTS_FACT: &str = "contexts";
 /// How often a peer is greeted that there is nothing new to tell.
 const GREETING_PERIOD_US: u64 = 10_000_000;
 /// How often a peer is asked what it has seen.
@@ -62,10 +62,11 @@ pub(crate) struct Reply {
 
 impl World {
     /// What the store says of the writes it has seen, begun anew under the present actor.
-    pub(super) fn begin_contexts(&mut self, node: usize) {
+    pub(super) fn begin_contexts(&mut self, node: usize, lost: bool) {
         let wall_ms = self.wall_ms(node);
         let up = self.up(node);
-        let kept = up.store.read(&Address::fact(CONTEXTS_FACT)).expect("the base can be read");
+        // Where something was lost, nothing that was said of it before is true any more.
+        let kept = up.store.read(&Address::fact(CONTEXTS_FACT)).unwrap_or_default().filter(|_| !lost);
         let mut contexts = kept.map_or_else(Contexts::default, |row| Contexts::decode(&row));
         contexts.begin(up.committer.actor(), up.store.last_stamp());
         let bytes = contexts.encode().into();
@@ -220,6 +221,10 @@ impl World {
         let partitions: BTreeSet<Partition> =
             (0..self.keys.len()).filter(both).map(|key| self.partition(key)).collect();
         let up = self.nodes[node].up.as_ref().expect("only a running node is asked");
+        if up.mending.knows_of_any() {
+            // They were seen, and are not there.
+            return SeenGroups::new();
+        }
         let partitions: Vec<Partition> = partitions.into_iter().collect();
         up.contexts.of_all(&partitions, up.committer.actor(), up.last)
     }

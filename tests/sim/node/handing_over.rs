@@ -6,7 +6,7 @@ use crate::plant::Plant;
 use crate::world::World;
 use kringle::coordinator::{Fate, HINTS_AT_A_TIME};
 use kringle::membership::State;
-use kringle::protocol::Request;
+use kringle::protocol::{Refusal, Request};
 use kringle::record::{Key, Record};
 use kringle::storage::{Address, Change, Hint, HintPlace, Store};
 
@@ -46,12 +46,25 @@ impl World {
         let Some(last) = places.last().cloned() else { return };
         up.passes.insert(target, Pass { last, fates: Vec::new(), left: places.len() });
         for (_, key) in places {
-            let row = self.up(node).store.read(&Address::hint(&key)).expect("the base can be read");
-            let Some(row) = row else {
-                self.handed_over(node, target, Fate::Stopped);
+            let record = match self.up(node).store.read(&Address::hint(&key)) {
+                Ok(Some(row)) => Hint::decode(&row),
+                Ok(None) => {
+                    self.handed_over(node, target, Fate::Stopped);
+                    continue;
+                }
+                Err(_) => {
+                    self.handed_over(node, target, Fate::Refused(Refusal::Unreadable));
+                    continue;
+                }
+            };
+            let Ok(Hint { record, .. }) = record else {
+                self.counters.hit("rotten hint met");
+                // The committer finds it unreadable too, and lets go of it.
+                let change = self.delivered(key, Record::default(), target);
+                self.submit_change(node, change);
+                self.handed_over(node, target, Fate::Refused(Refusal::Damaged));
                 continue;
             };
-            let record = Hint::decode(&row).expect("no hint rots here").record;
             let request = Request::Merge { key: key.clone(), record: record.clone() };
             if self.plant == Some(Plant::HintDroppedUnheard) {
                 let change = self.delivered(key.clone(), record.clone(), target);

@@ -8,6 +8,7 @@ mod greeting;
 mod handing_over;
 mod housekeeping;
 mod link;
+mod mending;
 mod operations;
 mod pinging;
 mod syncing;
@@ -16,6 +17,7 @@ pub(crate) use answering::{Done, Gathering};
 pub(crate) use committing::Submission;
 use housekeeping::HOUSEKEEPING_PERIOD_US;
 pub(crate) use link::Link;
+use mending::Mending;
 pub(crate) use operations::{Machine, Running};
 use pinging::Route;
 pub(crate) use syncing::Reason;
@@ -27,7 +29,9 @@ use crate::losing::Loss;
 use crate::network::Fate;
 use crate::options::about;
 use crate::plant::Plant;
+use crate::rotting::Part;
 use crate::world::{Event, World};
+use bytes::Bytes;
 use filling::Completeness;
 use greeting::Greeter;
 use handing_over::Pass;
@@ -38,7 +42,7 @@ use kringle::merkle::Forest;
 use kringle::operation::Failure;
 use kringle::placement::{MemberIndex, NodeId, Partition};
 use kringle::record::{Actor, Clock, Record, Row, Stamp};
-use kringle::storage::{Address, Committer, Contexts, Feed, Hint, HintLedger, LogStore, Rebuild, Said, Store};
+use kringle::storage::{Address, Committer, Contexts, Feed, Hint, HintLedger, LogStore, Peek, Rebuild, Said, Store};
 use link::Exchange;
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -110,6 +114,7 @@ pub(crate) struct Up {
     repairs: Vec<Record>,
     greeters: BTreeMap<usize, Greeter>,
     completeness: Completeness,
+    pub(crate) mending: Mending,
 }
 
 impl Node {
@@ -155,7 +160,7 @@ impl Node {
     }
 
     pub(crate) fn is_building(&self) -> bool {
-        self.up.as_ref().is_some_and(|up| up.rebuild.is_some())
+        self.up.as_ref().is_some_and(|up| up.rebuild.is_some() || !up.mending.salvages.is_empty())
     }
 }
 
@@ -175,9 +180,12 @@ impl World {
     /// Starts a node on what its disk holds.
     pub(crate) fn start(&mut self, node: usize) {
         let seed = self.rng.random();
-        let store = Arc::new(self.nodes[node].disk.open(seed, self.plant));
-        let (hints, damaged) = HintLedger::scan(&*store, self.options.hint_bytes_max);
-        assert_eq!(damaged, 0, "a hint was damaged by a crash");
+        let heal = self.nodes.len() > 1;
+        let (store, replayed) = self.nodes[node].disk.open(seed, self.plant, heal, self.options.cache_bytes);
+        let (store, salvages) = (Arc::new(store), self.nodes[node].disk.salvages());
+        let is_missing = replayed.missing.is_some() && self.plant != Some(Plant::LogGapOverlooked);
+        let lost = heal && (is_missing || !salvages.is_empty());
+        let (hints, _) = HintLedger::scan(&*store, self.options.hint_bytes_max);
         let hints = Arc::new(hints);
         let feed = Arc::new(Feed::new(store.last_sequence(), 64));
         let mut clock = Clock::starting_after(store.last_stamp());
@@ -188,7 +196,8 @@ impl World {
         if self.plant == Some(Plant::ActorOfLostDisk) && self.nodes[node].loss == Some(Loss::All) {
             actor = self.nodes[node].actor;
         }
-        let completeness = self.completeness(node, &store);
+        let completeness = self.completeness(node, &store, lost);
+        let mending = Mending::new(salvages, self.now);
         let forest = Arc::new(Forest::new());
         // Partitions without a key need no scan.
         let inhabited: BTreeSet<Partition> = (0..self.keys.len()).map(|key| self.partition(key)).collect();
@@ -230,6 +239,7 @@ impl World {
             repairs: Vec::new(),
             greeters: BTreeMap::new(),
             completeness,
+            mending,
         });
         self.nodes[node].began = self.moment;
         self.nodes[node].actor = actor;
@@ -237,8 +247,17 @@ impl World {
         if self.nodes[node].loss == Some(Loss::All) {
             (self.nodes[node].emptied, self.nodes[node].loss) = (Some(self.moment), None);
         }
-        self.begin_contexts(node);
+        if std::mem::take(&mut self.nodes[node].disk.log_rots) && replayed.missing.is_some() {
+            self.counters.hit("rotten log met at a start");
+            self.note_loss(node, false);
+            // Whether the node knows or not.
+            self.nodes[node].emptied = Some(self.moment);
+        }
+        self.begin_contexts(node, lost);
         self.begin_filling(node);
+        if lost {
+            self.note_filling(node);
+        }
         self.look_at_rows(node, true);
         let life = self.nodes[node].life;
         self.carry_liveness(node);
@@ -294,10 +313,12 @@ impl World {
     pub(crate) fn look_at_rows(&mut self, node: usize, recovered: bool) {
         invariants::poison_stays_outside(self, node);
         for key in 0..self.keys.len() {
-            let row = self.row(node, key);
+            let (row, hint) = (self.readable_row(node, key), self.readable_hint(node, key));
+            self.note_unreadable(node, key, Part::Row, row.is_none());
+            self.note_unreadable(node, key, Part::Hints, hint.is_none());
+            let (row, hint) = (row.unwrap_or_default(), hint.flatten());
             invariants::no_poison_is_held(self, node, &row);
             self.oracle.row_seen(node, key, &row);
-            let hint = self.hint_row(node, key);
             self.oracle.hint_seen(node, key, hint.as_ref());
             if recovered {
                 let found =
@@ -309,17 +330,46 @@ impl World {
         }
     }
 
-    /// What a running node holds of a key.
-    pub(crate) fn row(&self, node: usize, key: usize) -> Record {
+    /// What cannot be read is lost, unless it is made good.
+    fn note_unreadable(&mut self, node: usize, key: usize, part: Part, is_unreadable: bool) {
+        if is_unreadable && self.oracle.has(node, key, part) {
+            let owners = self.owners_of_all();
+            self.oracle.lost(node, key, &[part], false, &owners);
+        }
+    }
+
+    /// The bytes at an address, as a running node could read them; an error where it could not. Leaves no trace in caches.
+    fn bytes_at(&self, node: usize, address: &Address) -> Result<Option<Bytes>, ()> {
         let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
-        let row = up.store.read(&Address::data(&self.keys[key])).expect("the base can be read");
-        row.map_or_else(Record::default, |row| Row::decode(&row).expect("no row rots here").record)
+        match up.store.peek(address) {
+            Peek::Known(row) => Ok(row),
+            Peek::Ask => self.nodes[node].disk.in_base(address),
+        }
+    }
+
+    /// What a running node holds of a key, if that can be read.
+    pub(crate) fn readable_row(&self, node: usize, key: usize) -> Option<Record> {
+        match self.bytes_at(node, &Address::data(&self.keys[key])).ok()? {
+            Some(row) => Row::decode(&row).ok().map(|row| row.record),
+            None => Some(Record::default()),
+        }
+    }
+
+    /// What it keeps of a key for others, if that can be read.
+    fn readable_hint(&self, node: usize, key: usize) -> Option<Option<Record>> {
+        match self.bytes_at(node, &Address::hint(&self.keys[key])).ok()? {
+            Some(row) => Hint::decode(&row).ok().map(|hint| Some(hint.record)),
+            None => Some(None),
+        }
+    }
+
+    /// What a running node holds of a key; nothing where that cannot be read.
+    pub(crate) fn row(&self, node: usize, key: usize) -> Record {
+        self.readable_row(node, key).unwrap_or_default()
     }
 
     pub(super) fn hint_row(&self, node: usize, key: usize) -> Option<Record> {
-        let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
-        let row = up.store.read(&Address::hint(&self.keys[key])).expect("the base can be read");
-        row.map(|row| Hint::decode(&row).expect("no hint rots here").record)
+        self.readable_hint(node, key).flatten()
     }
 
     /// What time it is for the node: its wall clock's, and no earlier than any stamp it has made or heard of.

@@ -6,7 +6,7 @@ use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::{Event, World};
 use kringle::antientropy::Session;
-use kringle::coordinator::{Get, Put};
+use kringle::coordinator::{Get, Put, Restore};
 use kringle::operation::{Command, Event as Told, Operation};
 use kringle::placement::MemberIndex;
 use kringle::protocol::Request;
@@ -22,6 +22,7 @@ pub(crate) enum Machine {
     Put(Box<Put>),
     Get(Box<Get>),
     Session(Box<Session>),
+    Restore(Box<Restore>),
 }
 
 impl Machine {
@@ -39,6 +40,7 @@ impl Machine {
             Machine::Put(put) => put.is_done(),
             Machine::Get(get) => get.is_done(),
             Machine::Session(session) => session.is_done(),
+            Machine::Restore(restore) => restore.is_done(),
         }
     }
 }
@@ -118,6 +120,14 @@ impl World {
                 if let Some(report) = session.on(event, commands) {
                     let purpose = purpose.take().expect("an operation concludes once");
                     self.session_concluded(purpose, report);
+                }
+            }
+            Machine::Restore(restore) => {
+                if let Some(gathered) = restore.on(event, commands) {
+                    let Some(Purpose::Restore { node, key }) = purpose.take() else {
+                        unreachable!("a Restore makes good a row, once")
+                    };
+                    self.restore_gathered(node, key, gathered);
                 }
             }
         }

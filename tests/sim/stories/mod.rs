@@ -4,8 +4,10 @@
 
 mod clocks;
 mod deletes;
+mod emptied;
 mod order;
 mod repair;
+mod rot;
 mod splits;
 
 use crate::invariants;
@@ -209,7 +211,7 @@ fn short(outcome: &PutOutcome) -> Replicas {
 
 #[test]
 fn stories_fail_where_the_bug_they_are_about_is_planted() {
-    let told: [(Plant, fn()); 10] = [
+    let told: [(Plant, fn()); 16] = [
         (Plant::LogForgotten, repair::after_ten_crashes_under_load_every_owner_has_every_acknowledged_write),
         (Plant::DominatedSent, repair::a_copy_that_was_lost_while_both_peers_are_up_is_brought_by_the_next_session),
         (
@@ -225,6 +227,21 @@ fn stories_fail_where_the_bug_they_are_about_is_planted() {
             order::digests_are_equal_whatever_the_order_of_arrival_of_writes_overwrites_and_deletes,
         ),
         (Plant::SiblingsIgnored, splits::three_owners_each_alone_have_all_of_it_after_by_sessions_alone),
+        (
+            Plant::EmptiedCounts,
+            emptied::an_emptied_owner_answers_no_404_counts_for_nothing_and_is_filled_without_being_read,
+        ),
+        (
+            Plant::EmptiedAnswersAbsent,
+            emptied::an_emptied_owner_answers_no_404_counts_for_nothing_and_is_filled_without_being_read,
+        ),
+        (Plant::RottenRowAbsent, rot::a_row_that_rotted_is_not_taken_for_absent_where_the_only_other_owner_lacks_it),
+        (Plant::ScrubOnlyReports, rot::a_scrub_makes_good_what_rotted_below_a_sound_copy_in_memory),
+        (Plant::LogGapOverlooked, rot::what_rots_in_the_log_comes_back_and_its_owner_counts_for_nothing_until_then),
+        (
+            Plant::ReplacedBaseCounts,
+            rot::a_base_that_rots_is_replaced_and_its_owner_counts_for_nothing_until_it_is_filled,
+        ),
         (Plant::TombstoneDropped, deletes::a_key_deleted_while_an_owner_was_down_stays_deleted_when_it_returns),
     ];
     let mut missed = Vec::new();

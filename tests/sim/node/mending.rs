@@ -1,0 +1,235 @@
+//! What a node does about rot: the twin of `src/node/rot.rs` and of `src/node/mend.rs`.
+
+use super::answering::Done;
+use super::committing::Submission;
+use super::filling::FILLING_FACT;
+use super::greeting::CONTEXTS_FACT;
+use super::operations::Machine;
+use crate::plant::Plant;
+use crate::workload::Purpose;
+use crate::world::World;
+use bytes::Bytes;
+use kringle::coordinator::Restore;
+use kringle::placement::Partition;
+use kringle::protocol::Answer;
+use kringle::record::{Key, Record};
+use kringle::storage::{Base, Change, PageSize, Salvage, Scrub};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// How long to wait before a row is tried again that the other owners could not, or not yet, make good.
+const RETRY_US: u64 = 5_000_000;
+/// How often a base is gone through that fails on reading and whose files are sound.
+const SUSPICION_US: u64 = 10_000_000;
+/// Most that a scrub reads in one look.
+const SCRUB_PAGE: PageSize = PageSize { rows_max: 256, bytes_max: 1 << 20 };
+
+/// Who met a row that cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum By {
+    Read,
+    Change,
+    Start,
+    Scrub,
+}
+
+/// What was found rotten, and how far it is made good.
+#[derive(Default)]
+pub(crate) struct Mending {
+    /// When each row is to be tried next.
+    noted: BTreeMap<Key, u64>,
+    /// Partitions whose digests are not those of their rows.
+    wrong: BTreeSet<Partition>,
+    scrub: Option<Scrub>,
+    /// When the last scrub began.
+    scrubbed: u64,
+    /// The bases that rotted, to be gone through, the last first.
+    pub(super) salvages: Vec<Salvage>,
+    /// Changes from there that are under way.
+    under_way: usize,
+    /// When the files were last read because a read failed.
+    looked: Option<u64>,
+    /// Whether digests wait for what is brought over.
+    digests_wait: bool,
+}
+
+impl Mending {
+    pub(super) fn new(salvages: Vec<Salvage>, now: u64) -> Mending {
+        Mending { salvages, scrubbed: now, ..Mending::default() }
+    }
+
+    /// Whether it knows of rows that cannot be read.
+    pub(crate) fn knows_of_any(&self) -> bool {
+        !self.noted.is_empty()
+    }
+}
+
+impl World {
+    /// A row was found to be damaged.
+    pub(super) fn note_rot(&mut self, node: usize, key: Key, by: By) {
+        let now = self.now;
+        let only_reports = by == By::Scrub && self.plant == Some(Plant::ScrubOnlyReports);
+        if only_reports || self.up(node).mending.noted.contains_key(&key) {
+            return;
+        }
+        self.up(node).mending.noted.insert(key, now);
+        self.counters.hit(match by {
+            By::Read => "rotten row met by a read",
+            By::Change => "rotten row met by a change",
+            By::Start => "rotten row met at a start",
+            By::Scrub => "rotten row met by a scrub",
+        });
+    }
+
+    /// Makes good what was noted, and looks for what was not.
+    pub(super) fn mend(&mut self, node: usize) {
+        self.bring_over(node);
+        self.look_at_the_base(node, false);
+        for partition in std::mem::take(&mut self.up(node).mending.wrong) {
+            self.counters.hit("digests that are not those of the rows");
+            self.submit_change(node, Change::Recount { partition });
+        }
+        let now = self.now;
+        let due: Vec<Key> = {
+            let noted = self.up(node).mending.noted.iter_mut().filter(|(_, at)| **at <= now);
+            noted.map(|(key, at)| (key, std::mem::replace(at, now + RETRY_US)).0.clone()).collect()
+        };
+        for key in due {
+            let machine = Restore::new(key.clone(), &self.ring, self.nodes[node].me);
+            self.start_operation(node, Machine::Restore(Box::new(machine)), Purpose::Restore { node, key }, None);
+        }
+        self.scrub(node);
+    }
+
+    /// The other owners were asked for a row that is damaged here.
+    pub(super) fn restore_gathered(&mut self, node: usize, key: Key, gathered: Option<Record>) {
+        let Some(record) = gathered else { return self.counters.hit("rotten row that too few others answer for") };
+        // Queued before it, so that no moment claims what was lost.
+        let partition = Partition::of(key.position());
+        let up = self.up(node);
+        up.said.lost(Some(partition));
+        up.contexts.void(partition, up.committer.actor());
+        let bytes = Bytes::from(up.contexts.encode());
+        self.submit_change(node, Change::Fact { name: CONTEXTS_FACT, bytes });
+        let change = Change::Restore { key: key.clone(), record };
+        self.commit(node, Submission { change, tag: None, partial: false, done: Done::Restored { key } });
+    }
+
+    /// It was replaced, or not yet.
+    pub(super) fn restored(&mut self, node: usize, key: &Key, answer: &Answer) {
+        if let Answer::Merged { applied, .. } = answer {
+            self.up(node).mending.noted.remove(key);
+            if *applied {
+                self.counters.hit("rotten row replaced");
+            }
+        }
+    }
+
+    /// A node begins a scrub when it is time for one, and reads on.
+    fn scrub(&mut self, node: usize) {
+        let (now, every) = (self.now, 1_000 * self.options.scrub_every_ms);
+        let inhabited: BTreeSet<Partition> = (0..self.keys.len()).map(|key| self.partition(key)).collect();
+        let up = self.up(node);
+        if up.mending.scrub.is_none() {
+            if every == 0 || now < up.mending.scrubbed + every || up.rebuild.is_some() {
+                return;
+            }
+            up.mending.scrubbed = now;
+            if self.look_at_the_base(node, true) {
+                return;
+            }
+            // Partitions without a key need no scrub.
+            self.up(node).mending.scrub = Some(Scrub::of(inhabited.into_iter().collect()));
+        }
+        let up = self.up(node);
+        let Some(mut scrub) = up.mending.scrub.take() else { return };
+        let more = scrub.step(&*up.store, &up.forest, SCRUB_PAGE);
+        let found = scrub.take_found();
+        up.mending.wrong.extend(found.wrong);
+        up.mending.scrub = more.then_some(scrub);
+        for key in found.damaged {
+            self.note_rot(node, key, By::Scrub);
+        }
+    }
+
+    /// Brings over a little more of what is left of bases that rotted.
+    fn bring_over(&mut self, node: usize) {
+        if self.up(node).mending.under_way > 0 {
+            return;
+        }
+        while let Some(salvage) = self.up(node).mending.salvages.last_mut() {
+            match salvage.step() {
+                Some(changes) if changes.is_empty() => {}
+                Some(changes) => {
+                    self.up(node).mending.under_way = changes.len();
+                    for change in changes {
+                        self.counters.hit("row brought over from a rotten base");
+                        self.commit(node, Submission { change, tag: None, partial: false, done: Done::BroughtOver });
+                    }
+                    return;
+                }
+                None => {
+                    self.nodes[node].disk.set_aside();
+                    let up = self.up(node);
+                    up.mending.salvages.pop();
+                    if up.mending.salvages.is_empty() && std::mem::take(&mut up.mending.digests_wait) {
+                        Partition::all().for_each(|partition| up.forest.mark_built(partition));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Something from there is committed, or left to the peers.
+    pub(super) fn brought_over(&mut self, node: usize) {
+        self.up(node).mending.under_way -= 1;
+    }
+
+    /// Looks whether the base is as it was written, if a read of it failed or `must`; goes on over another if not.
+    fn look_at_the_base(&mut self, node: usize, must: bool) -> bool {
+        let now = self.now;
+        let up = self.up(node);
+        let is_recent = up.mending.looked.is_some_and(|looked| now < looked + SUSPICION_US);
+        if !must && (is_recent || !up.store.take_suspicion()) {
+            return false;
+        }
+        up.mending.looked = Some(now);
+        let is_rotten = up.store.rotten_files(&mut || ()).is_ok_and(|files| !files.is_empty());
+        if is_rotten && self.nodes.len() > 1 {
+            self.replace_base(node);
+        }
+        is_rotten
+    }
+
+    fn replace_base(&mut self, node: usize) {
+        self.counters.hit("rotten base replaced");
+        let wall_ms = self.wall_ms(node);
+        // Before anybody could miss what is no longer there.
+        let overlooked = self.plant == Some(Plant::ReplacedBaseCounts);
+        let says = if overlooked { Vec::new() } else { self.completeness_lost(node) };
+        let host = &mut self.nodes[node];
+        let Some(up) = host.up.as_mut() else { return };
+        up.said.lost(None);
+        up.contexts.forget(up.committer.actor());
+        let (store, disk) = (up.store.clone(), &mut host.disk);
+        let old = up.committer.replace_base(&store, |mark| Ok(disk.replace_base(mark)));
+        let old: Arc<dyn Base> = old.expect("an empty base can be made");
+        Partition::all().for_each(|partition| up.forest.unbuild(partition));
+        let facts = [(FILLING_FACT, says), (CONTEXTS_FACT, up.contexts.encode())];
+        let facts = facts.into_iter().filter(|(_, bytes)| !bytes.is_empty());
+        let changes = facts.map(|(name, bytes)| Change::Fact { name, bytes: bytes.into() });
+        let _ = up.committer.commit(wall_ms, changes.collect());
+        up.last = up.committer.last_stamp();
+        (up.rebuild, up.mending.scrub, up.mending.digests_wait) = (None, None, true);
+        up.mending.salvages.push(Salvage::new(old));
+        self.note_loss(node, false);
+        self.nodes[node].emptied = Some(self.moment);
+        if overlooked {
+            self.nodes[node].filled = true;
+        } else {
+            self.note_filling(node);
+        }
+        self.look_at_rows(node, false);
+        self.greet_everyone(node);
+    }
+}
