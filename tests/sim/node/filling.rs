@@ -300,6 +300,12 @@ impl World {
         completeness.losses_before = completeness.losses;
     }
 
+    /// Whether something was lost since the present session began.
+    pub(super) fn has_lost_since(&self, node: usize) -> bool {
+        let Completeness { losses, losses_before, .. } = self.completeness_of(node);
+        losses != losses_before
+    }
+
     /// A session with a peer is over. Where it passed over nothing that both keep, what the peer held is held here.
     pub(super) fn compared(&mut self, node: usize, peer: usize, reason: Reason, report: &Report) {
         let (ring, me, name) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].name.clone());

@@ -155,7 +155,9 @@ impl World {
     pub(super) fn session_concluded(&mut self, purpose: Purpose, report: Report) {
         let Purpose::Session { node, peer, reason, seen } = purpose else { unreachable!("a Session compares") };
         self.up(node).schedule.end();
-        self.found_equal(node, peer, seen, &report);
+        if !self.has_lost_since(node) {
+            self.found_equal(node, peer, seen, &report);
+        }
         self.compared(node, peer, reason, &report);
         self.note_session(reason, &report);
         match reason {
