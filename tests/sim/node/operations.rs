@@ -32,6 +32,7 @@ impl Machine {
             Machine::Put(_) => Put::IN_BACKGROUND,
             Machine::Get(_) => Get::IN_BACKGROUND,
             Machine::Session(_) => Session::IN_BACKGROUND,
+            Machine::Restore(_) => Restore::IN_BACKGROUND,
         }
     }
 
