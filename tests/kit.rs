@@ -94,6 +94,7 @@ fn a_proxy_admits_the_senders_it_is_told_and_nobody_else() {
             epoch: 0,
             deadline_ms: 1_000,
             stamp: Stamp(0),
+            background: false,
         };
         let request = Request::new("POST", "/ping").body(Batch { envelope, requests: vec![] }.encode());
         move |client: &mut Client| client.try_send(&request).map(|answer| answer.status)

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod laws;
+mod purpose;
 mod report;
 mod schedule;
 mod session;

@@ -16,11 +16,12 @@
 //! next one go, so that its pace is the receiver's.
 //!
 //! In step 4 the peer encloses small records that this node lacks, and shows outlines of those that both hold in
-//! different versions. Where one side's version knows all of the other's, only that one travels; where neither does,
-//! this node's travels, and the peer answers with what the merge made of it. So values sent are values needed. What is younger than the session's start, or than the
-//! oldest write that any member is still handing to its owners, is passed over by whoever holds it: it arrives by itself,
-//! and both at once would send it for nothing. DeCandia et al. (2007), §4.7, compare at rest.
+//! different versions. Where one side's version knows all of the other's, only that one travels; where neither does, this
+//! node's travels, and the peer answers with what the merge made of it. So values sent are values needed. What is younger
+//! than the session's start, or than the oldest write that any member is still handing to its owners, is passed over by
+//! whoever holds it: it arrives by itself. DeCandia et al. (2007), §4.7, compare at rest.
 
+use super::purpose::Purpose;
 use super::report::{Cause, Report};
 use super::stream::{Move, Stream};
 use crate::merkle::Forest;
@@ -65,46 +66,6 @@ impl SessionOptions {
     /// Up to when records are settled.
     fn up_to(&self) -> Stamp {
         if self.everything { Stamp(u64::MAX) } else { self.settled }
-    }
-}
-
-/// What a call is for.
-enum Purpose {
-    Root,
-    Groups,
-    Trees,
-    Subtrees,
-    Differing,
-    UnderWay,
-    List,
-    Compare,
-    /// Fetch the peer's record, to merge it here.
-    Fetch(Move),
-    /// Read this node's record, to send it.
-    Load(Move),
-    /// Merge this node's record there.
-    Push(Move),
-    /// Merge the peer's record here. One that came as `more` of a push is no repair of its own.
-    Keep {
-        bytes: u64,
-        is_more: bool,
-    },
-    Over,
-}
-
-impl Purpose {
-    /// Whether this node is asked, not the peer.
-    fn is_at_home(&self) -> bool {
-        matches!(self, Purpose::Trees | Purpose::Differing | Purpose::List | Purpose::Load(_) | Purpose::Keep { .. })
-    }
-
-    /// The bytes of the record that travels, if one does.
-    fn record_bytes(&self) -> Option<u64> {
-        match self {
-            Purpose::Fetch(moved) | Purpose::Load(moved) | Purpose::Push(moved) => Some(moved.bytes),
-            Purpose::Keep { bytes, .. } => Some(*bytes),
-            _ => None,
-        }
     }
 }
 
@@ -274,9 +235,10 @@ impl Session {
     /// Before anything costly: where hints go first, there is no session yet. Writes that begin later are younger than
     /// `settled` anyway.
     fn ask_what_is_under_way(&mut self, commands: &mut Vec<Command>) {
-        let coordinators = std::mem::take(&mut self.options.coordinators);
-        let asked = if self.options.everything { Vec::new() } else { coordinators };
-        for coordinator in asked {
+        if self.options.everything {
+            return;
+        }
+        for coordinator in std::mem::take(&mut self.options.coordinators) {
             let request = Request::UnderWay { between: [self.tag, self.peer_tag] };
             self.call(coordinator, Purpose::UnderWay, request, commands);
         }

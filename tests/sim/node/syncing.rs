@@ -180,7 +180,7 @@ impl World {
         let failed = report.failed.is_some();
         note(report.is_busy(), "session with a busy peer");
         note(failed && !report.is_busy(), "session failed");
-        note(failed && report.has_moved(), "session failed half-way");
+        note(failed && report.partitions > 0, "session failed half-way");
         note(!failed && report.rounds == 1, "session between equals");
         note(!failed && reason == Reason::Return, "session after a return");
         note(report.pushed > 0, "session pushed a record");
