@@ -31,8 +31,8 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const RIDERS_MAX: usize = 8;
 /// Bytes of them, unless a single one is larger: what a disk writes in a fraction of a millisecond.
 const RIDERS_BYTES_MAX: usize = 64 << 10;
-/// How long after them the next may be taken: 4,000 a second, of the 22,000 that two cores shared by three nodes can do.
-const RIDERS_PERIOD: Duration = Duration::from_millis(2);
+/// How long after them the next may be taken: 2,000 a second, of the 22,000 that two cores shared by three nodes can do.
+const RIDERS_PERIOD: Duration = Duration::from_millis(4);
 /// How long they wait for a client's commit before they are given one of their own, so that a repair always ends.
 const RIDE_WAIT_MAX: Duration = Duration::from_millis(5);
 

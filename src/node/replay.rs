@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use tokio::sync::oneshot;
 
+/// Hints handed over at a time while clients are served: as many as one commit of the target takes along.
+const AT_A_TIME_BESIDE_CLIENTS: usize = 8;
+
 /// The replay to each member that is alive and has hints here; nothing while a pass is under way.
 type Targets = Rc<RefCell<BTreeMap<String, Option<Replay>>>>;
 
@@ -64,7 +67,8 @@ async fn pass(worker: &Rc<Worker>, target: &str, mut replay: Replay) -> Replay {
     replay.begin(elapsed_ms());
     let mut why = None;
     while !node.is_stopping() {
-        let places = node.hints.oldest(target, replay.after(), HINTS_AT_A_TIME);
+        let count = if node.foreground.is_busy() { AT_A_TIME_BESIDE_CLIENTS } else { HINTS_AT_A_TIME };
+        let places = node.hints.oldest(target, replay.after(), count);
         let Some(last) = places.last().cloned() else { break };
         let fates = futures_of(places.into_iter().map(|(_, key)| deliver(worker, target, key))).await;
         if let Some(Fate::Refused(refusal)) = fates.iter().find(|fate| matches!(fate, Fate::Refused(_))) {
