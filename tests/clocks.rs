@@ -2,8 +2,8 @@
 
 mod support;
 
-use kringle::placement::{ClusterId, NodeId};
-use kringle::protocol::{Answer, Batch, Envelope, MEDIA_TYPE, Reply};
+use kringle::placement::NodeId;
+use kringle::protocol::{Answer, Reply};
 use kringle::record::{Actor, Content, Context, Dot, Key, Record, Seen, Stamp, context_to_token};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::cluster::Cluster;
-use support::eventually;
 use support::http::Request;
 use support::node::{Node, Plan};
+use support::{eventually, peer};
 
 const HOUR_MS: u64 = 3_600_000;
 /// What an honest stamp may be off in these tests, a busy machine included.
@@ -43,17 +43,7 @@ fn record_at(ms: u64, value: &'static str) -> Record {
 
 /// What a peer with such a clock would send.
 fn send(node: &Node, stamp: Stamp, requests: Vec<kringle::protocol::Request>) -> Vec<Answer> {
-    let envelope = Envelope {
-        cluster: ClusterId::named("kringle"),
-        sender: NodeId(1),
-        receiver: None,
-        epoch: 0,
-        deadline_ms: 5_000,
-        stamp,
-        background: false,
-    };
-    let request = Request::new("POST", "/replicate").header("Content-Type", MEDIA_TYPE);
-    let answer = node.client().send(&request.body(Batch { envelope, requests }.encode())).expect(200);
+    let answer = node.client().send(&peer::post("/replicate", NodeId(1), stamp, requests)).expect(200);
     Reply::decode(&answer.body).expect("a reply").answers.expect("answers")
 }
 

@@ -2,8 +2,8 @@
 
 mod support;
 
-use kringle::placement::{ClusterId, NodeId};
-use kringle::protocol::{Batch, Envelope, MEDIA_TYPE, Request as PeerRequest};
+use kringle::placement::NodeId;
+use kringle::protocol::Request as PeerRequest;
 use kringle::record::{Actor, Content, Dot, Key, Record, Seen, Stamp};
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -13,7 +13,7 @@ use support::cluster::Cluster;
 use support::http::Request;
 use support::load::{History, Load, Outcome, Workload};
 use support::proxy::{Fault, Way};
-use support::{eventually, replicas};
+use support::{eventually, peer, replicas};
 
 /// Long enough for detection, hints and several sessions on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
@@ -210,17 +210,7 @@ fn hashes_are_equal_whatever_the_order_of_arrival() {
         for some in copies.chunks(100) {
             let requests =
                 some.iter().map(|(key, record)| PeerRequest::Merge { key: key.clone(), record: record.clone() });
-            let envelope = Envelope {
-                cluster: ClusterId::named("kringle"),
-                sender: NodeId(7),
-                receiver: None,
-                epoch: 0,
-                deadline_ms: 10_000,
-                stamp: Stamp(0),
-                background: false,
-            };
-            let body = Batch { envelope, requests: requests.collect() }.encode();
-            let batch = Request::new("POST", "/replicate").header("Content-Type", MEDIA_TYPE).body(body);
+            let batch = peer::post("/replicate", NodeId(7), Stamp(0), requests.collect());
             cluster.client(index).send(&batch).expect(200);
         }
     }

@@ -3,8 +3,7 @@
 
 mod support;
 
-use kringle::placement::{ClusterId, NodeId};
-use kringle::protocol::{Batch, Envelope};
+use kringle::placement::NodeId;
 use kringle::record::Stamp;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use support::http::{Client, Request};
 use support::load::{Outcome, Write as Written, judge};
 use support::node::reserve_port;
+use support::peer;
 use support::proxy::{Fault, Proxy, Way};
 
 /// A server that reads one request after another per connection and gives each the same bytes for an answer.
@@ -87,16 +87,7 @@ fn a_hanging_proxy_answers_nothing_until_it_is_healed() {
 fn a_proxy_admits_the_senders_it_is_told_and_nobody_else() {
     let proxy = Proxy::before(&scripted(OK));
     let ping = |sender: u64| {
-        let envelope = Envelope {
-            cluster: ClusterId::named("kringle"),
-            sender: NodeId(sender),
-            receiver: None,
-            epoch: 0,
-            deadline_ms: 1_000,
-            stamp: Stamp(0),
-            background: false,
-        };
-        let request = Request::new("POST", "/ping").body(Batch { envelope, requests: vec![] }.encode());
+        let request = peer::post("/ping", NodeId(sender), Stamp(0), vec![]);
         move |client: &mut Client| client.try_send(&request).map(|answer| answer.status)
     };
     let mut before = Client::new(&proxy.address());

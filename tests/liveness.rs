@@ -2,17 +2,16 @@
 
 mod support;
 
-use kringle::placement::{ClusterId, NodeId};
-use kringle::protocol::{Answer, Batch, Envelope, MEDIA_TYPE, PACKETS_MAX, Reply, Request as PeerRequest};
+use kringle::placement::NodeId;
+use kringle::protocol::{Answer, PACKETS_MAX, Reply, Request as PeerRequest};
 use kringle::record::Stamp;
 use rand::Rng;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use support::cluster::Cluster;
-use support::http::Request;
 use support::node::Node;
 use support::proxy::{Fault, Way};
-use support::{eventually, seeded};
+use support::{eventually, peer, seeded};
 
 /// Sessions keep out of the way.
 const QUIET: [&str; 3] = ["--memory", "--syncfreq", "3600"];
@@ -179,17 +178,7 @@ fn a_quiet_pair_says_little() {
 
 /// A peer's request to `/ping`, as a node of this cluster would send it.
 fn post_ping(node: &Node, requests: Vec<PeerRequest>) -> Reply {
-    let envelope = Envelope {
-        cluster: ClusterId::named("kringle"),
-        sender: NodeId(7),
-        receiver: None,
-        epoch: 0,
-        deadline_ms: 5_000,
-        stamp: Stamp(1),
-        background: false,
-    };
-    let body = Batch { envelope, requests }.encode();
-    let request = Request::new("POST", "/ping").header("Content-Type", MEDIA_TYPE).body(body);
+    let request = peer::post("/ping", NodeId(7), Stamp(1), requests);
     Reply::decode(&node.client().send(&request).expect(200).body).expect("a reply")
 }
 

@@ -113,7 +113,6 @@ impl Disk {
         let address = if part == Part::Hints { Address::hint(key) } else { Address::data(key) };
         let Ok(Some(row)) = self.in_base(&address) else { return false };
         let mut bytes = row.to_vec();
-        // Often in what makes a value or a stamp, so that what does not check takes the row for another.
         let at = rng.random_range(0..bytes.len());
         bytes[at] ^= 1 << rng.random_range(0..8);
         self.base.damage(&address, bytes.into());

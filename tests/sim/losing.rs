@@ -1,7 +1,7 @@
 //! Disks that are lost, and old ones that are put back.
 //!
-//! One at a time: nothing is lost while some node still lacks what it lost before, or something rots on its disk, so that a majority of the owners of
-//! every key always has its disks.
+//! One at a time: nothing is lost while some node still lacks what it lost before, or something rots on its disk, so that
+//! a majority of the owners of every key always has its disks.
 
 use super::disk::Disk;
 use super::node::Node;

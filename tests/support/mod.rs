@@ -1,7 +1,7 @@
 //! The black-box test kit: real node processes, the network between them, and clients that count.
 //!
-//! It knows the contract and nothing of the product's code: a node is a program with flags, a folder and a
-//! port. Everything started here is ended by its own `Drop`, by process id. Waiting is polling up to a
+//! It knows the contract, and of the product's code only the form of what peers send: a node is a program with flags, a
+//! folder and a port. Everything started here is ended by its own `Drop`, by process id. Waiting is polling up to a
 //! deadline ([`eventually`]); nothing sleeps and hopes.
 //!
 //! | variable | meaning |
@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod http;
 pub mod load;
 pub mod node;
+pub mod peer;
 pub mod proxy;
 
 use rand::SeedableRng;
