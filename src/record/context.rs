@@ -82,10 +82,7 @@ impl Context {
 
     /// Whether the write called `dot` was seen.
     pub fn covers(&self, dot: Dot) -> bool {
-        match self.entries.binary_search_by_key(&dot.actor, |entry| entry.0) {
-            Ok(found) => self.entries[found].1 >= dot.stamp,
-            Err(_) => false,
-        }
+        self.get(dot.actor).is_some_and(|latest| latest >= dot.stamp)
     }
 
     /// Whether everything `other` has seen was seen here too.
