@@ -4,7 +4,7 @@ use super::*;
 use crate::merkle::Forest;
 use crate::operation::{Command, Event, Failure, Operation};
 use crate::placement::{ClusterId, Layout, Member, MemberIndex, Mode, NodeId, Partition, Ring};
-use crate::protocol::{Answer, Difference, Lacking, Refusal, Request, SyncAnswer};
+use crate::protocol::{Answer, Difference, Lacking, Refusal, Request, SyncAnswer, SyncRequest};
 use crate::record::{Actor, Clock, Content, Key, Seen, Stamp};
 use crate::replica::{self, Step};
 use crate::storage::{Address, Change, Committer, Feed, HintLedger, MemoryStore, Outcome, Sequence, Store};
@@ -379,6 +379,25 @@ fn a_session_waits_until_hints_have_been_handed_over() {
     assert_eq!((report.pushed, &report.failed), (0, &Some(Cause::HintsFirst)));
     assert!(report.is_busy(), "it is tried again shortly");
     assert_eq!(world.heal(1).pushed, 1);
+}
+
+#[test]
+fn no_tree_is_built_before_it_is_known_that_no_hints_go_first() {
+    let crowd = (0..60_000).filter_map(|n| Key::new(format!("crowd{n}")).ok());
+    let crowd: Vec<Key> = crowd.filter(|key| Partition::of(key.position()).index() == 0).collect();
+    for seed in 0..20 {
+        let mut world = World::new(3);
+        crowd.iter().for_each(|key| world.nodes[0].write(key, Seen::Everything, Some(vec![1])));
+        let (mut said, mut early) = (0, false);
+        let mut meddle = |_: &mut World, request: &Request| {
+            said += u64::from(matches!(request, Request::UnderWay { .. }));
+            early |= said < 2 && matches!(request, Request::Sync(SyncRequest::Subtrees { .. }));
+            None
+        };
+        let among = world.session_among(&mut ChaCha8Rng::seed_from_u64(seed), Stamp::MAX, &[0, 1, 2], &mut meddle);
+        assert_eq!((among.pushed as usize, among.failed), (crowd.len(), None));
+        assert!(!early, "of the peer before all had said, seed {seed}");
+    }
 }
 
 #[test]

@@ -9,5 +9,5 @@ mod session;
 mod stream;
 
 pub use report::{Cause, Report};
-pub use schedule::{FIRST_AFTER_MS_MAX, Schedule};
+pub use schedule::{AFTER_HINTS_MS, FIRST_AFTER_MS_MAX, Schedule};
 pub use session::{CONFIRM_MS, Session, SessionOptions};

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 pub struct Report {
     /// Round trips that waited for one another: each level of the comparison is one, with all its partitions, and the
     /// stream of records, in which the answer to one record lets a later one go, is one more, unless all of them came
-    /// with the comparison. At most 5. What members are
-    /// asked during the pause before keys are compared is waited for by nothing, and no round.
+    /// with the comparison. At most 5. What members are asked about writes and hints travels beside the second round, and
+    /// is none.
     pub rounds: u64,
     /// Bytes sent, records included; all but a few to the peer.
     pub bytes_out: u64,
@@ -76,7 +76,12 @@ impl Report {
     /// Whether the peer has more to do than another session: to be tried again shortly.
     pub fn is_busy(&self) -> bool {
         let busy = Cause::Failure(Failure::Refused(crate::protocol::Refusal::Overloaded));
-        self.rounds == 1 && self.failed == Some(busy) || self.failed == Some(Cause::HintsFirst)
+        self.rounds == 1 && self.failed == Some(busy) || self.gave_way_to_hints()
+    }
+
+    /// Whether it is to be tried again once hints have been handed over.
+    pub fn gave_way_to_hints(&self) -> bool {
+        self.failed == Some(Cause::HintsFirst)
     }
 }
 

@@ -15,6 +15,9 @@ const ENGAGED_MS_MAX: u64 = 30_000;
 /// The longest wait, after a start or a peer's return, before a comparison: what hints hold for the one that was away
 /// should arrive first, and what nobody kept for it should not wait longer.
 pub const FIRST_AFTER_MS_MAX: u64 = 3_000;
+/// How long to wait, about, before a session that gave way to hints is tried again. Its beginning costs both nodes about a
+/// millisecond of a thread that serves clients, and hints take seconds.
+pub const AFTER_HINTS_MS: u64 = 1_000;
 /// How long after its return, or after it last took some, a peer's hints go before any comparison with it. Hints it would
 /// not take must not keep it from being compared.
 const HINTS_FIRST_MS_MAX: u64 = 10_000;

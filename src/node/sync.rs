@@ -3,7 +3,7 @@
 use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::antientropy::{CONFIRM_MS, FIRST_AFTER_MS_MAX, Report, Schedule, Session, SessionOptions};
+use crate::antientropy::{AFTER_HINTS_MS, CONFIRM_MS, FIRST_AFTER_MS_MAX, Report, Schedule, Session, SessionOptions};
 use crate::membership::State;
 use crate::protocol::{Answer, MemberTag, Refusal, SyncAnswer, SyncRequest};
 use crate::replica;
@@ -232,10 +232,12 @@ async fn with_peer(worker: &Rc<Worker>, peer: &str, reason: Reason, patience: Du
             return None;
         }
         let losses = node.completeness.losses();
-        if let Some(_turn) = node.syncs.take_turn()
-            && let Some(account) = session(worker, peer, reason).await
-        {
-            node.syncs.enter(&account);
+        let ended = match node.syncs.take_turn() {
+            Some(_turn) => session(worker, peer, reason).await,
+            None => Err(RETRY_PERIOD),
+        };
+        if let Ok(account) = &ended {
+            node.syncs.enter(account);
             if reason == Reason::Filling && account.report.is_whole() {
                 node.compared(peer, losses);
             }
@@ -250,20 +252,20 @@ async fn with_peer(worker: &Rc<Worker>, peer: &str, reason: Reason, patience: Du
                     ),
                 );
             }
-            return Some(account);
         }
-        if now() >= until {
-            return None;
+        match ended {
+            Ok(account) => return Some(account),
+            Err(_) if now() >= until => return None,
+            Err(again_after) => tokio::time::sleep(jittered(again_after)).await,
         }
-        tokio::time::sleep(jittered(RETRY_PERIOD)).await;
     }
 }
 
-/// Runs a session; `None` when the peer is busy with another.
-async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Option<Account> {
+/// Runs a session; the error is after how long to try again, about, when the peer is busy with another, or with hints.
+async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Result<Account, Duration> {
     let node = &worker.node;
     let ring = node.ring();
-    let (me, other) = (node.me(&ring), ring.member_by_name(peer)?);
+    let (me, other) = (node.me(&ring), ring.member_by_name(peer).ok_or(RETRY_PERIOD)?);
     let (began, at_ms) = (now(), wall_ms());
     let avoid = node.avoid(&ring);
     let options = SessionOptions {
@@ -276,12 +278,16 @@ async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Option<Acco
     let shared = replica::shared(&ring, me, other);
     let (seen, losses) = (node.seen.said().by(peer).cloned(), node.completeness.losses());
     let session = Session::new(&ring, Arc::clone(&node.forest), me, other, shared, options);
-    let report = worker.run_long(session, ring.clone(), SESSION_TIME_MAX).await?;
+    let report = worker.run_long(session, ring.clone(), SESSION_TIME_MAX).await.ok_or(RETRY_PERIOD)?;
     if losses == node.completeness.losses() {
         worker.found_equal(&ring, other, seen, &report);
     }
     let ms = now().duration_since(began).as_millis() as u64;
-    (!report.is_busy()).then(|| Account { peer: peer.into(), reason, at_ms, report, ms })
+    match report {
+        report if report.gave_way_to_hints() => Err(Duration::from_millis(AFTER_HINTS_MS)),
+        report if report.is_busy() => Err(RETRY_PERIOD),
+        report => Ok(Account { peer: peer.into(), reason, at_ms, report, ms }),
+    }
 }
 
 /// Answers a question of a peer's session, or of one's own, off the worker's thread where that may wait.
