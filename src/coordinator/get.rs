@@ -53,6 +53,9 @@ pub struct GetOptions {
     /// How long all owners may be silent before the stand-ins are asked, and those believed down are waited for beside one
     /// that answered, in milliseconds.
     pub patience_ms: u64,
+    /// Members that still lack writes, as this node knows: asked after the others, as what they hold may be old, and as
+    /// they are busy with what they lack.
+    pub behind: Vec<MemberIndex>,
     /// Members believed to be down: asked last.
     pub avoid: Vec<MemberIndex>,
 }
@@ -98,7 +101,7 @@ impl Get {
     /// A read coordinated by `me` over the owners that `ring` names.
     pub fn new(key: Key, ring: Arc<Ring>, me: MemberIndex, options: GetOptions) -> Get {
         let partition = Partition::of(key.position());
-        let mut unasked = asking_order(&ring, partition, me, &options.avoid);
+        let mut unasked = asking_order(&ring, partition, me, &options.behind, &options.avoid);
         unasked.reverse();
         Get {
             key,

@@ -2,14 +2,20 @@
 
 use crate::placement::{MemberIndex, Partition, Ring};
 
-/// The owners of a partition, this node first, those believed down last.
+/// The owners of a partition: this node first, those that are `behind` after the others, those believed down last.
 pub(super) fn asking_order(
     ring: &Ring,
     partition: Partition,
     me: MemberIndex,
+    behind: &[MemberIndex],
     avoid: &[MemberIndex],
 ) -> Vec<MemberIndex> {
     let mut order = ring.owners(partition).to_vec();
-    order.sort_by_key(|member| if *member == me { 0 } else { 1 + u8::from(avoid.contains(member)) });
+    order.sort_by_key(|member| match member {
+        member if *member == me => 0,
+        member if avoid.contains(member) => 3,
+        member if behind.contains(member) => 2,
+        _ => 1,
+    });
     order
 }

@@ -145,7 +145,7 @@ impl Put {
     /// A write coordinated by `me` over the owners that `ring` names.
     pub fn new(write: Write, ring: Arc<Ring>, me: MemberIndex, options: PutOptions) -> Put {
         let partition = Partition::of(write.key.position());
-        let members = asking_order(&ring, partition, me, &options.avoid);
+        let members = asking_order(&ring, partition, me, &[], &options.avoid);
         Put {
             covers: options.covers && write.seen == Seen::Everything,
             owners: vec![Owner::default(); members.len()],

@@ -212,6 +212,7 @@ pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> R
         all: explain,
         hedge_ms: (hedge.as_millis() as u64).max(1),
         patience_ms: (patience.as_millis() as u64).max(1),
+        behind: node.behind(&ring),
         avoid: node.avoid(&ring),
     };
     let get = Get::new(key.clone(), ring.clone(), me, options);

@@ -58,7 +58,7 @@ pub struct Shared {
     /// Which writes it has seen.
     pub seen: SeenWrites,
     /// Whether it counts as an owner.
-    pub completeness: Completeness,
+    pub completeness: Arc<Completeness>,
     /// What is known of the peers.
     pub view: Mutex<View>,
     liveness: Mutex<Liveness>,
@@ -111,7 +111,7 @@ impl Shared {
             read_repairs: AtomicU64::new(0),
             reads_hedged: AtomicU64::new(0),
             started,
-            completeness,
+            completeness: Arc::new(completeness),
             seen,
             stopping: AtomicBool::new(false),
             body_bytes: AtomicU64::new(0),
@@ -144,6 +144,11 @@ impl Shared {
         let view = self.view();
         let down = view.peers().iter().filter(|peer| peer.state != State::Alive);
         down.filter_map(|peer| ring.member_by_name(&peer.name)).collect()
+    }
+
+    /// Members for which hints are kept here.
+    pub fn behind(&self, ring: &Ring) -> Vec<MemberIndex> {
+        self.hints.targets().iter().filter_map(|name| ring.member_by_name(name)).collect()
     }
 
     /// The envelope of a message to `peer`.

@@ -37,8 +37,8 @@ impl Story {
         let (ring, partition) = (ring(), Partition::of(key().position()));
         let mut me = ring.owners(partition)[0];
         let quorum = Quorum::of(Count::Majority, 3).unwrap();
-        let mut options =
-            GetOptions { quorum, hard: false, all: false, hedge_ms: 5, patience_ms: 100, avoid: Vec::new() };
+        let (behind, avoid) = (Vec::new(), Vec::new());
+        let mut options = GetOptions { quorum, hard: false, all: false, hedge_ms: 5, patience_ms: 100, behind, avoid };
         change(&ring, partition, &mut me, &mut options);
         let get = Get::new(key(), ring.clone(), me, options);
         let mut story = Story { get, ring, calls: Vec::new(), outcomes: Vec::new(), wake: None };
@@ -129,6 +129,21 @@ fn another_owner_is_asked_for_one_that_fails_refuses_or_is_silent() {
     assert_eq!(story.asked(), ["o0", "o1", "o2"]);
     story.found(2, None).found(0, None);
     assert_eq!(story.value(), Some((None, 2)), "two owners say there is nothing");
+}
+
+#[test]
+fn an_owner_that_is_known_to_be_behind_is_asked_after_the_others_but_before_one_that_is_down() {
+    let behind = |at: usize, down: Option<usize>| {
+        let mut story = Story::new(|ring, partition, _, options| {
+            options.behind = vec![ring.owners(partition)[at]];
+            options.avoid = down.map(|at| ring.owners(partition)[at]).into_iter().collect();
+        });
+        story.tell(Event::Woken);
+        story.asked()
+    };
+    assert_eq!(behind(1, None), ["o0", "o2", "o1"]);
+    assert_eq!(behind(1, Some(2)), ["o0", "o1", "o2"]);
+    assert_eq!(behind(0, None), ["o0", "o1", "o2"], "this node's own copy costs nothing");
 }
 
 #[test]
