@@ -10,7 +10,8 @@
 //! A folder that says it was filled is believed once the peers that can be reached were asked, unless one of them
 //! remembers another id under this name, or a later stamp: then the disk was lost or put back from a copy. A new
 //! folder is filled at its birth only where a majority of the members, itself included, knows of no earlier life and
-//! none of them counts and holds something: a cluster that is being born.
+//! none of them that is older than its process holds something: a cluster that is being born. Whether a peer counts now
+//! does not matter for this: it may have started again, and not yet heard anybody.
 //!
 //! Otherwise it is filled by sessions: a partition is whole when it was compared with a majority of its *other* owners
 //! that are filled themselves, or with all of them: any write that a majority of the owners once had is on one of
@@ -58,6 +59,8 @@ pub struct Word {
     pub filled: bool,
     /// Whether it holds anything.
     pub holds: bool,
+    /// Whether its cluster was born before: it was filled once, or knows that it is to be.
+    pub born: bool,
 }
 
 /// What a folder says of the store in it.
@@ -118,6 +121,13 @@ impl Filling {
         serde_json::to_vec(&kept).unwrap_or_default()
     }
 
+    /// What the folder is to say before something is [`lost`](Filling::lost).
+    pub fn encode_lost(&self) -> Vec<u8> {
+        let mut filling = self.clone();
+        filling.lost();
+        filling.encode()
+    }
+
     /// Where the node stands.
     pub fn stage(&self) -> Stage {
         self.stage
@@ -126,6 +136,11 @@ impl Filling {
     /// Why it is not filled, where it is not.
     pub fn why(&self) -> Option<Why> {
         (self.stage != Stage::Filled).then_some(self.why)
+    }
+
+    /// Whether the cluster was born, as far as is known here.
+    pub fn is_born(&self) -> bool {
+        self.was_filled || self.stage != Stage::Asking
     }
 
     /// Whether every peer was asked once, or the time for that is over.
@@ -187,7 +202,7 @@ impl Filling {
             return false;
         }
         let heard = self.peers.values().filter(|peer| peer.heard).count();
-        let established = self.peers.values().any(|peer| peer.heard && peer.word.filled && peer.word.holds);
+        let established = self.peers.values().any(|peer| peer.heard && peer.word.born && peer.word.holds);
         if self.was_filled {
             self.stage = Stage::Filled;
         } else if established {

@@ -14,7 +14,7 @@ use crate::membership::{Clocks, Filling, Life, Memory, Stage, State, Why, Word};
 use crate::operation::Failure;
 use crate::placement::{Partition, Ring};
 use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request};
-use crate::storage::{Change, Outcome, Refused};
+use crate::storage::{Change, Committer, Outcome, Refused};
 use serde_json::{Value, json};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,6 +52,8 @@ pub struct Completeness {
     is_ahead: AtomicBool,
     /// Whether it is filled, durably: what hot paths look at.
     counts: AtomicBool,
+    /// Whether the store could not take how it stands.
+    unkept: AtomicBool,
     losses: AtomicU64,
 }
 
@@ -61,8 +63,15 @@ impl Completeness {
         // Alone, there is nobody to ask; what is filled is so durably before anybody is served.
         let counts = AtomicBool::new(filling.stage() == Stage::Filled);
         let (filling, memory) = (Mutex::new(filling), Mutex::new(memory));
-        let (clocks, is_ahead, losses) = (Mutex::default(), AtomicBool::new(false), AtomicU64::new(0));
-        Completeness { filling, memory, clocks, is_ahead, counts, losses }
+        Completeness {
+            filling,
+            memory,
+            counts,
+            clocks: Mutex::default(),
+            is_ahead: AtomicBool::default(),
+            unkept: AtomicBool::default(),
+            losses: AtomicU64::default(),
+        }
     }
 
     /// What the store is to say before anybody is served, if that is known already.
@@ -72,13 +81,39 @@ impl Completeness {
     }
 
     /// Something that was held here is there no longer: from now on this node counts for nothing, until it is filled
-    /// anew. What the store is to say.
-    pub(super) fn lost(&self) -> Vec<u8> {
+    /// anew.
+    pub(super) fn lost(&self) {
         let mut filling = self.filling();
         filling.lost();
         self.counts.store(filling.stage() == Stage::Filled, Ordering::Relaxed);
         self.losses.fetch_add(1, Ordering::Relaxed);
-        filling.encode()
+    }
+
+    /// The same, once the store says so as well, and with it what `also` is; where it cannot, nothing is lost yet.
+    pub(super) fn lose(&self, committer: &mut Committer, also: Change) -> Result<(), Refused> {
+        let bytes = self.filling().encode_lost().into();
+        let says = Change::Fact { name: FILLING_FACT, bytes };
+        committer.commit(wall_ms(), vec![says, also]).into_iter().collect::<Result<Vec<Outcome>, Refused>>()?;
+        self.lost();
+        Ok(())
+    }
+
+    /// Has the store say how this node stands, on the committer: what it said before is overtaken. A node that is filled
+    /// counts from then on.
+    fn keep(&self, committer: &mut Committer) {
+        let (bytes, stage) = {
+            let filling = self.filling();
+            (filling.encode(), filling.stage())
+        };
+        let says = Change::Fact { name: FILLING_FACT, bytes: bytes.into() };
+        let kept = committer.commit(wall_ms(), vec![says]).iter().all(Result::is_ok);
+        // Under the lock: what is heard meanwhile comes after it.
+        let filling = self.filling();
+        // Where it could not be kept, `watch` tries again.
+        self.unkept.store(!kept, Ordering::Relaxed);
+        if kept && stage == Stage::Filled && filling.stage() == Stage::Filled {
+            self.counts.store(true, Ordering::Relaxed);
+        }
     }
 
     /// How often something was lost: what was compared before counts for nothing after.
@@ -197,7 +232,8 @@ impl Shared {
     fn greeting_for(&self, peer: &str) -> Greeting {
         let nothing = Partition::all()
             .all(|at| self.forest.is_built(at) && self.forest.live(at) == 0 && self.forest.tombstones(at) == 0);
-        let word = Word { filled: self.counts_for(peer), holds: !nothing || !self.hints.status().is_empty() };
+        let holds = !nothing || !self.hints.status().is_empty();
+        let word = Word { filled: self.counts_for(peer), holds, born: self.completeness.filling().is_born() };
         let remembered = self.remembered(peer);
         let (from, durable) = (MemberTag::of(&self.name), self.store.last_stamp());
         Greeting { from, id: self.id, word, durable, wall_ms: wall_ms(), remembered, contexts: None }
@@ -271,27 +307,25 @@ impl Worker {
 
     /// Makes the stage durable, and lets the node count only then; `then` runs when it does, or cannot.
     fn stage_changed(&self, then: impl FnOnce() + 'static) {
-        let (bytes, stage) = {
-            let filling = self.node.completeness.filling();
-            (filling.encode(), filling.stage())
-        };
-        if stage != Stage::Filled {
+        if self.node.completeness.filling().stage() != Stage::Filled {
             self.node.completeness.counts.store(false, Ordering::Relaxed);
             self.tell_why();
         }
-        let node = self.node.clone();
-        let kept = move |result: Result<Outcome, Refused>| {
-            {
-                // Under the lock: what is heard meanwhile comes after it.
-                let filling = node.completeness.filling();
-                // Where it could not be kept, the loop below tries again.
-                if result.is_ok() && stage == Stage::Filled && filling.stage() == Stage::Filled {
-                    node.completeness.counts.store(true, Ordering::Relaxed);
-                }
-            }
+        self.keep_stage(then);
+    }
+
+    fn keep_stage(&self, then: impl FnOnce() + 'static) {
+        let completeness = self.node.completeness.clone();
+        let (tell, told) = oneshot::channel();
+        self.node.queue.between_batches(Box::new(move |committer| {
+            completeness.keep(committer);
+            let _ = tell.send(());
+        }));
+        actix_web::rt::spawn(async move {
+            // Dropped where the node is stopping.
+            let _ = told.await;
             then();
-        };
-        self.commit([(Change::Fact { name: FILLING_FACT, bytes: bytes.into() }, Box::new(kept) as _)]);
+        });
     }
 }
 
@@ -407,7 +441,13 @@ async fn watch(worker: Rc<Worker>) {
                     node.events.info("filling", "enough peers never knew it otherwise: this new node counts");
                 }
             }
-            Stage::Filling => (was_filling, was_alone) = (true, false),
+            Stage::Filling => {
+                (was_filling, was_alone) = (true, false);
+                // A start that followed would take the folder's word that it was filled.
+                if node.completeness.unkept.swap(false, Ordering::Relaxed) {
+                    worker.keep_stage(|| ());
+                }
+            }
             Stage::Asking if !was_alone && !node.completeness.is_asking() => {
                 was_alone = true;
                 worker.tell_why();

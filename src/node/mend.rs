@@ -5,9 +5,8 @@
 //! block out of a table, and a table that cannot be read whole is never compacted again: only a new base helps. A node
 //! without peers keeps its old one, as nobody could give back what is lost.
 
-use super::filling::FILLING_FACT;
 use super::foreground::Class;
-use super::outside::{now, wall_ms};
+use super::outside::now;
 use super::queue::Completion;
 use super::seen::CONTEXTS_FACT;
 use super::shared::Shared;
@@ -93,6 +92,8 @@ impl Mending {
             Ok(false) => false,
             Err(error) => {
                 node.events.error("rot", format!("no other base can be made: {error}"));
+                // It is to be looked at again, whether or not anybody reads there.
+                store.suspect();
                 false
             }
         }
@@ -101,17 +102,16 @@ impl Mending {
     fn replace(&mut self, node: &Shared, store: &Arc<LogStore>) -> Result<bool, BaseError> {
         let (tell, told) = channel();
         let (bases, store, forest) = (self.bases.clone(), store.clone(), node.forest.clone());
-        // Before anybody could miss what is no longer there.
-        let (says, seen) = (node.completeness.lost(), node.forget_seen());
+        let (completeness, seen) = (node.completeness.clone(), node.forget_seen());
+        let seen = Change::Fact { name: CONTEXTS_FACT, bytes: seen.into() };
         let make = move |mark| Ok(Arc::new(bases.make(mark)?) as Arc<dyn Base>);
         node.queue.between_batches(Box::new(move |committer| {
-            let replaced = committer.replace_base(&store, make);
-            Partition::all().for_each(|partition| forest.unbuild(partition));
-            let facts = [(FILLING_FACT, says), (CONTEXTS_FACT, seen)];
-            let changes = facts.map(|(name, bytes)| Change::Fact { name, bytes: bytes.into() });
-            let kept = committer.commit(wall_ms(), changes.into());
-            if let Some(Err(error)) = kept.first() {
-                log::warn!(target: "kringle::rot", "that this node lacks something cannot be kept: {error}");
+            // Before anybody could miss what is no longer there: now, or after another start.
+            let lost = completeness.lose(committer, seen);
+            let lost = lost.map_err(|why| BaseError(format!("that something is lost cannot be kept: {why}").into()));
+            let replaced = lost.and_then(|()| committer.replace_base(&store, make));
+            if replaced.is_ok() {
+                Partition::all().for_each(|partition| forest.unbuild(partition));
             }
             let _ = tell.send(replaced);
         }));

@@ -91,7 +91,7 @@ struct Waiting {
     background_taken: Option<Instant>,
     workers: Vec<Completions>,
     closed: bool,
-    errand: Option<Errand>,
+    errands: Vec<Errand>,
 }
 
 /// What is done with the committer between two batches.
@@ -146,10 +146,14 @@ impl CommitQueue {
         turned_away
     }
 
-    /// Has something done with the committer as soon as it is between two batches. One at a time.
+    /// Has something done with the committer as soon as it is between two batches, in the order it is asked for. Dropped
+    /// once the queue is closed.
     pub(super) fn between_batches(&self, errand: Errand) {
-        self.lock().errand = Some(errand);
-        self.filled.notify_one();
+        let mut waiting = self.lock();
+        if !waiting.closed {
+            waiting.errands.push(errand);
+            self.filled.notify_one();
+        }
     }
 
     /// Takes note of a stamp a peer mentioned; the clock takes it over with the next commit. One that lies too far
@@ -181,10 +185,8 @@ impl CommitQueue {
         self.actor.store(committer.actor().0, Ordering::Release);
         self.last.store(committer.last_stamp().0, Ordering::Relaxed);
         let mut routes: Vec<(usize, u64)> = Vec::new();
-        while let Some((batch, errand)) = self.take() {
-            if let Some(errand) = errand {
-                errand(&mut committer);
-            }
+        while let Some((batch, errands)) = self.take() {
+            errands.into_iter().for_each(|errand| errand(&mut committer));
             routes.clear();
             let mut changes = Vec::with_capacity(batch.len());
             for Submission { worker, token, change, .. } in batch {
@@ -216,7 +218,7 @@ impl CommitQueue {
         }
     }
 
-    fn take(&self) -> Option<(Vec<Submission>, Option<Errand>)> {
+    fn take(&self) -> Option<(Vec<Submission>, Vec<Errand>)> {
         let mut waiting = self.lock();
         loop {
             let held_back = self.held_back(&waiting);
@@ -234,8 +236,8 @@ impl CommitQueue {
                 waiting.background_taken = Some(now());
             }
             waiting.clients.take(BATCH_MAX - batch.len(), BATCH_BYTES_MAX, &mut batch);
-            if !batch.is_empty() || waiting.errand.is_some() {
-                return Some((batch, waiting.errand.take()));
+            if !batch.is_empty() || !waiting.errands.is_empty() {
+                return Some((batch, std::mem::take(&mut waiting.errands)));
             }
             if waiting.closed {
                 return None;

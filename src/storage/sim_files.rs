@@ -65,13 +65,15 @@ impl SimFiles {
         SimFiles { disk: Arc::new(Mutex::new(disk)) }
     }
 
-    /// Another folder with the same files in it, as they were made durable.
+    /// Another folder with the same files in it, as they were made durable. What goes wrong with this one, as on a full
+    /// disk, does not go along.
     pub fn copy(&self) -> SimFiles {
         let mut disk = self.lock().clone();
         for contents in disk.files.values_mut() {
             *contents = Contents { now: contents.durable.clone(), durable: contents.durable.clone(), pending: vec![] };
         }
         disk.names = disk.names_durable.clone();
+        disk.lift_faults();
         SimFiles { disk: Arc::new(Mutex::new(disk)) }
     }
 
@@ -135,10 +137,7 @@ impl SimFiles {
             contents.now = contents.durable.clone();
             disk.files.insert(id, contents);
         }
-        disk.faults.clear();
-        disk.write_error = None;
-        disk.sync_error = None;
-        disk.crashed = false;
+        disk.lift_faults();
     }
 
     /// Changes bytes behind everyone's back, durably: rot.
@@ -185,6 +184,13 @@ impl Disk {
 
     fn chance(&mut self, one_in: u64) -> bool {
         self.draw(one_in) == 0
+    }
+
+    fn lift_faults(&mut self) {
+        self.faults.clear();
+        self.write_error = None;
+        self.sync_error = None;
+        self.crashed = false;
     }
 
     /// Counts an operation; says what goes wrong with it.

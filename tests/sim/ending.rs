@@ -44,9 +44,10 @@ impl World {
             self.crash(node);
             self.start(node);
         }
-        // It gets so late that no clock was ever ahead of it.
-        let latest = |node: &Node| node.clock.shows_ms(self.now).max(node.up.as_ref().map_or(0, |up| up.last.ms()));
-        let latest_ms = self.nodes.iter().map(latest).max().unwrap_or(0) + 1;
+        // It gets so late that no clock was ever ahead of it: what one that was said may still be under way.
+        invariants::note_the_time(self);
+        let latest = |node: &Node| node.up.as_ref().map_or(0, |up| up.last.ms());
+        let latest_ms = self.nodes.iter().map(latest).max().unwrap_or(0).max(self.latest_shown_ms) + 1;
         for node in 0..self.nodes.len() {
             let clock = &mut self.nodes[node].clock;
             *clock = WallClock { was_far_ahead: clock.was_far_ahead, ..WallClock::default() };
@@ -105,7 +106,7 @@ impl World {
             self.compare_until_done(node, peer);
         }
         if let Some(&(one, other)) = pairs.first() {
-            let Some(report) = self.compare_once(one, other) else { return };
+            let Some((_, report)) = self.compare_once(one, other) else { return };
             invariants::equal_replicas_are_quiet(self, (one, other), &report);
         }
         // One that restarted and has no peers to compare with may still be building, or ask how it stands.
@@ -127,8 +128,7 @@ impl World {
     /// whose peer crashed in the middle of a session keeps itself free for it for 30 s.
     fn compare_until_done(&mut self, node: usize, peer: usize) {
         for _ in 0..200 {
-            let needed = invariants::records_needed(self, node, peer);
-            let Some(report) = self.compare_once(node, peer) else { return };
+            let Some((needed, report)) = self.compare_once(node, peer) else { return };
             if invariants::a_session_moves_what_is_needed(self, (node, peer), needed, &report) {
                 return;
             }
@@ -137,8 +137,8 @@ impl World {
         self.oracle.violation(format!("sessions of nodes {node} and {peer} do not make them equal"));
     }
 
-    /// One session; nothing when a promise was broken on the way.
-    fn compare_once(&mut self, node: usize, peer: usize) -> Option<Report> {
+    /// One session, and what was needed when it began; nothing when a promise was broken on the way.
+    fn compare_once(&mut self, node: usize, peer: usize) -> Option<((u64, u64), Report)> {
         let sessions = self.asked.len();
         let until = self.now + CONVERGED_WITHIN_US;
         while !self.begin_session(node, peer, Reason::Request) {
@@ -150,17 +150,18 @@ impl World {
             }
             self.pass(100_000);
         }
+        // Not before: sessions that had to end first may have moved some of it.
+        let needed = invariants::records_needed(self, node, peer);
         self.advance(|world| world.asked.len() > sessions);
-        self.asked.get(sessions).cloned()
+        self.asked.get(sessions).cloned().map(|report| (needed, report))
     }
 
     fn last_looks(&mut self) {
         for key in 0..self.keys.len() {
             let node = self.rng.random_range(0..self.nodes.len());
             let (ring, me) = (self.ring.clone(), self.nodes[node].me);
-            let avoid = self.avoid(node);
-            let options =
-                GetOptions { quorum: Quorum::one(), hard: false, all: true, hedge_ms: 5, patience_ms: 100, avoid };
+            let (quorum, behind, avoid) = (Quorum::one(), self.behind(node), self.avoid(node));
+            let options = GetOptions { quorum, hard: false, all: true, hedge_ms: 5, patience_ms: 100, behind, avoid };
             let get = Get::new(self.keys[key].clone(), ring, me, options);
             self.start_operation(node, Machine::Get(Box::new(get)), Purpose::LastLook { key }, None);
         }

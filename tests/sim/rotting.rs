@@ -73,6 +73,8 @@ impl World {
         let rots = self.nodes[node].disk.rot_row(&self.keys[key], Part::Hints, &mut self.rng);
         if rots {
             self.counters.hit("hint rots");
+            // What is kept next takes its place, and may do so before anybody else looks.
+            self.look_at_rows(node, false);
         }
         rots
     }

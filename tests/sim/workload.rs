@@ -101,7 +101,8 @@ impl World {
         if self.rng.random_range(0..100) < self.options.reads_percent {
             let patience_ms = (deadline_ms / 4).clamp(1, 100);
             let hedge_ms = self.rng.random_range(5.min(patience_ms)..=patience_ms);
-            let options = GetOptions { quorum, hard, all: false, hedge_ms, patience_ms, avoid };
+            let behind = self.behind(node);
+            let options = GetOptions { quorum, hard, all: false, hedge_ms, patience_ms, behind, avoid };
             let machine = Machine::Get(Box::new(Get::new(self.keys[key].clone(), ring, me, options)));
             let begun = self.moment;
             return self.start_operation(node, machine, Purpose::Read { client, key, begun }, None);

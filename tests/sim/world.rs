@@ -206,6 +206,8 @@ pub(crate) struct World {
     pub(crate) told: Option<Answers>,
     /// The latest time that an honest clock has shown, in milliseconds since 1970.
     pub(crate) latest_honest_ms: u64,
+    /// The latest that any clock has shown.
+    pub(crate) latest_shown_ms: u64,
     /// No more faults.
     pub(crate) quiet: bool,
     /// No sessions but those asked for.
@@ -270,6 +272,7 @@ impl World {
             counters: Counters::default(),
             told: None,
             latest_honest_ms: 0,
+            latest_shown_ms: 0,
             quiet: false,
             only_asked: false,
             asked: Vec::new(),

@@ -3,9 +3,9 @@
 use super::*;
 use crate::placement::{ClusterId, Layout, Member, Mode};
 
-const FRESH: Word = Word { filled: false, holds: false };
-const EMPTY: Word = Word { filled: true, holds: false };
-const FULL: Word = Word { filled: true, holds: true };
+const FRESH: Word = Word { filled: false, holds: false, born: false };
+const EMPTY: Word = Word { filled: true, holds: false, born: true };
+const FULL: Word = Word { filled: true, holds: true, born: true };
 
 fn name(node: usize) -> String {
     format!("http://n{node}:1")
@@ -77,6 +77,18 @@ fn a_node_that_is_new_in_a_cluster_that_holds_data_is_filled_by_it() {
     node.heard(&name(1), Word { holds: true, ..FRESH }, None);
     node.silent(&name(2));
     assert_eq!(node.stage(), Stage::Filled);
+}
+
+#[test]
+fn a_peer_that_has_just_started_again_makes_no_cluster_a_new_one() {
+    // It counted before, holds data, and says that it counts only to those it has heard.
+    let started_again = Word { filled: false, ..FULL };
+    let mut node = opened(2, None);
+    assert!(node.heard(&name(1), started_again, None));
+    assert_eq!((node.stage(), node.why()), (Stage::Filling, Some(Why::Newcomer)));
+    // So it does itself, whatever its stage: from the moment it knows.
+    assert!(!opened(2, None).is_born() && opened(2, Some(&filled())).is_born() && node.is_born());
+    assert!(opened(2, Some(&node.encode())).is_born());
 }
 
 #[test]

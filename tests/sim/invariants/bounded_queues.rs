@@ -23,11 +23,10 @@ pub(crate) fn at_rest_nothing_is_left(world: &mut World) {
         // Greetings go on for ever.
         let links = up.links.iter().filter(|((_, lane), _)| *lane != Lane::Gossip as u8);
         let queued: usize = links.map(|(_, link)| link.waiting.len()).sum();
-        let (running, hints) = (up.operations.len(), up.hints.status());
-        if running + queued + up.waiting.len() + up.gatherings.len() > 0 || !hints.is_empty() {
+        let (running, waiting, hints) = (up.operations.len(), up.changes_waiting(), up.hints.status());
+        if running + queued + waiting + up.gatherings.len() > 0 || !hints.is_empty() {
             world.oracle.violation(format!(
-                "at rest node {node} still runs {running}, queues {queued} and {}, answers {}, keeps {hints:?}",
-                up.waiting.len(),
+                "at rest node {node} still runs {running}, queues {queued} and {waiting}, answers {}, keeps {hints:?}",
                 up.gatherings.len(),
             ));
         }

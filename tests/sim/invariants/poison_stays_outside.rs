@@ -7,8 +7,11 @@ use kringle::record::Record;
 /// The counter in a stamp may run ahead of its millisecond by so much in a run.
 const SLACK_MS: u64 = 1_000;
 
-/// Takes note of the latest time that any honest clock has shown. Before each step of a clock, and each check.
+/// Takes note of the latest time that any honest clock has shown, and any clock. Before each step of a clock, and each
+/// check.
 pub(crate) fn note_the_time(world: &mut World) {
+    let shown = (0..world.nodes.len()).map(|node| world.wall_ms(node)).max().unwrap_or(0);
+    world.latest_shown_ms = world.latest_shown_ms.max(shown);
     let honest = (0..world.nodes.len()).filter(|&node| !world.nodes[node].clock.is_far_ahead);
     let latest = honest.map(|node| world.wall_ms(node)).max().unwrap_or(0);
     world.latest_honest_ms = world.latest_honest_ms.max(latest);

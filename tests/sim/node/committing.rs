@@ -67,7 +67,8 @@ impl World {
         let wall_ms = self.wall_ms(node);
         let plant = self.plant;
         let up = self.up(node);
-        let batch = up.committing.take().expect("a commit was under way");
+        let mut batch = up.committing.take().expect("a commit was under way");
+        up.look_up_stages(&mut batch);
         // A stamp that is not credible is not taken over.
         let heard_ms = if plant == Some(Plant::FarStampBelieved) { up.heard.ms() } else { wall_ms };
         let _ = up.committer.note_stamp(up.heard, heard_ms);
@@ -118,6 +119,22 @@ impl World {
             (_, Err(Refused::ReadOnly(_))) => self.counters.hit("refused by a full disk"),
             (_, Err(Refused::Fenced(_))) => self.counters.hit("refused by a fence"),
             _ => {}
+        }
+    }
+}
+
+impl Up {
+    /// How many changes wait, but for what greetings tell the store, which goes on for ever.
+    pub(crate) fn changes_waiting(&self) -> usize {
+        self.waiting.iter().filter(|submission| !matches!(submission.change, Change::Fact { .. })).count()
+    }
+
+    /// How the node stands is looked up when the store is told.
+    pub(super) fn look_up_stages(&self, batch: &mut [Submission]) {
+        for submission in batch {
+            if let Done::Stage(stand) = &mut submission.done {
+                submission.change = self.completeness.says(stand);
+            }
         }
     }
 }

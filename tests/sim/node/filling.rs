@@ -36,6 +36,8 @@ pub(crate) struct Completeness {
     opened: Stamp,
     /// Whether it is filled, durably.
     counts: bool,
+    /// Whether the store could not take how it stands.
+    unkept: bool,
     losses: u64,
     /// As they were when the present session began.
     losses_before: u64,
@@ -60,6 +62,17 @@ impl Completeness {
     pub(super) fn why(&self) -> Option<Why> {
         self.filling.why()
     }
+
+    /// What its store is to say when something is lost.
+    pub(super) fn would_say_lost(&self) -> Vec<u8> {
+        self.filling.encode_lost()
+    }
+
+    /// What its store is told when it is told how the node stands: as it is then, not when that was submitted.
+    pub(super) fn says(&self, stand: &mut Stand) -> Change {
+        stand.stage = self.filling.stage();
+        Change::Fact { name: FILLING_FACT, bytes: self.filling.encode().into() }
+    }
 }
 
 impl World {
@@ -77,6 +90,7 @@ impl World {
             filling,
             opened: store.last_stamp(),
             memory: read(MEMORY_FACT).map_or_else(Memory::default, |row| Memory::decode(&row)),
+            unkept: false,
             losses: 0,
             losses_before: 0,
             timed: false,
@@ -95,6 +109,10 @@ impl World {
             let _ = up.committer.commit(wall_ms, vec![change]);
         }
         let why = filling.why();
+        if self.nodes[node].loss == Some(Loss::SinceTheCopy) && why != Some(Why::Unfinished) {
+            // Told of it once or not, its disk does not say so: it is to be told again.
+            self.nodes[node].emptied = None;
+        }
         self.nodes[node].filled |= self.completeness_of(node).counts;
         if why == Some(Why::Unfinished) {
             self.counters.hit("stopped while it was filled");
@@ -110,6 +128,11 @@ impl World {
     pub(super) fn counts_for(&self, node: usize, peer: usize) -> bool {
         let completeness = self.completeness_of(node);
         completeness.counts && completeness.filling.has_heard(&self.nodes[peer].name)
+    }
+
+    /// Whether the cluster was born, as far as a node knows.
+    pub(super) fn is_born(&self, node: usize) -> bool {
+        self.completeness_of(node).filling.is_born()
     }
 
     pub(super) fn remembered(&self, node: usize, peer: usize) -> Option<Life> {
@@ -178,14 +201,14 @@ impl World {
         }
     }
 
-    /// Something that was held here is there no longer: from now on the node counts for nothing, until it is filled anew.
-    /// What its store is to say.
-    pub(super) fn completeness_lost(&mut self, node: usize) -> Vec<u8> {
+    /// Something that was held here is there no longer, as its store says: from now on the node counts for nothing, until
+    /// it is filled anew.
+    pub(super) fn completeness_lost(&mut self, node: usize) {
         let completeness = &mut self.up(node).completeness;
         completeness.filling.lost();
         completeness.counts = completeness.filling.stage() == Stage::Filled;
         completeness.losses += 1;
-        completeness.filling.encode()
+        self.note_filling(node);
     }
 
     /// A peer was greeted and cannot be reached.
@@ -199,13 +222,17 @@ impl World {
     /// Makes the stage durable, and lets the node count only then.
     pub(super) fn stage_changed(&mut self, node: usize, then: Option<Reply>) {
         let completeness = &mut self.up(node).completeness;
-        let (bytes, stage) = (completeness.filling.encode(), completeness.filling.stage());
-        if stage != Stage::Filled {
+        if completeness.filling.stage() != Stage::Filled {
             completeness.counts = false;
             self.note_filling(node);
         }
-        let change = Change::Fact { name: FILLING_FACT, bytes: bytes.into() };
-        let done = Done::Stage(Stand { stage, then });
+        self.keep_stage(node, then);
+    }
+
+    fn keep_stage(&mut self, node: usize, then: Option<Reply>) {
+        let mut stand = Stand { stage: Stage::Asking, then };
+        let change = self.completeness_of(node).says(&mut stand);
+        let done = Done::Stage(stand);
         self.commit(node, Submission { change, tag: None, partial: false, done });
     }
 
@@ -228,6 +255,7 @@ impl World {
     /// The store says how the node stands, or could not take it.
     pub(super) fn stage_kept(&mut self, node: usize, Stand { stage, then }: Stand, is_kept: bool) {
         let completeness = &mut self.up(node).completeness;
+        completeness.unkept = !is_kept;
         let now_counts =
             is_kept && stage == Stage::Filled && completeness.filling.stage() == Stage::Filled && !completeness.counts;
         if now_counts {
@@ -284,6 +312,10 @@ impl World {
             Stage::Asking => self.watch_after(node, TICK_US.max(FIRST_ROUND_US.saturating_sub(since))),
             Stage::Filling => {
                 let mut wanted = filling.to_compare();
+                // A start that followed would take the folder's word that it was filled.
+                if std::mem::take(&mut self.up(node).completeness.unkept) {
+                    self.keep_stage(node, None);
+                }
                 self.shuffle(&mut wanted);
                 let peer = wanted.iter().find_map(|name| self.alive(node, name));
                 if !peer.is_some_and(|peer| self.begin_session(node, peer, Reason::Filling)) {

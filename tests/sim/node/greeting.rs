@@ -124,7 +124,7 @@ impl World {
         Greeting {
             from: MemberTag::of(&self.nodes[node].name),
             id: self.nodes[node].id(),
-            word: Word { filled: self.counts_for(node, peer), holds: !nothing },
+            word: Word { filled: self.counts_for(node, peer), holds: !nothing, born: self.is_born(node) },
             durable: up.store.last_stamp(),
             wall_ms: self.wall_ms(node),
             remembered: self.remembered(node, peer),

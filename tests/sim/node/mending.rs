@@ -195,30 +195,31 @@ impl World {
         }
         up.mending.looked = Some(now);
         let is_rotten = up.store.rotten_files(&mut || ()).is_ok_and(|files| !files.is_empty());
-        if is_rotten && self.nodes.len() > 1 {
-            self.replace_base(node);
-        }
-        is_rotten
+        is_rotten && self.nodes.len() > 1 && self.replace_base(node)
     }
 
-    fn replace_base(&mut self, node: usize) {
-        self.counters.hit("rotten base replaced");
+    fn replace_base(&mut self, node: usize) -> bool {
         let wall_ms = self.wall_ms(node);
-        // Before anybody could miss what is no longer there.
         let overlooked = self.plant == Some(Plant::ReplacedBaseCounts);
-        let says = if overlooked { Vec::new() } else { self.completeness_lost(node) };
+        let says = if overlooked { Vec::new() } else { self.completeness_of(node).would_say_lost() };
         let host = &mut self.nodes[node];
-        let Some(up) = host.up.as_mut() else { return };
+        let Some(up) = host.up.as_mut() else { return false };
         up.said.lost(None);
         up.contexts.forget(up.committer.actor());
+        // Before anybody could miss what is no longer there: now, or after another start.
+        let facts = [(FILLING_FACT, says), (CONTEXTS_FACT, up.contexts.encode())];
+        let facts = facts.into_iter().filter(|(_, bytes)| !bytes.is_empty());
+        let changes = facts.map(|(name, bytes)| Change::Fact { name, bytes: bytes.into() });
+        if up.committer.commit(wall_ms, changes.collect()).iter().any(Result::is_err) && !overlooked {
+            // It is to be looked at again, whether or not anybody reads there.
+            up.store.suspect();
+            return false;
+        }
+        self.counters.hit("rotten base replaced");
         let (store, disk) = (up.store.clone(), &mut host.disk);
         let old = up.committer.replace_base(&store, |mark| Ok(disk.replace_base(mark)));
         let old: Arc<dyn Base> = old.expect("an empty base can be made");
         Partition::all().for_each(|partition| up.forest.unbuild(partition));
-        let facts = [(FILLING_FACT, says), (CONTEXTS_FACT, up.contexts.encode())];
-        let facts = facts.into_iter().filter(|(_, bytes)| !bytes.is_empty());
-        let changes = facts.map(|(name, bytes)| Change::Fact { name, bytes: bytes.into() });
-        let _ = up.committer.commit(wall_ms, changes.collect());
         up.last = up.committer.last_stamp();
         (up.rebuild, up.mending.scrub, up.mending.digests_wait) = (None, None, true);
         up.mending.salvages.push(Salvage::new(old));
@@ -227,9 +228,10 @@ impl World {
         if overlooked {
             self.nodes[node].filled = true;
         } else {
-            self.note_filling(node);
+            self.completeness_lost(node);
         }
         self.look_at_rows(node, false);
         self.greet_everyone(node);
+        true
     }
 }

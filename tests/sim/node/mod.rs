@@ -280,7 +280,8 @@ impl World {
             self.counters.hit("crash while the clock is behind");
         }
         let ahead = self.rng.random_range(0..3);
-        if let Some(batch) = up.committing.take() {
+        if let Some(mut batch) = up.committing.take() {
+            up.look_up_stages(&mut batch);
             self.counters.hit("crash during a commit");
             self.nodes[node].disk.stop_after(ahead);
             let wall_ms = self.wall_ms(node);
@@ -390,6 +391,12 @@ impl World {
                 self.up(node).heard = stamp;
             }
         }
+    }
+
+    /// Members for which this node keeps hints.
+    pub(crate) fn behind(&self, node: usize) -> Vec<MemberIndex> {
+        let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
+        up.hints.targets().iter().filter_map(|name| self.ring.member_by_name(name)).collect()
     }
 
     /// Members this node believes to be down.

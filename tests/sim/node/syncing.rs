@@ -5,7 +5,7 @@ use super::answering::Done;
 use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::{Event, World};
-use kringle::antientropy::{CONFIRM_MS, FIRST_AFTER_MS_MAX, Report, Session, SessionOptions};
+use kringle::antientropy::{AFTER_HINTS_MS, CONFIRM_MS, FIRST_AFTER_MS_MAX, Report, Session, SessionOptions};
 use kringle::membership::State;
 use kringle::protocol::{Answer, Difference, MemberTag, Refusal, SyncAnswer, SyncRequest};
 use kringle::replica;
@@ -94,28 +94,28 @@ impl World {
     pub(crate) fn sync_returned(&mut self, node: usize, peer: usize) {
         let now = self.now;
         if self.only_asked {
-            return self.try_again(node, peer);
+            return self.try_again(node, peer, RETRY_US);
         }
         if self.up(node).returning.get(&peer) == Some(&None) {
             if self.is_settling(node, peer) || self.hints_come_first(node, peer) {
-                return self.try_again(node, peer);
+                return self.try_again(node, peer, RETRY_US);
             }
             self.up(node).returning.insert(peer, Some(now + PATIENCE_US));
         }
         if !self.begin_session(node, peer, Reason::Return) {
-            self.stayed_busy(node, peer);
+            self.stayed_busy(node, peer, RETRY_US);
         }
     }
 
-    fn try_again(&mut self, node: usize, peer: usize) {
-        let (life, after) = (self.nodes[node].life, self.jittered(RETRY_US));
+    fn try_again(&mut self, node: usize, peer: usize, after: u64) {
+        let (life, after) = (self.nodes[node].life, self.jittered(after));
         self.schedule(after, Event::SyncReturned { node, life, peer });
     }
 
-    fn stayed_busy(&mut self, node: usize, peer: usize) {
+    fn stayed_busy(&mut self, node: usize, peer: usize, again_after: u64) {
         let until = self.up(node).returning.get(&peer).copied().flatten();
         if until.is_some_and(|until| self.now < until) {
-            self.try_again(node, peer);
+            self.try_again(node, peer, again_after);
         } else {
             self.up(node).returning.remove(&peer);
         }
@@ -162,7 +162,8 @@ impl World {
         self.note_session(reason, &report);
         match reason {
             Reason::Timer => self.next_of_round(node),
-            Reason::Return if report.is_busy() => self.stayed_busy(node, peer),
+            Reason::Return if report.gave_way_to_hints() => self.stayed_busy(node, peer, 1_000 * AFTER_HINTS_MS),
+            Reason::Return if report.is_busy() => self.stayed_busy(node, peer, RETRY_US),
             Reason::Return => {
                 self.up(node).returning.remove(&peer);
             }

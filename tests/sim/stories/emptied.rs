@@ -86,3 +86,68 @@ pub(super) fn an_emptied_owner_that_alone_is_asked_at_once_says_nothing_is_absen
         world.look_at_the_disks();
     });
 }
+
+fn write_both(world: &mut World) {
+    for key in 0..2 {
+        world.put(key, key);
+    }
+}
+
+#[test]
+pub(super) fn an_old_disk_that_was_full_when_it_was_known_for_one_is_known_for_one_at_the_next_start() {
+    under_every_order(&Options::quiet(3, 2), |world| {
+        write_both(world);
+        world.heal();
+        world.crash(2);
+        let copy = world.nodes[2].disk.copy();
+        world.start(2);
+        world.pass(3 * SECOND_US);
+        write_both(world);
+        world.heal();
+        // Its peers hear how far it is.
+        world.pass(3 * SECOND_US);
+        world.crash(2);
+        (world.nodes[2].disk, world.nodes[2].loss) = (copy, Some(Loss::SinceTheCopy));
+        world.note_loss(2, true);
+        world.network.split(&[&[2], &[0, 1]]);
+        world.start(2);
+        world.pass(SECOND_US / 100);
+        world.nodes[2].disk.fill(true);
+        world.network.heal();
+        world.pass(3 * SECOND_US);
+        assert!(!world.nodes[2].counts(), "it was told");
+        // There is room, and nobody to be filled from.
+        world.network.split(&[&[2], &[0, 1]]);
+        world.nodes[2].disk.fill(false);
+        world.pass(SECOND_US);
+        world.crash(2);
+        world.start(2);
+        world.pass(5 * SECOND_US);
+        assert!(!world.nodes[2].counts(), "its folder says so");
+        world.network.heal();
+        world.heal();
+        assert!(world.nodes[2].counts());
+        world.look_at_the_disks();
+    });
+}
+
+#[test]
+pub(super) fn an_old_disk_that_was_copied_while_it_was_full_has_room_where_it_is_put_back() {
+    under_every_order(&Options::quiet(3, 2), |world| {
+        write_both(world);
+        world.heal();
+        world.crash(2);
+        world.nodes[2].disk.fill(true);
+        world.copy_disk(2);
+        world.nodes[2].disk.fill(false);
+        world.start(2);
+        world.pass(3 * SECOND_US);
+        write_both(world);
+        world.heal();
+        world.crash(2);
+        world.put_disk_back(2);
+        world.start(2);
+        world.heal();
+        world.look_at_the_disks();
+    });
+}

@@ -134,6 +134,7 @@ impl World {
             all: false,
             hedge_ms: 20,
             patience_ms: 100,
+            behind: self.behind(node),
             avoid: self.avoid(node),
         };
         let asked = self.told.as_ref().map_or(0, |told| told.gets.len());

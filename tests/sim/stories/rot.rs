@@ -91,8 +91,8 @@ pub(super) fn a_scrub_makes_good_what_rotted_below_a_sound_copy_in_memory() {
 }
 
 /// The first owner and the rotten one have a write that the second lacks; then only those two are there.
-fn rots_where_two_of_three_have_it(rot: impl Fn(&mut World)) {
-    under_every_order(&Options::quiet(3, 2), |world| {
+fn rots_where_two_of_three_have_it(options: &Options, rot: impl Fn(&mut World)) {
+    under_every_order(options, |world| {
         written(world);
         world.heal();
         world.carry_into_base(2);
@@ -124,7 +124,7 @@ fn rots_where_two_of_three_have_it(rot: impl Fn(&mut World)) {
 
 #[test]
 pub(super) fn a_row_that_rotted_is_not_taken_for_absent_where_the_only_other_owner_lacks_it() {
-    rots_where_two_of_three_have_it(|world| {
+    rots_where_two_of_three_have_it(&Options::quiet(3, 2), |world| {
         world.carry_into_base(2);
         assert!((0..2).all(|key| world.rot_row(2, key)));
     });
@@ -132,14 +132,14 @@ pub(super) fn a_row_that_rotted_is_not_taken_for_absent_where_the_only_other_own
 
 #[test]
 pub(super) fn what_rots_in_the_log_comes_back_and_its_owner_counts_for_nothing_until_then() {
-    rots_where_two_of_three_have_it(|world| {
+    rots_where_two_of_three_have_it(&Options::quiet(3, 2), |world| {
         assert!(world.nodes[2].disk.rot_log(&mut world.rng));
     });
 }
 
 #[test]
 pub(super) fn a_base_that_rots_is_replaced_and_its_owner_counts_for_nothing_until_it_is_filled() {
-    rots_where_two_of_three_have_it(|world| {
+    rots_where_two_of_three_have_it(&Options::quiet(3, 2), |world| {
         world.carry_into_base(2);
         assert!(world.rot_base(2));
     });
@@ -162,5 +162,19 @@ pub(super) fn a_hint_that_rotted_keeps_nobody_from_what_sessions_bring() {
         world.heal();
         assert_eq!(values(&world.held_by_all(0)), BTreeSet::from([world.value(write)]));
         world.look_at_the_disks();
+    });
+}
+
+#[test]
+pub(super) fn a_base_that_rots_on_a_full_disk_is_not_replaced_before_the_store_can_say_that_something_is_lost() {
+    // Nothing is in memory alone.
+    rots_where_two_of_three_have_it(&Options { cache_bytes: 0, ..Options::quiet(3, 2) }, |world| {
+        world.carry_into_base(2);
+        world.nodes[2].disk.fill(true);
+        assert!(world.rot_base(2));
+        // Meets what cannot be read, and would go on over an empty base.
+        (0..2).for_each(|key| drop(world.read(2, key, None)));
+        world.pass(5 * SECOND_US);
+        world.nodes[2].disk.fill(false);
     });
 }
