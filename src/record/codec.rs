@@ -61,14 +61,19 @@ impl Row {
 
     /// The row as bytes. One copy of each value, and one BLAKE3 over all.
     pub fn encode(&self) -> Bytes {
-        self.encode_behind(&[])
+        self.encode_behind(&[], BytesMut::new())
     }
 
-    /// The bytes of the row behind `front`, in one allocation.
-    pub fn encode_behind(&self, front: &[u8]) -> Bytes {
+    /// The bytes of the row behind `front`, in one allocation: that of `out`, whatever it held, where it is of about
+    /// the right size.
+    pub fn encode_behind(&self, front: &[u8], mut out: BytesMut) -> Bytes {
         let promise = if self.promised.is_some() { 16 } else { 0 };
         let row_bytes = 2 + promise + bytes_about(&self.record) + CHECKSUM_BYTES;
-        let mut out = BytesMut::with_capacity(front.len() + row_bytes);
+        let bytes = front.len() + row_bytes;
+        out.clear();
+        if !out.try_reclaim(bytes) || out.capacity() > 2 * bytes {
+            out = BytesMut::with_capacity(bytes);
+        }
         out.put_slice(front);
         out.put_u8(ROW_VERSION);
         out.put_u8(if self.promised.is_some() { ROW_PROMISED } else { 0 });
@@ -329,6 +334,19 @@ mod tests {
             prop_assert_eq!(Row::decode(&row.encode()), Ok(row.clone()));
             prop_assert_eq!(decode_record(&encode_record(&row.record)), Ok(row.record.clone()));
             prop_assert!(encode_record(&row.record).len() <= bytes_about(&row.record) + 8);
+        }
+
+        #[test]
+        fn a_row_in_the_memory_of_another_is_the_same(row in row(), other in row(), behind in 0..12usize) {
+            let mut before = other.encode_behind(b"front", BytesMut::new());
+            let memory = before.split_off(behind);
+            drop(before);
+            let memory = memory.try_into_mut().unwrap();
+            let bytes = row.encode_behind(b"front", memory);
+            prop_assert_eq!(&bytes[..5], b"front");
+            prop_assert_eq!(&bytes[5..], &row.encode()[..]);
+            let held = bytes.try_into_mut().unwrap().capacity();
+            prop_assert!(held <= 2 * (row.encode().len() + 16), "{held} bytes");
         }
 
         #[test]

@@ -95,6 +95,11 @@ impl Record {
         &self.siblings
     }
 
+    /// The live values, oldest first, taken out of the record.
+    pub fn into_siblings(self) -> Vec<Sibling> {
+        self.siblings
+    }
+
     /// Whether the key was deleted, or never written.
     pub fn is_tombstone(&self) -> bool {
         self.siblings.is_empty()

@@ -1,10 +1,10 @@
 //! Rows in memory: those that were written or asked for lately, and the knowledge that some are not there. Bounded in bytes.
 
+use super::hash::{AsItIs, Hashed};
 use super::{Address, RowChange};
 use bytes::Bytes;
 use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
-use std::hash::{DefaultHasher, Hasher};
+use quick_cache::{OptionsBuilder, Weighter};
 use std::time::Duration;
 
 /// What keeping a row costs beside its bytes.
@@ -20,17 +20,16 @@ const ROW_SHARE: u64 = 64;
 /// entry tells them apart. An entry shares the memory of what it was made of: nothing is copied.
 pub(super) struct RowCache {
     rows: Rows,
-    seed: u64,
     row_bytes_max: u64,
 }
 
-type Rows = Cache<u64, RowChange, Weigh>;
+type Rows = Cache<Hashed, RowChange, Weigh, AsItIs>;
 
 #[derive(Clone)]
 struct Weigh;
 
-impl Weighter<u64, RowChange> for Weigh {
-    fn weight(&self, _: &u64, (address, row): &RowChange) -> u64 {
+impl Weighter<Hashed, RowChange> for Weigh {
+    fn weight(&self, _: &Hashed, (address, row): &RowChange) -> u64 {
         weight(address, row.as_ref())
     }
 }
@@ -41,14 +40,8 @@ fn weight(address: &Address, row: Option<&Bytes>) -> u64 {
 
 /// The place of a row that is being brought from the base.
 pub(super) struct Reserved<'a> {
-    place: quick_cache::sync::PlaceholderGuard<
-        'a,
-        u64,
-        RowChange,
-        Weigh,
-        DefaultHashBuilder,
-        DefaultLifecycle<u64, RowChange>,
-    >,
+    place:
+        quick_cache::sync::PlaceholderGuard<'a, Hashed, RowChange, Weigh, AsItIs, DefaultLifecycle<Hashed, RowChange>>,
     row_bytes_max: u64,
 }
 
@@ -63,9 +56,8 @@ impl Reserved<'_> {
 }
 
 impl RowCache {
-    /// `seed` is drawn at every start, so that nobody can choose keys that collide; a simulation passes its own, so that
-    /// the same rows stay.
-    pub(super) fn new(bytes_max: u64, seed: u64) -> RowCache {
+    /// Of so many bytes at most.
+    pub(super) fn new(bytes_max: u64) -> RowCache {
         let bytes_max = bytes_max.max(4096);
         let options = OptionsBuilder::new()
             .weight_capacity(bytes_max)
@@ -74,35 +66,26 @@ impl RowCache {
             .build()
             // Fails only where one of them is missing.
             .expect("both capacities are given");
-        let rows = Cache::with_options(options, Weigh, Default::default(), DefaultLifecycle::default());
-        RowCache { rows, seed, row_bytes_max: bytes_max / ROW_SHARE }
+        let rows = Cache::with_options(options, Weigh, AsItIs::default(), DefaultLifecycle::default());
+        RowCache { rows, row_bytes_max: bytes_max / ROW_SHARE }
     }
 
-    /// SipHash over the seed and the address.
-    fn hash(&self, address: &Address) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write_u64(self.seed);
-        hasher.write(address.as_bytes());
-        hasher.finish()
-    }
-
-    pub(super) fn get(&self, address: &Address) -> Option<Option<Bytes>> {
-        let (kept, row) = self.rows.get(&self.hash(address))?;
+    pub(super) fn get(&self, hash: Hashed, address: &Address) -> Option<Option<Bytes>> {
+        let (kept, row) = self.rows.get(&hash)?;
         (kept == *address).then_some(row)
     }
 
     /// The place of a row that is not here; `None` when it is, or is being brought by another. To be taken before the row
     /// is looked for elsewhere.
-    pub(super) fn reserve(&self, address: &Address) -> Option<Reserved<'_>> {
-        match self.rows.get_value_or_guard(&self.hash(address), Some(Duration::ZERO)) {
+    pub(super) fn reserve(&self, hash: Hashed) -> Option<Reserved<'_>> {
+        match self.rows.get_value_or_guard(&hash, Some(Duration::ZERO)) {
             GuardResult::Guard(place) => Some(Reserved { place, row_bytes_max: self.row_bytes_max }),
             GuardResult::Value(_) | GuardResult::Timeout => None,
         }
     }
 
     /// Puts a row there that was just appended, or makes sure that no older one stays or comes.
-    pub(super) fn put(&self, address: Address, row: Option<Bytes>) {
-        let hash = self.hash(&address);
+    pub(super) fn put(&self, hash: Hashed, address: Address, row: Option<Bytes>) {
         if weight(&address, row.as_ref()) > self.row_bytes_max {
             self.rows.remove(&hash);
         } else {

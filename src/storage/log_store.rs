@@ -12,6 +12,7 @@
 use super::base::{Base, BaseError, BaseSnapshot, Mark};
 use super::cache::RowCache;
 use super::files::Files;
+use super::hash::{Hashed, hash_of};
 use super::kept_mark::KeptMark;
 use super::log::{CommitLog, LogError, LogOpenError, Replayed};
 use super::recent::{Table, cost_of};
@@ -41,7 +42,7 @@ pub struct LogStoreOptions {
     pub cache_bytes_max: u64,
     /// Names this folder's frames: random, made with the folder, secret enough that no client can forge a frame.
     pub salt: u64,
-    /// Random, new with every start: where rows lie in the cache.
+    /// Random, new with every start: where rows lie in memory.
     pub seed: u64,
     /// Whether a log with acknowledged appends missing is opened all the same, with what can be read of it.
     pub heal: bool,
@@ -157,7 +158,10 @@ impl LogStore {
             mark.sequence,
             |sequence, stamp, rows| {
                 last_stamp = last_stamp.max(stamp);
-                frozen.put(rows.into_iter(), sequence, last_stamp);
+                for (address, row) in rows {
+                    frozen.put(hash_of(options.seed, &address), address, row);
+                }
+                frozen.reach(sequence, last_stamp);
             },
         )?;
         let frozen = (replayed.appends > 0).then(|| Arc::new(frozen));
@@ -168,7 +172,7 @@ impl LogStore {
             files,
             kept_mark: Mutex::new(kept_mark),
             tables: RwLock::new(Tables { active: Arc::new(Table::new()), frozen }),
-            cache: RowCache::new(options.cache_bytes_max, options.seed),
+            cache: RowCache::new(options.cache_bytes_max),
             options,
             appending: Mutex::new(()),
             checkpointing: Mutex::new(()),
@@ -329,8 +333,8 @@ impl LogStore {
 }
 
 impl Tables {
-    fn get(&self, address: &Address) -> Option<Option<Bytes>> {
-        self.active.get(address).or_else(|| self.frozen.as_ref()?.get(address))
+    fn get(&self, hash: Hashed, address: &Address) -> Option<Option<Bytes>> {
+        self.active.get(hash, address).or_else(|| self.frozen.as_ref()?.get(hash, address))
     }
 }
 
@@ -347,18 +351,20 @@ fn is_sound(address: &Address, row: &Bytes) -> bool {
 
 impl Store for LogStore {
     fn peek(&self, address: &Address) -> Peek {
-        match self.cache.get(address).or_else(|| self.tables().get(address)) {
+        let hash = hash_of(self.options.seed, address);
+        match self.cache.get(hash, address).or_else(|| self.tables().get(hash, address)) {
             Some(row) => Peek::Known(row),
             None => Peek::Ask,
         }
     }
 
     fn read(&self, address: &Address) -> Result<Option<Bytes>, StoreError> {
-        if let Some(row) = self.cache.get(address) {
+        let hash = hash_of(self.options.seed, address);
+        if let Some(row) = self.cache.get(hash, address) {
             return Ok(row);
         }
-        let reserved = self.cache.reserve(address);
-        if let Some(row) = self.tables().get(address) {
+        let reserved = self.cache.reserve(hash);
+        if let Some(row) = self.tables().get(hash, address) {
             return Ok(row);
         }
         let row = self.base().get(address).map_err(|error| self.unreadable(error))?;
@@ -389,10 +395,12 @@ impl Store for LogStore {
         // The mark of the checkpoint that takes these rows must not fall behind that of the one before.
         let last_stamp = last_stamp.max(Stamp(self.last_stamp.fetch_max(last_stamp.0, Ordering::AcqRel)));
         let active = self.tables().active.clone();
-        active.put(rows.iter().cloned(), sequence, last_stamp);
         for (address, row) in rows {
-            self.cache.put(address, row);
+            let hash = hash_of(self.options.seed, &address);
+            active.put(hash, address.clone(), row.clone());
+            self.cache.put(hash, address, row);
         }
+        active.reach(sequence, last_stamp);
         Ok(sequence)
     }
 

@@ -29,6 +29,7 @@ mod files;
 #[cfg(feature = "disk")]
 mod folder;
 mod frame;
+mod hash;
 mod hint;
 mod hints;
 mod kept_mark;
