@@ -13,6 +13,7 @@
 mod copies;
 mod felt;
 mod fill;
+mod growth;
 mod healing;
 mod machine;
 mod map_server;
@@ -56,7 +57,7 @@ cargo bench --bench compare -- <scenario> … [options]
   get        one node, GET /kv, against the same HTTP server answering from a map
   put        one node, durable PUT /kv, against Redis with AOF always, and against that map
   cluster    three nodes, majority PUT and R=2 GET, against a three-node etcd; also with one connection
-  growth     one node, a PUT at 1,000 and at 1,000,000 keys
+  growth     one node, a PUT at 1,000 and at 1,000,000 keys, beside what the map and Redis lose
   memory     resident memory of a node with 100,000 keys of 100 B
   restart    clean and after kill -9, until ready, and until the digests are built (--large: 1,000,000 keys)
   listing    all keys in key order over all partitions

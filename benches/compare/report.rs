@@ -86,11 +86,21 @@ pub enum Target {
 
 /// Prints what one side has of another, turn by turn: the median of the ratios, least and most.
 pub fn ratio(what: &str, a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64, target: Target) {
+    let [middle, least, most] = ratios(a, b, field);
+    println!("{what}: {middle:.2} ({least:.2} – {most:.2}), {}", judged(middle, target));
+}
+
+/// The same for two sides that are only there to be compared with.
+pub fn ratio_of_peer(what: &str, a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64) {
+    let [middle, least, most] = ratios(a, b, field);
+    println!("{what}: {middle:.2} ({least:.2} – {most:.2})");
+}
+
+fn ratios(a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64) -> [f64; 3] {
     let ratios: Vec<f64> = a.loads.iter().zip(&b.loads).map(|(a, b)| field(a) / field(b)).collect();
     let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
     let most = ratios.iter().copied().fold(0.0, f64::max);
-    let middle = median(ratios);
-    println!("{what}: {middle:.2} ({least:.2} – {most:.2}), {}", judged(middle, target));
+    [median(ratios), least, most]
 }
 
 /// The target, and whether it is met.

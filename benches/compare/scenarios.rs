@@ -4,9 +4,9 @@ use crate::fill::fill;
 use crate::machine::{Pin, is_installed, resident_mib};
 use crate::process::{ask, wait_for_ok};
 use crate::report::{Side, Target, judged, median, ratio, take_turns};
-use crate::servers::{self, Server};
+use crate::servers;
 use crate::wrk::{self, Shape, VALUE_BYTES};
-use crate::{Options, Outcome, felt, healing};
+use crate::{Options, Outcome, felt, growth, healing};
 use kringle::placement::{ClusterId, Layout, Member, Mode, Ring, Transfer};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const ALL: &[(&str, Scenario)] = &[
     ("get", get),
     ("put", put),
     ("cluster", cluster),
-    ("growth", growth),
+    ("growth", growth::growth),
     ("memory", memory),
     ("restart", restart),
     ("listing", listing),
@@ -43,13 +43,13 @@ pub fn choose(names: &[String]) -> Outcome<Vec<(&'static str, Scenario)>> {
 }
 
 /// Settings of our side, for headings.
-fn ours(options: &Options, nodes: usize) -> String {
+pub fn ours(options: &Options, nodes: usize) -> String {
     let kept = if options.memory { "in memory (no disk)" } else { "fsync before the answer" };
     let counts = if nodes == 3 { "N=3 R=2 W=2" } else { "N=R=W=1" };
     format!("{counts}, {kept}, {VALUE_BYTES} B values")
 }
 
-fn pin(options: &Options, wanted: Pin) -> Pin {
+pub fn pin(options: &Options, wanted: Pin) -> Pin {
     if options.free { Pin::Free } else { wanted }
 }
 
@@ -114,7 +114,7 @@ fn put(options: &Options) -> Outcome<()> {
     Ok(())
 }
 
-fn stalls(side: &Side<'_>) {
+pub fn stalls(side: &Side<'_>) {
     println!("longest request: {:.1} ms, {}", side.longest_ms(), judged(side.longest_ms(), Target::AtMost(STALL_MS)));
 }
 
@@ -154,33 +154,6 @@ fn cluster(options: &Options) -> Outcome<()> {
             ratio("kringle / etcd, p99", &sides[0], etcd, |load| load.p99_ms, Target::AtMost(1.0));
         }
         stalls(&sides[0]);
-    }
-    Ok(())
-}
-
-fn growth(options: &Options) -> Outcome<()> {
-    has_wrk()?;
-    let pin = pin(options, Pin::Client);
-    let mut sized = Vec::new();
-    for keys in [1_000, 1_000_000] {
-        let node = servers::kringle(options, pin)?;
-        let begun = Instant::now();
-        fill(&node.url, Shape::Put, keys)?;
-        println!("{keys} keys were put in {:.1} s", begun.elapsed().as_secs_f64());
-        sized.push((keys, node));
-    }
-    for connections in [options.connections, 1] {
-        let side = |(keys, node)| {
-            let (keys, node): (&u64, &Server) = (keys, node);
-            Side::new(format!("PUT at {keys} keys c={connections}"), move |options| {
-                wrk::run(node, Shape::Put, *keys, connections, options, pin)
-            })
-        };
-        let mut sides: Vec<Side<'_>> = sized.iter().map(|(keys, node)| side((keys, node))).collect();
-        let heading = format!("PUT as a node grows, {}, c={connections}, {}", ours(options, 1), pin.describe());
-        take_turns(options, &heading, &mut sides)?;
-        ratio("at 1,000,000 / at 1,000", &sides[1], &sides[0], |load| load.per_second, Target::AtLeast(0.9));
-        stalls(&sides[1]);
     }
     Ok(())
 }

@@ -140,6 +140,21 @@ fn measure(server: &Server, script: &str, connections: u32, duration: Duration, 
     })
 }
 
+/// Sets nearly all of the first `keys` keys, many at a time.
+pub fn redis_fill(server: &Server, keys: u64) -> Outcome<()> {
+    let mut command = redis_benchmark(server, keys, 50, Pin::Free);
+    command.args(["-P", "64", "-n", &(keys * 5).to_string()]);
+    process::run(&mut command, Duration::from_secs(600)).map(drop)
+}
+
+fn redis_benchmark(server: &Server, keys: u64, connections: u32, pin: Pin) -> Command {
+    let port = server.url.rsplit(':').next().unwrap_or_default();
+    let mut command = command_on(pin.client().as_deref(), "redis-benchmark");
+    command.args(["-h", "127.0.0.1", "-p", port, "-t", "set", "--csv"]);
+    command.args(["-c", &connections.to_string(), "-d", &VALUE_BYTES.to_string(), "-r", &keys.to_string()]);
+    command
+}
+
 /// `redis-benchmark`'s SET over `keys` keys. It counts requests, not seconds, so it is told the `rate` to expect.
 pub fn redis_set(
     server: &Server,
@@ -150,11 +165,8 @@ pub fn redis_set(
     pin: Pin,
 ) -> Outcome<Load> {
     let requests = (rate * options.duration().as_secs_f64()).max(1e4) as u64;
-    let port = server.url.rsplit(':').next().unwrap_or_default();
-    let mut command: Command = command_on(pin.client().as_deref(), "redis-benchmark");
-    command.args(["-h", "127.0.0.1", "-p", port, "-t", "set", "-P", "1", "--csv"]);
-    command.args(["-c", &connections.to_string(), "-d", &VALUE_BYTES.to_string()]);
-    command.args(["-r", &keys.to_string(), "-n", &requests.to_string()]);
+    let mut command = redis_benchmark(server, keys, connections, pin);
+    command.args(["-P", "1", "-n", &requests.to_string()]);
     let meter = Meter::start(server.pids());
     let printed = process::run(&mut command, options.duration() * 10 + GRACE)?;
     let usage = meter.stop();
