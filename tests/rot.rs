@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,42 +20,59 @@ use support::cluster::Cluster;
 use support::{eventually, seeded, thorough};
 
 /// All files below a folder that are in use, and hold anything if not `empty_too`, by name.
-fn files(folder: &Path, empty_too: bool) -> Vec<PathBuf> {
+fn files(folder: &Path, empty_too: bool) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder") {
-            let entry = entry.expect("an entry");
-            match entry.file_type().expect("its type").is_dir() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
                 true if entry.file_name().to_string_lossy().starts_with("set-aside") => {}
                 true => folders.push(entry.path()),
-                false if empty_too || entry.metadata().expect("its length").len() > 0 => found.push(entry.path()),
+                false if empty_too || entry.metadata()?.len() > 0 => found.push(entry.path()),
                 false => {}
             }
         }
     }
     found.sort();
-    found
+    Ok(found)
 }
 
 /// Flips a bit or cuts off the end of one of the files below `folder`, but for those called `spare`; says where.
 fn damage(folder: &Path, spare: &str, rng: &mut ChaCha8Rng) -> String {
-    let mut files = files(folder, false);
+    // A running node may do away with the very file, or be about to fill it: another one is taken then.
+    for _ in 0..100 {
+        match try_damage(folder, spare, rng) {
+            Ok(Some(what)) => return what,
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => panic!("{}: {error}", folder.display()),
+        }
+    }
+    panic!("{}: no file stays for long enough to be damaged", folder.display())
+}
+
+/// As [`damage`]; `None` if the chosen file is empty by now.
+fn try_damage(folder: &Path, spare: &str, rng: &mut ChaCha8Rng) -> io::Result<Option<String>> {
+    let mut files = files(folder, false)?;
     files.retain(|path| path.file_name().is_none_or(|name| name != spare));
     let path = &files[rng.random_range(0..files.len())];
     let name = path.strip_prefix(folder).unwrap_or(path).display();
-    let bytes = fs::read(path).expect("the file");
+    let bytes = fs::read(path)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
     let written = written(&bytes).max(1);
+    // In place: the node may be running on it.
+    let file = File::options().write(true).open(path)?;
     if rng.random_range(0..5) == 0 {
         let length = rng.random_range(0..written as u64);
-        File::options().write(true).open(path).and_then(|file| file.set_len(length)).expect("cutting the file");
-        return format!("{name} cut at {length}");
+        file.set_len(length)?;
+        return Ok(Some(format!("{name} cut at {length}")));
     }
     let (at, bit) = (rng.random_range(0..written), rng.random_range(0..8));
-    // In place: the node may be running on it.
-    let file = File::options().write(true).open(path).expect("the file");
-    file.write_all_at(&[bytes[at] ^ 1 << bit], at as u64).expect("writing the file");
-    format!("bit {bit} of byte {at} of {name}")
+    file.write_all_at(&[bytes[at] ^ 1 << bit], at as u64)?;
+    Ok(Some(format!("bit {bit} of byte {at} of {name}")))
 }
 
 /// A folder in memory: each file's place, what was written of it, and how long it is.
@@ -68,7 +86,7 @@ impl Image {
             bytes.truncate(written(&bytes));
             (path.strip_prefix(folder).expect("a file of the folder").to_owned(), bytes, length)
         };
-        Image(files(folder, true).into_iter().map(file).collect())
+        Image(files(folder, true).expect("the files").into_iter().map(file).collect())
     }
 
     fn put(&self, folder: &Path) {
