@@ -192,6 +192,7 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ("rustix", &["src/node/background.rs", "src/http/server.rs"]),
     ("log", &["src/node/", "cmd/"]),
     ("env_logger", &["cmd/"]),
+    ("mimalloc", &["cmd/"]),
 ];
 
 /// One library, one room.
