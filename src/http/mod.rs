@@ -11,9 +11,12 @@
 //! | `peer` | what other nodes ask |
 //! | `admin` | ring, status, health, sessions on request |
 //! | `server` | listening, serving, stopping in order |
+//! | `stream` | a client's connection |
+//! | `bare` | what the HTTP server refuses by itself, and how that becomes an error like all others |
 
 mod admin;
 mod ask;
+mod bare;
 mod input;
 mod kv;
 mod peer;
@@ -21,6 +24,7 @@ mod refuse;
 mod routes;
 mod server;
 mod store;
+mod stream;
 
 pub use server::{RunError, ask_health, run};
 

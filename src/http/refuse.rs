@@ -34,6 +34,12 @@ pub(super) enum ApiError {
     Encoded,
     /// The body did not come in time.
     SlowBody,
+    /// What came is not HTTP, or contradicts itself.
+    NotHttp,
+    /// The head of the request is too large.
+    LargeHead,
+    /// The head of the request did not come in time.
+    SlowHead,
     /// A page of another site sent a browser here.
     CrossSite,
     /// Fewer owners than wished have the write, or nobody.
@@ -90,6 +96,22 @@ impl ApiError {
                 StatusCode::REQUEST_TIMEOUT,
                 "the body did not arrive in time".into(),
                 "nothing was stored; send it again".into(),
+            ),
+            ApiError::NotHttp => (
+                StatusCode::BAD_REQUEST,
+                "what came cannot be read as HTTP/1.1".into(),
+                "check the request line, the headers and how the body is framed; nothing but HTTP is spoken here, and no TLS"
+                    .into(),
+            ),
+            ApiError::LargeHead => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "the head of the request is longer than 128 KiB, or has more than 96 headers".into(),
+                "send less of it; a long key fits in the body of POST /store, and of GET and DELETE /store/key".into(),
+            ),
+            ApiError::SlowHead => (
+                StatusCode::REQUEST_TIMEOUT,
+                "the head of the request did not arrive in time".into(),
+                "send it again, at once".into(),
             ),
             ApiError::CrossSite => (
                 StatusCode::FORBIDDEN,

@@ -1,10 +1,16 @@
 //! Listening, serving, and stopping in order.
 
+use super::stream::{ClientStream, LINGER_MAX};
 use crate::config::Settings;
 use crate::node::{Node, StartError, Worker};
+use actix_http::error::DispatchError;
+use actix_http::{HttpService, Protocol};
+use actix_server::Server;
+use actix_service::{ServiceFactoryExt, fn_service, map_config};
+use actix_web::App;
+use actix_web::dev::AppConfig;
 use actix_web::rt::net::TcpStream;
 use actix_web::rt::signal::unix::{SignalKind, signal};
-use actix_web::{App, HttpServer};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,25 +69,31 @@ async fn serve(node: &Node, listener: TcpListener, announce: impl FnOnce()) -> s
     let settings = &node.shared.settings;
     let serving = Arc::new(AtomicUsize::new(0));
     let (shared, count) = (node.shared.clone(), serving.clone());
-    let server = HttpServer::new(move || {
-        let worker = Worker::start(shared.clone());
-        let count = count.clone();
-        App::new().configure(move |config| super::configure(config, worker, count))
-    })
-    .workers(settings.workers)
-    .max_connections(settings.connections_max.div_ceil(settings.workers))
-    .worker_max_blocking_threads(READERS)
-    .keep_alive(KEEP_ALIVE)
-    .client_request_timeout(HEAD_TIME_MAX)
-    .on_connect(|stream, _| {
-        if let Some(stream) = stream.downcast_ref::<TcpStream>() {
-            // A connection without it still works, only slower.
-            let _ = stream.set_nodelay(true);
-        }
-    })
-    .disable_signals()
-    .listen(listener)?
-    .run();
+    // Not actix_web's own server, which would not let us have the connections.
+    let server = Server::build()
+        .workers(settings.workers)
+        .max_concurrent_connections(settings.connections_max.div_ceil(settings.workers))
+        .worker_max_blocking_threads(READERS)
+        .disable_signals()
+        .listen("clients", listener, move || {
+            let (worker, count) = (Worker::start(shared.clone()), count.clone());
+            let app = App::new().configure(move |config| super::configure(config, worker, count));
+            // The default tells the app an address of its own, which nobody asks it for.
+            let app = map_config(app, |()| AppConfig::default());
+            let http = HttpService::build()
+                .keep_alive(KEEP_ALIVE)
+                .client_request_timeout(HEAD_TIME_MAX)
+                .client_disconnect_timeout(LINGER_MAX)
+                .finish(app);
+            fn_service(|socket: TcpStream| async {
+                // A connection without it still works, only slower.
+                let _ = socket.set_nodelay(true);
+                let client = socket.peer_addr().ok();
+                Ok::<_, DispatchError>((ClientStream::new(socket), Protocol::Http1, client))
+            })
+            .and_then(http)
+        })?
+        .run();
     let handle = server.handle();
     let running = actix_web::rt::spawn(server);
     let _worker = node.start_loops();

@@ -180,7 +180,10 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ("rand_core", &["src/membership/chance.rs"]),
     // The shell's.
     ("actix_web", &["src/http/", "src/node/"]),
-    ("actix_service", &["src/node/link.rs"]),
+    // What actix_web's server is made of, put together here so that a connection can be a type of ours.
+    ("actix_http", &["src/http/server.rs"]),
+    ("actix_server", &["src/http/server.rs"]),
+    ("actix_service", &["src/node/link.rs", "src/http/server.rs"]),
     ("actix_tls", &["src/node/link.rs"]),
     // The second is `kringle health`, a client of one call.
     ("awc", &["src/node/link.rs", "src/http/server.rs"]),

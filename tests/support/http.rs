@@ -221,6 +221,30 @@ pub fn read_to_close(stream: &mut TcpStream, limit: Duration) -> (Vec<u8>, bool)
     }
 }
 
+/// The answers in `bytes`, which hold nothing else: to requests of these methods, then to whatever follows them.
+#[track_caller]
+pub fn answers_to(methods: &[&str], mut bytes: &[u8]) -> Vec<Answer> {
+    let mut answers: Vec<Answer> = vec![];
+    while !bytes.is_empty() {
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut head = httparse::Response::new(&mut headers);
+        let Ok(httparse::Status::Complete(end)) = head.parse(bytes) else {
+            panic!("no answer: {:?} behind {answers:?}", String::from_utf8_lossy(bytes));
+        };
+        let headers = head.headers.iter();
+        let headers =
+            headers.map(|header| (header.name.into(), String::from_utf8_lossy(header.value).into())).collect();
+        let status = head.code.unwrap_or_default();
+        let mut answer = Answer { status, headers, body: vec![], took: Duration::ZERO };
+        let bodiless = methods.get(answers.len()) == Some(&"HEAD") || matches!(status, 204 | 304);
+        let length = if bodiless { 0 } else { answer.must("Content-Length").parse().expect("a length") };
+        answer.body = bytes.get(end..end + length).unwrap_or_else(|| panic!("cut short: {answer}")).to_vec();
+        bytes = &bytes[end + length..];
+        answers.push(answer);
+    }
+    answers
+}
+
 /// Every byte but the unreserved ones as `%XX`.
 pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     bytes.as_ref().iter().fold(String::new(), |mut text, byte| {
