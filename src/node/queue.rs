@@ -10,7 +10,7 @@
 use super::foreground::{Class, Foreground};
 use super::outside::{now, wall_ms};
 use super::rot::Rot;
-use crate::record::{Clock, Stamp};
+use crate::record::{Actor, Clock, Stamp};
 use crate::storage::{Change, Committer, Outcome, Refused};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,6 +107,8 @@ pub struct CommitQueue {
     heard: AtomicU64,
     /// The latest stamp of the committer's clock.
     last: AtomicU64,
+    /// The stamp up to which every dot made here is committed.
+    committed: AtomicU64,
     /// The actor under which the committer makes dots.
     pub(super) actor: AtomicU64,
 }
@@ -169,6 +171,14 @@ impl CommitQueue {
         Stamp(self.last.load(Ordering::Relaxed))
     }
 
+    /// The stamp up to which every dot made here is committed, and the actor that made the last of them, or will make the
+    /// next.
+    pub fn committed(&self) -> (Stamp, Actor) {
+        // In this order: a later actor has made no dot up to the stamp.
+        let stamp = Stamp(self.committed.load(Ordering::Acquire));
+        (stamp, Actor(self.actor.load(Ordering::Acquire)))
+    }
+
     /// The latest stamp this node has made, seen, or been told of.
     pub fn latest_stamp(&self) -> Stamp {
         self.last_stamp().max(Stamp(self.heard.load(Ordering::Relaxed)))
@@ -182,8 +192,7 @@ impl CommitQueue {
 
     /// The committer's thread: runs until the queue is closed and empty. Damaged rows that it meets are noted in `rot`.
     pub fn run(self: Arc<Self>, mut committer: Committer, rot: &Rot) {
-        self.actor.store(committer.actor().0, Ordering::Release);
-        self.last.store(committer.last_stamp().0, Ordering::Relaxed);
+        self.note(&committer);
         let mut routes: Vec<(usize, u64)> = Vec::new();
         while let Some((batch, errands)) = self.take() {
             errands.into_iter().for_each(|errand| errand(&mut committer));
@@ -197,11 +206,16 @@ impl CommitQueue {
             // A peer whose clock runs far ahead is not believed; its records are refused one by one.
             let _ = committer.note_stamp(Stamp(self.heard.load(Ordering::Relaxed)), wall);
             let results = committer.commit(wall, changes);
-            self.actor.store(committer.actor().0, Ordering::Release);
-            self.last.store(committer.last_stamp().0, Ordering::Relaxed);
+            self.note(&committer);
             committer.take_damaged().into_iter().for_each(|key| rot.note(key));
             self.answer(&routes, results);
         }
+    }
+
+    fn note(&self, committer: &Committer) {
+        self.actor.store(committer.actor().0, Ordering::Release);
+        self.committed.store(committer.committed_stamp().0, Ordering::Release);
+        self.last.store(committer.last_stamp().0, Ordering::Relaxed);
     }
 
     fn answer(&self, routes: &[(usize, u64)], results: Vec<Result<Outcome, Refused>>) {
@@ -286,27 +300,34 @@ fn size_of(change: &Change) -> usize {
 mod tests {
     use super::*;
     use crate::merkle::Forest;
-    use crate::record::{Actor, Content, Key, Seen};
-    use crate::storage::{Feed, HintLedger, MemoryStore, Sequence};
+    use crate::record::{Content, Key, Seen};
+    use crate::storage::sim_files::SimFiles;
+    use crate::storage::{Feed, HintLedger, LogStore, LogStoreOptions, MemoryBase, MemoryStore, Sequence, Store};
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    fn write(token: u64) -> (u64, Change) {
+        let key = Key::new(format!("k{token}").into_bytes()).unwrap();
+        let content = Some(Content::plain(b"v".to_vec()));
+        (token, Change::Write { key, seen: Seen::Everything, content, until: Stamp::MAX })
+    }
+
+    /// Lets a committer of `store` work on the queue.
+    fn run(queue: &Arc<CommitQueue>, store: Arc<dyn Store>) {
+        let (feed, hints) = (Arc::new(Feed::new(Sequence(0), 10)), Arc::new(HintLedger::new(1 << 20)));
+        let clock = Clock::starting_after(store.last_stamp());
+        let committer = Committer::new(store, Arc::new(Forest::new()), feed, hints, Actor(1), clock);
+        let running = queue.clone();
+        std::thread::spawn(move || running.run(committer, &Rot::default()));
+    }
 
     /// A queue with changes in it, 100 in the background with tokens from 100, and a client's with token 0.
     fn filled(foreground: Foreground) -> (Arc<CommitQueue>, UnboundedReceiver<Vec<Completion>>) {
         let queue = Arc::new(CommitQueue::beside(Arc::new(foreground)));
         let (sender, answers) = unbounded_channel();
         let worker = queue.register(sender);
-        let write = |token: u64| {
-            let key = Key::new(format!("k{token}").into_bytes()).unwrap();
-            let content = Some(Content::plain(b"v".to_vec()));
-            (token, Change::Write { key, seen: Seen::Everything, content, until: Stamp::MAX })
-        };
         assert!(queue.submit(worker, Class::Background, (100..200).map(write)).is_empty());
         assert!(queue.submit(worker, Class::Foreground, [write(0)]).is_empty());
-        let (running, store) = (queue.clone(), Arc::new(MemoryStore::new()));
-        let (feed, hints) = (Arc::new(Feed::new(Sequence(0), 10)), Arc::new(HintLedger::new(1 << 20)));
-        let committer =
-            Committer::new(store, Arc::new(Forest::new()), feed, hints, Actor(1), Clock::starting_after(Stamp(0)));
-        std::thread::spawn(move || running.run(committer, &Rot::default()));
+        run(&queue, Arc::new(MemoryStore::new()));
         (queue, answers)
     }
 
@@ -329,6 +350,28 @@ mod tests {
         assert!(commits[0].contains(&0), "the client's does not wait: {commits:?}");
         assert_eq!(commits[0].len(), 1 + RIDERS_MAX, "it takes some along: {commits:?}");
         assert!(commits[1..].iter().all(|commit| commit.len() <= RIDERS_MAX), "{commits:?}");
+        queue.close();
+    }
+
+    #[test]
+    fn a_stamp_made_for_a_commit_that_failed_does_not_count_as_committed() {
+        let files = SimFiles::new(1);
+        let opened = LogStore::open(Arc::new(files.clone()), Arc::new(MemoryBase::new()), LogStoreOptions::default());
+        let queue = Arc::<CommitQueue>::default();
+        let (sender, mut answers) = unbounded_channel();
+        let worker = queue.register(sender);
+        run(&queue, Arc::new(opened.expect("an empty folder").0));
+        let mut commit = |token| {
+            assert!(queue.submit(worker, Class::Foreground, [write(token)]).is_empty());
+            answers.blocking_recv().expect("the committer runs").remove(0).1
+        };
+        assert!(commit(0).is_ok());
+        let (committed, last) = (queue.committed(), queue.last_stamp());
+        assert_eq!(committed, (last, Actor(1)));
+        files.fail_syncs(Some(std::io::ErrorKind::Other));
+        assert!(matches!(commit(1), Err(Refused::Fenced(_))));
+        assert!(queue.last_stamp() > last);
+        assert_eq!(queue.committed(), committed);
         queue.close();
     }
 

@@ -72,9 +72,7 @@ impl Shared {
 
     /// What this node has seen of these partitions.
     pub fn seen(&self, partitions: &[Partition]) -> SeenGroups {
-        // In this order: dots up to the stamp are committed, and a later actor has made none of them.
-        let last = self.queue.last_stamp();
-        let present = Actor(self.queue.actor.load(Ordering::Acquire));
+        let (last, present) = self.queue.committed();
         self.seen.contexts().of_all(partitions, present, last)
     }
 }

@@ -92,6 +92,12 @@ impl Committer {
         self.clock.last()
     }
 
+    /// The stamp up to which every dot made here is committed. One made after it, by an append that failed, was let out to
+    /// nobody, and is in the rows if the next start finds it on the disk.
+    pub fn committed_stamp(&self) -> Stamp {
+        self.store.last_stamp()
+    }
+
     /// Takes note of a stamp that came with a message, so that later writes here are later than it.
     pub fn note_stamp(&mut self, stamp: Stamp, wall_ms: u64) -> Result<(), StampAhead> {
         self.clock.observe(stamp, wall_ms)

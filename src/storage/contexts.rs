@@ -73,7 +73,8 @@ impl Contexts {
         }
     }
 
-    /// The context of a partition, when the store's actor is `present` and `last` the last stamp it committed.
+    /// The context of a partition, when the store's actor is `present` and `last` the last stamp it committed: the clock
+    /// may be later, by dots of an append that failed.
     pub fn of(&self, partition: Partition, present: Actor, last: Stamp) -> Context {
         let mut context = self.joined.get(&partition).cloned().unwrap_or_default();
         let void = self.void.get(&partition);

@@ -38,7 +38,7 @@ struct Seen0 {
 }
 
 fn present(world: &World, node: usize) -> (Actor, Stamp) {
-    (world.nodes[node].committer.actor(), world.nodes[node].committer.last_stamp())
+    (world.nodes[node].committer.actor(), world.nodes[node].committer.committed_stamp())
 }
 
 /// Node 0 starts again on the rows it holds.

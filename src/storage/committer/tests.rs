@@ -351,6 +351,8 @@ fn a_failed_append_refuses_the_whole_batch_and_shows_nothing_of_it() {
     assert_eq!((desk.forest.root(Partition::all()), desk.hints.status()), (digest, vec![]));
     assert_eq!(desk.feed.latest(), Sequence(1));
     assert_eq!(values(&desk.row("k").unwrap().record), [b"before"]);
+    assert_eq!(desk.committer.committed_stamp(), stamp);
+    assert!(desk.committer.last_stamp() > stamp);
     files.fail_writes(None);
     // The stamp that was spent is not made again: its write may yet surface.
     let outcome = desk.one(write("k", Seen::Everything, "after"));

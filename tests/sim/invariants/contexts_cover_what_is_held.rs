@@ -6,7 +6,7 @@ use kringle::storage::contexts;
 
 pub(crate) fn contexts_cover_what_is_held(world: &mut World, node: usize) {
     let Some(up) = &world.nodes[node].up else { return };
-    let (actor, last) = (up.committer.actor(), up.last);
+    let (actor, last) = (up.committer.actor(), up.committer.committed_stamp());
     let mut lies = Vec::new();
     // A row that rotted was seen, and is not there until it is made good: its node says nothing once it knows.
     for key in (0..world.keys.len()).filter(|&key| world.readable_row(node, key).is_some()) {

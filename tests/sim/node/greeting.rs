@@ -226,7 +226,7 @@ impl World {
             return SeenGroups::new();
         }
         let partitions: Vec<Partition> = partitions.into_iter().collect();
-        up.contexts.of_all(&partitions, up.committer.actor(), up.last)
+        up.contexts.of_all(&partitions, up.committer.actor(), up.committer.committed_stamp())
     }
 
     /// A session with a peer ended, before which it had said `theirs`: that goes for every partition in which the two

@@ -8,6 +8,7 @@ mod emptied;
 mod order;
 mod repair;
 mod rot;
+mod seen;
 mod splits;
 
 use crate::invariants;
