@@ -22,12 +22,25 @@ impl Times {
     pub fn per_mille(&self, share: usize) -> f64 {
         self.0.get((self.0.len() * share / 1_000).min(self.0.len().saturating_sub(1))).copied().unwrap_or(0.0)
     }
+
+    fn with(&self, others: &Times) -> Times {
+        let mut all = [&self.0[..], &others.0].concat();
+        all.sort_by(f64::total_cmp);
+        Times(all)
+    }
 }
 
 /// What was asked: half of it writes, half of it reads, of random ones of the first `keys` keys.
 pub struct Felt {
     pub puts: Times,
     pub gets: Times,
+}
+
+impl Felt {
+    /// What was felt at both moments.
+    pub fn with(&self, other: &Felt) -> Felt {
+        Felt { puts: self.puts.with(&other.puts), gets: self.gets.with(&other.gets) }
+    }
 }
 
 /// Asks `rate` times a second while `act` runs, and hands over what it returns.
