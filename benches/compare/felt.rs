@@ -10,7 +10,7 @@ use crate::fill::fill;
 use crate::healing::{RARELY, number, session, status, told, wait_for};
 use crate::paced::{self, Felt, Times};
 use crate::process::wait_for_ok;
-use crate::report::{Target, judged, median};
+use crate::report::{Target, judged, spread};
 use crate::servers::Cluster;
 use crate::wrk::{Shape, VALUE_BYTES};
 use crate::{Options, Outcome};
@@ -52,10 +52,8 @@ impl Moments {
     /// Against the idle moments around, round by round: the middle one, least and most.
     fn against(&self, idle: &Moments, what: &str) {
         for (verb, busy, idle) in [("PUT", &self.puts, &idle.puts), ("GET", &self.gets, &idle.gets)] {
-            let ratios: Vec<f64> = busy.iter().zip(idle).map(|(busy, idle)| busy / idle.max(0.001)).collect();
-            let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-            let most = ratios.iter().copied().fold(0.0, f64::max);
-            let middle = median(ratios);
+            let ratios = busy.iter().zip(idle).map(|(busy, idle)| busy / idle.max(0.001));
+            let [middle, least, most] = spread(ratios.collect());
             let judgement = judged(middle, Target::AtMost(1.5));
             println!("{verb} p99 during {what} / idle: {middle:.2} ({least:.2} – {most:.2}), {judgement}");
         }

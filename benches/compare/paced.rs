@@ -23,10 +23,13 @@ impl Times {
         self.0.get((self.0.len() * share / 1_000).min(self.0.len().saturating_sub(1))).copied().unwrap_or(0.0)
     }
 
+    fn of(mut times: Vec<f64>) -> Times {
+        times.sort_by(f64::total_cmp);
+        Times(times)
+    }
+
     fn with(&self, others: &Times) -> Times {
-        let mut all = [&self.0[..], &others.0].concat();
-        all.sort_by(f64::total_cmp);
-        Times(all)
+        Times::of([&self.0[..], &others.0].concat())
     }
 }
 
@@ -58,10 +61,7 @@ pub fn during<T>(url: &str, keys: u64, rate: u64, act: impl FnOnce() -> T) -> Ou
             puts.extend(some_puts);
             gets.extend(some_gets);
         }
-        for times in [&mut puts, &mut gets] {
-            times.sort_by(f64::total_cmp);
-        }
-        Ok((Felt { puts: Times(puts), gets: Times(gets) }, result))
+        Ok((Felt { puts: Times::of(puts), gets: Times::of(gets) }, result))
     })
 }
 
@@ -81,8 +81,7 @@ pub fn one_by_one(url: &str, path: &str, time: Duration) -> Outcome<Times> {
         }
         times.push(began.elapsed().as_secs_f64() * 1e3);
     }
-    times.sort_by(f64::total_cmp);
-    Ok(Times(times))
+    Ok(Times::of(times))
 }
 
 fn ask(url: &str, keys: u64, rate: u64, number: u64, over: &AtomicBool) -> Outcome<(Vec<f64>, Vec<f64>)> {

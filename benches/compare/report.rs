@@ -97,7 +97,11 @@ pub fn ratio_of_peer(what: &str, a: &Side<'_>, b: &Side<'_>, field: fn(&Load) ->
 }
 
 fn ratios(a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64) -> [f64; 3] {
-    let ratios: Vec<f64> = a.loads.iter().zip(&b.loads).map(|(a, b)| field(a) / field(b)).collect();
+    spread(a.loads.iter().zip(&b.loads).map(|(a, b)| field(a) / field(b)).collect())
+}
+
+/// The middle of some ratios, the least and the most.
+pub fn spread(ratios: Vec<f64>) -> [f64; 3] {
     let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
     let most = ratios.iter().copied().fold(0.0, f64::max);
     [median(ratios), least, most]

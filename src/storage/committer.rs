@@ -34,9 +34,9 @@ pub struct Committer {
     clock: Clock,
     /// Keys whose rows were met and could not be read, since they were last asked for.
     damaged: Vec<Key>,
-    /// Memory of rows that were replaced, for those to come. Given back to the allocator it would be joined with what
-    /// lies beside it and cut up again: at a million keys a tenth of all that a put costs here, as none of that is in the
-    /// processor's caches. The replaced row was just read.
+    /// Memory of rows that were replaced, for those to come. Given back to the system's allocator it would be joined with
+    /// what lies beside it and cut up again: at a million keys a tenth of all that a put costs here, as none of that is in
+    /// the processor's caches. The replaced row was just read. What it spares under the node's own allocator is not known.
     spares: Vec<BytesMut>,
 }
 
