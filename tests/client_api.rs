@@ -42,13 +42,6 @@ fn sibling_values(client: &mut Client, target: &str) -> Vec<String> {
     values
 }
 
-/// The node still serves, whatever was done to it.
-#[track_caller]
-fn assert_alive(node: &Node) {
-    node.put("/kv/still-alive", "yes");
-    assert_eq!(node.get("/kv/still-alive").expect(200).text(), "yes");
-}
-
 // ---- start and probes
 
 #[test]
@@ -817,7 +810,7 @@ fn junk_in_the_language_of_peers_is_refused() {
         }
     }
     assert_eq!(client.get("/store/hash").json()["keys"], 0);
-    assert_alive(&node);
+    node.assert_alive();
 }
 
 #[test]

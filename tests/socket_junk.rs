@@ -15,13 +15,6 @@ const MIB: usize = 1024 * 1024;
 const BARE: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\
                     date: Sat, 21 Nov 2026 23:20:00 GMT\r\n\r\n";
 
-/// The node still serves, whatever was done to it.
-#[track_caller]
-fn assert_alive(node: &Node) {
-    node.put("/kv/still-alive", "yes");
-    assert_eq!(node.get("/kv/still-alive").expect(200).text(), "yes");
-}
-
 /// Sends bytes on a connection of their own. The answers to requests of these methods, and to what follows them, until
 /// the node closes the connection; it must.
 #[track_caller]
@@ -72,7 +65,7 @@ fn what_cannot_be_read_as_http_is_an_error_like_others() {
         let mut told = answers(&node, bytes, &[]);
         assert_eq!(told.len(), 1, "{told:?} to {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(60)]));
         assert_refused(told.pop(), 400);
-        assert_alive(&node);
+        node.assert_alive();
     }
     node.get("/kv/a").expect(404);
     assert!(!node.log().contains("ERROR"), "the node is not at fault: {}", node.log());
@@ -104,7 +97,7 @@ fn a_head_that_is_too_large_is_refused_before_its_end() {
     ];
     for request in oversized {
         assert_refused(Some(node.client().send(&request)), 431);
-        assert_alive(&node);
+        node.assert_alive();
     }
     // Who sends everything before reading is not cut off meanwhile.
     let mut stream = connect(&node.address(), Duration::from_secs(5)).expect("a connection");
@@ -126,7 +119,7 @@ fn a_broken_body_is_refused_and_stores_nothing() {
         told[0].clone().refusal(400);
         node.get("/kv/a").expect(404);
     }
-    assert_alive(&node);
+    node.assert_alive();
 }
 
 #[test]
@@ -230,7 +223,7 @@ fn junk_behind_answers_that_are_not_being_read_spoils_none_of_them() {
     stream.write_all(requests.as_bytes()).expect("requests");
     // Answers enough to fill every buffer wait while others are served.
     for _ in 0..20 {
-        assert_alive(&node);
+        node.assert_alive();
     }
     let (said, closed) = read_to_close(&mut stream, Duration::from_secs(20));
     assert!(closed, "{} bytes", said.len());
@@ -250,7 +243,7 @@ fn junk_without_end_is_not_listened_to_for_ever() {
         while stream.write_all(&[b'x'; 65_536]).is_ok() {
             assert!(begun.elapsed() < Duration::from_secs(8), "still listening to junk");
         }
-        assert_alive(&node);
+        node.assert_alive();
     }
 }
 
@@ -297,7 +290,7 @@ fn a_body_without_end_is_not_listened_to_for_ever() {
     while stream.write_all(&chunk).is_ok() {
         assert!(begun.elapsed() < Duration::from_secs(8), "still listening to a body that may have 1 KiB");
     }
-    assert_alive(&node);
+    node.assert_alive();
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 use crate::fill::fill;
 use crate::machine::Pin;
-use crate::report::{Side, Target, ratio, ratio_of_peer, take_turns};
+use crate::report::{Side, Target, ratio, ratio_of_peer, ratios, spread, take_turns};
 use crate::scenarios::{has_wrk, ours, pin, stalls};
 use crate::servers::{self, Server};
 use crate::wrk::{self, Shape};
@@ -41,6 +41,10 @@ pub fn growth(options: &Options) -> Outcome<()> {
         ratio_of_peer("  the map behind actix", &sides[3], &sides[2], |load| load.per_second);
         if let [few, many] = &sides[4..] {
             ratio_of_peer("  redis AOF always", many, few, |load| load.per_second);
+            let [ours, theirs] =
+                [(&sides[1], &sides[0]), (many, few)].map(|(a, b)| ratios(a, b, |load| load.per_second));
+            let [middle, least, most] = spread(ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect());
+            println!("kringle's part that is left / redis's: {middle:.2} ({least:.2} – {most:.2})");
         }
         stalls(&sides[1]);
     }

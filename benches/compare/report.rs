@@ -86,18 +86,19 @@ pub enum Target {
 
 /// Prints what one side has of another, turn by turn: the median of the ratios, least and most.
 pub fn ratio(what: &str, a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64, target: Target) {
-    let [middle, least, most] = ratios(a, b, field);
+    let [middle, least, most] = spread(ratios(a, b, field));
     println!("{what}: {middle:.2} ({least:.2} – {most:.2}), {}", judged(middle, target));
 }
 
 /// The same for two sides that are only there to be compared with.
 pub fn ratio_of_peer(what: &str, a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64) {
-    let [middle, least, most] = ratios(a, b, field);
+    let [middle, least, most] = spread(ratios(a, b, field));
     println!("{what}: {middle:.2} ({least:.2} – {most:.2})");
 }
 
-fn ratios(a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64) -> [f64; 3] {
-    spread(a.loads.iter().zip(&b.loads).map(|(a, b)| field(a) / field(b)).collect())
+/// What one side has of another, turn by turn.
+pub fn ratios(a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64) -> Vec<f64> {
+    a.loads.iter().zip(&b.loads).map(|(a, b)| field(a) / field(b)).collect()
 }
 
 /// The middle of some ratios, the least and the most.

@@ -106,10 +106,11 @@ function done(summary, latency, requests)
 end
 ";
 
-/// Asks for random ones of the first `keys` keys.
+/// Asks for random ones of the first `keys` keys, other ones each time.
 pub fn run(server: &Server, shape: Shape, keys: u64, connections: u32, options: &Options, pin: Pin) -> Outcome<Load> {
-    let script =
-        format!("{}function request() return make(math.random(0, {})) end\n{REPORT}", shape.lua(&server.url), keys - 1);
+    let (make, seed) = (shape.lua(&server.url), server.count_up());
+    let request = format!("function request() return make(math.random(0, {})) end\n", keys - 1);
+    let script = format!("{make}math.randomseed({seed})\n{request}{REPORT}");
     measure(server, &script, connections, options.duration(), pin)
 }
 

@@ -125,6 +125,13 @@ impl Node {
         Plan::default().start()
     }
 
+    /// It still serves, whatever was done to it.
+    #[track_caller]
+    pub fn assert_alive(&self) {
+        self.put("/kv/still-alive", "yes");
+        assert_eq!(self.get("/kv/still-alive").expect(200).text(), "yes");
+    }
+
     fn launch(&mut self) {
         assert!(self.child.is_none(), "the node runs already");
         let mut words = self.plan.under.clone();
