@@ -33,7 +33,8 @@ impl Times {
     }
 }
 
-/// What was asked: half of it writes, half of it reads, of random ones of the first `keys` keys.
+/// What was asked: half of it writes, half of it reads, of random ones of the first `keys` keys. Each on connections of
+/// their own: a read that is late because a write before it waited for the disk says nothing about reads.
 pub struct Felt {
     pub puts: Times,
     pub gets: Times,
@@ -91,6 +92,7 @@ fn ask(url: &str, keys: u64, rate: u64, number: u64, over: &AtomicBool) -> Outco
     let (mut puts, mut gets) = (Vec::new(), Vec::new());
     let pause = Duration::from_nanos(1_000_000_000 * CONNECTIONS / rate);
     let mut due = Instant::now() + pause * number as u32 / CONNECTIONS as u32;
+    let is_put = number.is_multiple_of(2);
     let mut key = number;
     while !over.load(Ordering::Relaxed) {
         // Whoever waits for the moment wakes a little after it, which is the client's own doing.
@@ -102,7 +104,6 @@ fn ask(url: &str, keys: u64, rate: u64, number: u64, over: &AtomicBool) -> Outco
             None => due,
         };
         key = key.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let is_put = key >> 40 & 1 == 0;
         let shape = if is_put { Shape::Put } else { Shape::Get };
         let (before, after) = shape.around_key(host);
         let request = format!("{before}{}{after}", shape.key((key >> 20) % keys));
