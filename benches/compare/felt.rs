@@ -10,7 +10,7 @@ use crate::fill::fill;
 use crate::healing::{RARELY, number, session, status, told, wait_for};
 use crate::paced::{self, Felt, Times};
 use crate::process::wait_for_ok;
-use crate::report::{Target, judged, spread};
+use crate::report::{Target, judge};
 use crate::servers::Cluster;
 use crate::wrk::{Shape, VALUE_BYTES};
 use crate::{Options, Outcome};
@@ -53,9 +53,7 @@ impl Moments {
     fn against(&self, idle: &Moments, what: &str) {
         for (verb, busy, idle) in [("PUT", &self.puts, &idle.puts), ("GET", &self.gets, &idle.gets)] {
             let ratios = busy.iter().zip(idle).map(|(busy, idle)| busy / idle.max(0.001));
-            let [middle, least, most] = spread(ratios.collect());
-            let judgement = judged(middle, Target::AtMost(1.5));
-            println!("{verb} p99 during {what} / idle: {middle:.2} ({least:.2} – {most:.2}), {judgement}");
+            judge(&format!("{verb} p99 during {what} / idle"), ratios.collect(), Target::AtMost(1.5));
         }
     }
 }

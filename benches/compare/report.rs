@@ -86,14 +86,18 @@ pub enum Target {
 
 /// Prints what one side has of another, turn by turn: the median of the ratios, least and most.
 pub fn ratio(what: &str, a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64, target: Target) {
-    let [middle, least, most] = spread(ratios(a, b, field));
-    println!("{what}: {middle:.2} ({least:.2} – {most:.2}), {}", judged(middle, target));
+    judge(what, ratios(a, b, field), target);
 }
 
 /// The same for two sides that are only there to be compared with.
 pub fn ratio_of_peer(what: &str, a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64) {
-    let [middle, least, most] = spread(ratios(a, b, field));
-    println!("{what}: {middle:.2} ({least:.2} – {most:.2})");
+    println!("{what}: {}", spread(ratios(a, b, field)).1);
+}
+
+/// Prints the median of some ratios, least and most, and whether it lies where it should.
+pub fn judge(what: &str, ratios: Vec<f64>, target: Target) {
+    let (middle, words) = spread(ratios);
+    println!("{what}: {words}, {}", judged(middle, target));
 }
 
 /// What one side has of another, turn by turn.
@@ -101,11 +105,12 @@ pub fn ratios(a: &Side<'_>, b: &Side<'_>, field: fn(&Load) -> f64) -> Vec<f64> {
     a.loads.iter().zip(&b.loads).map(|(a, b)| field(a) / field(b)).collect()
 }
 
-/// The middle of some ratios, the least and the most.
-pub fn spread(ratios: Vec<f64>) -> [f64; 3] {
+/// The median of some ratios; and in words, with the least and the most.
+pub fn spread(ratios: Vec<f64>) -> (f64, String) {
     let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
     let most = ratios.iter().copied().fold(0.0, f64::max);
-    [median(ratios), least, most]
+    let middle = median(ratios);
+    (middle, format!("{middle:.2} ({least:.2} – {most:.2})"))
 }
 
 /// The target, and whether it is met.
