@@ -40,12 +40,14 @@ fn upkeep(criterion: &mut Criterion) {
 }
 
 fn descent(criterion: &mut Criterion) {
-    let forest = forest_of(1_000_000);
     let partition = Partition::of(Position(0));
-    criterion.bench_function("the tree of a partition of 1,000 keys", |bencher| {
-        let leaves = || forest.leaves(partition).expect("a million keys reach every partition");
-        bencher.iter_batched(leaves, |leaves| black_box(PartitionTree::build(&leaves)), BatchSize::SmallInput);
-    });
+    for keys in [100_000, 1_000_000] {
+        let forest = forest_of(keys);
+        let leaves = || forest.leaves(partition).expect("so many keys reach every partition");
+        criterion.bench_function(&format!("the tree of a partition, of {keys} keys in all"), |bencher| {
+            bencher.iter_batched(leaves, |leaves| black_box(PartitionTree::build(&leaves)), BatchSize::SmallInput);
+        });
+    }
 }
 
 criterion_group!(benches, upkeep, descent);

@@ -180,7 +180,7 @@ pub fn partition(forest: &Forest, partition: Partition) -> PartitionDigest {
     PartitionDigest { partition, built }
 }
 
-/// The upper levels of the partition's tree. About 0.15 ms.
+/// The upper levels of the partition's tree. About 0.3 ms, 0.1 ms where most leaves are empty.
 pub fn subtrees(forest: &Forest, partition: Partition, salt: Salt) -> Subtrees {
     let tree = tree(forest, partition);
     let nodes = tree.layer(SUBTREE_DEPTH).unwrap_or_default();
@@ -188,7 +188,8 @@ pub fn subtrees(forest: &Forest, partition: Partition, salt: Salt) -> Subtrees {
     Subtrees { partition, nodes }
 }
 
-/// The leaves below the nodes in which this node's tree differs from `theirs`. About 0.15 ms.
+/// The leaves below the nodes in which this node's tree differs from `theirs`. About 0.3 ms, 0.1 ms where most leaves
+/// are empty.
 pub fn leaves_below(forest: &Forest, theirs: &Subtrees, salt: Salt) -> SubtreeLeaves {
     let sums = forest.leaves(theirs.partition).unwrap_or_else(|| Box::new([LeafSum::EMPTY; LEAVES]));
     let tree = PartitionTree::build(&sums);

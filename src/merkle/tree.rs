@@ -8,11 +8,12 @@
 //! ```                                              no partition at all        3
 //!
 //! `rs_merkle::MerkleTree` hides its levels and can't replace a leaf, so its `PartialTree` is used. A tree is
-//! built when a session descends into a partition, and dropped: 0.2 ms cost less than keeping 64 KiB for each.
+//! built when a session descends into a partition, and dropped: 0.3 ms cost less than keeping 64 KiB for each.
 
 use super::sum::LeafSum;
 use crate::placement::{LEAVES, Partition};
 use rs_merkle::{Hasher, PartialTree};
+use std::sync::LazyLock;
 
 /// The hash of a node: 32 bytes of BLAKE3.
 pub type TreeHash = [u8; 32];
@@ -41,11 +42,27 @@ impl Hasher for Blake3 {
     /// A node without a sibling is passed up as it is; leaves name their partitions, so no two sets look alike.
     fn concat_and_hash(left: &TreeHash, right: Option<&TreeHash>) -> TreeHash {
         let Some(right) = right else { return *left };
-        let mut pair = [domain::PAIR; 65];
-        pair[1..33].copy_from_slice(left);
-        pair[33..].copy_from_slice(right);
-        Blake3::hash(&pair)
+        let known = if left == right { EMPTY.iter().find(|[node, _]| node == left) } else { None };
+        known.map_or_else(|| pair_hash(left, right), |[_, above]| *above)
     }
+}
+
+/// Of each level, from the leaves upwards, the node over empty leaves alone, and the one above two of those. Where a
+/// partition has fewer keys than leaves, that is most of its tree: known, it is built in a third of the time.
+static EMPTY: LazyLock<[[TreeHash; 2]; TREE_DEPTH]> = LazyLock::new(|| {
+    let mut above = sum_hash(&LeafSum::EMPTY);
+    std::array::from_fn(|_| {
+        let node = above;
+        above = pair_hash(&node, &node);
+        [node, above]
+    })
+});
+
+fn pair_hash(left: &TreeHash, right: &TreeHash) -> TreeHash {
+    let mut pair = [domain::PAIR; 65];
+    pair[1..33].copy_from_slice(left);
+    pair[33..].copy_from_slice(right);
+    Blake3::hash(&pair)
 }
 
 /// One hash over these partitions and their digests, in whatever order they come. Which partitions they are
@@ -71,7 +88,7 @@ pub struct PartitionTree {
 }
 
 impl PartitionTree {
-    /// The tree of these leaves. About 0.2 ms.
+    /// The tree of these leaves. About 0.3 ms; 0.1 ms where nine in ten are empty.
     pub fn build(leaves: &[LeafSum; LEAVES]) -> PartitionTree {
         let layers = layers(&leaves.iter().map(leaf_hash).collect::<Vec<_>>());
         assert_eq!(layers.len(), TREE_DEPTH + 1, "a tree of {LEAVES} leaves");
@@ -96,6 +113,10 @@ impl PartitionTree {
 
 /// The node of one leaf, as it stands at [`TREE_DEPTH`].
 pub(super) fn leaf_hash(sum: &LeafSum) -> TreeHash {
+    if *sum == LeafSum::EMPTY { EMPTY[0][0] } else { sum_hash(sum) }
+}
+
+fn sum_hash(sum: &LeafSum) -> TreeHash {
     let mut leaf = [domain::LEAF; 17];
     leaf[1..].copy_from_slice(&sum.0.to_be_bytes());
     Blake3::hash(&leaf)
@@ -187,6 +208,15 @@ mod tests {
             prop_assert_eq!(&layers[0], &[paired(hashes.clone())]);
             prop_assert_eq!(layers.last(), Some(&hashes));
             prop_assert!(layers.windows(2).all(|two| two[0].len() == two[1].len().div_ceil(2)));
+        }
+
+        #[test]
+        fn a_tree_of_few_keys_is_the_one_that_is_hashed_node_by_node(
+            set in prop::collection::vec((0..LEAVES, any::<u128>()), 0..200),
+        ) {
+            let leaves = leaves(&set);
+            let hashes = leaves.iter().map(|sum| Blake3::hash(&[&[domain::LEAF], &sum.0.to_be_bytes()[..]].concat()));
+            prop_assert_eq!(PartitionTree::build(&leaves).root(), paired(hashes.collect()));
         }
 
         #[test]
