@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 
 /// A client that was served so lately may come again at any moment.
 const SERVED_WITHIN: Duration = Duration::from_millis(100);
-/// How long work in the background goes on at a time while clients are served: a wait that hardly anybody notices.
-const SPELL: Duration = Duration::from_micros(250);
-/// How long it then leaves the processor to others, so that it takes a fifth of one at most.
-const REST: Duration = Duration::from_millis(1);
+/// How long work in the background goes on at a time while clients are served, unless a piece of it takes longer. A
+/// thread that serves them and wakes on the same core waits so long, and seldom less: a kernel lets a thread that runs
+/// finish its slice, which is longer.
+const SPELL: Duration = Duration::from_micros(50);
+/// How many times as long it then leaves the processor to others: it takes a fifth of one at most.
+const RESTS: u32 = 4;
 
 /// Whether somebody waits for what is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,12 +60,18 @@ impl Foreground {
         now().duration_since(self.started).as_micros() as u64 + 1
     }
 
-    /// What a thread that works in the background calls between small pieces of work: it gives way to clients.
-    pub(super) fn giving_way(&self) -> impl FnMut() {
-        let mut since = now();
+    /// What a thread that works in the background calls between small pieces of work: it gives way to clients, but rests
+    /// no longer than `rest_max` in all, as somebody may wait for what it does.
+    pub(super) fn giving_way(&self, rest_max: Duration) -> impl FnMut() {
+        let (mut since, mut left) = (now(), rest_max);
         move || {
-            if now().duration_since(since) >= SPELL && self.is_busy() {
-                std::thread::sleep(REST);
+            let worked = now().duration_since(since);
+            if worked >= SPELL {
+                if self.is_busy() {
+                    let rest = (RESTS * worked).min(left);
+                    std::thread::sleep(rest);
+                    left -= rest;
+                }
                 since = now();
             }
         }
@@ -83,5 +91,25 @@ mod tests {
         let forgetful = Foreground::remembering(Duration::ZERO);
         forgetful.note();
         assert!(!forgetful.is_busy());
+    }
+
+    #[test]
+    fn work_in_the_background_rests_beside_clients_and_no_longer_than_it_may() {
+        let worked = |spells, spell, rest_max| {
+            let foreground = Foreground::remembering(Duration::from_secs(3_600));
+            foreground.note();
+            let mut give_way = foreground.giving_way(rest_max);
+            let began = now();
+            for _ in 0..spells {
+                std::thread::sleep(spell);
+                give_way();
+            }
+            now().duration_since(began)
+        };
+        let took = worked(20, SPELL, Duration::from_secs(3_600));
+        assert!(took >= 20 * (1 + RESTS) * SPELL, "{took:?}");
+        let long = Duration::from_millis(200);
+        let took = worked(1, long, Duration::from_millis(1));
+        assert!(took < RESTS * long, "{took:?}");
     }
 }

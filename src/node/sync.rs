@@ -299,7 +299,8 @@ pub(super) fn compare(worker: &Rc<Worker>, request: SyncRequest, told: Box<dyn F
         node.syncs.note_question();
         actix_web::rt::spawn(async move {
             let scan = move || {
-                let mut give_way = node.foreground.giving_way();
+                // Whoever asked waits no longer than the timeout, and this node's own part must not take all of it.
+                let mut give_way = node.foreground.giving_way(node.settings.timeout / 2);
                 replica::compare(&ring, me, &node.forest, &*node.store, request, &mut give_way)
             };
             let answer = tokio::task::spawn_blocking(scan).await;

@@ -10,8 +10,9 @@ use crate::record::{Key, Record, Row, Stamp};
 use crate::storage::{Kind, PageSize, Span, Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rows read from the store at a time, in about a quarter of a millisecond.
-const PAGE_ROWS: usize = 256;
+/// Rows read from the store at a time, in some 60 microseconds. With 256 a scan takes a tenth less time, and clients wait
+/// four times as long for a core on which it runs.
+const PAGE_ROWS: usize = 64;
 /// The largest record that is enclosed in an answer, and most bytes of them in one: together they are no more than a
 /// session has on its way at any time.
 const ENCLOSED_BYTES_MAX: u32 = 1 << 10;
@@ -28,7 +29,7 @@ pub fn is_quick(request: &SyncRequest) -> bool {
 }
 
 /// Answers `me`'s part of a comparison. Unless [`is_quick`], it builds trees or scans the store, and is for a thread
-/// that may wait: about 0.15 ms a tree, 1 µs a row. `pace` is called every quarter of a millisecond or so.
+/// that may wait: 0.1 to 0.3 ms a tree, 1 µs a row. `pace` is called every 0.3 ms or sooner.
 pub fn compare(
     ring: &Ring,
     me: MemberIndex,
