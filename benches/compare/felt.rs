@@ -29,9 +29,10 @@ const SETTLING: Duration = Duration::from_secs(6);
 /// start, which must not bring what the first round leaves out.
 const WARMING_UP: Duration = Duration::from_secs(4);
 
-/// The p99s of one kind of moment, round by round.
+/// The p99s of one kind of moment, round by round: of all that the client asked, and of either half of it.
 #[derive(Default)]
 struct Moments {
+    all: Vec<f64>,
     puts: Vec<f64>,
     gets: Vec<f64>,
 }
@@ -46,15 +47,18 @@ impl Moments {
             );
             p99
         };
+        self.all.push(tell("all", &felt.all()));
         self.puts.push(tell("PUT", &felt.puts));
         self.gets.push(tell("GET", &felt.gets));
     }
 
     /// Against the idle moments around, round by round: the middle one, least and most.
     fn against(&self, idle: &Moments, what: &str) {
-        for (verb, busy, idle) in [("PUT", &self.puts, &idle.puts), ("GET", &self.gets, &idle.gets)] {
+        let sides =
+            [("the client's", &self.all, &idle.all), ("PUT", &self.puts, &idle.puts), ("GET", &self.gets, &idle.gets)];
+        for (whose, busy, idle) in sides {
             let ratios = busy.iter().zip(idle).map(|(busy, idle)| busy / idle.max(0.001));
-            judge(&format!("{verb} p99 during {what} / idle"), ratios.collect(), Target::AtMost(1.5));
+            judge(&format!("{whose} p99 during {what} / idle"), ratios.collect(), Target::AtMost(1.5));
         }
     }
 }

@@ -41,6 +41,11 @@ pub struct Felt {
 }
 
 impl Felt {
+    /// All that was asked.
+    pub fn all(&self) -> Times {
+        self.puts.with(&self.gets)
+    }
+
     /// What was felt at both moments.
     pub fn with(&self, other: &Felt) -> Felt {
         Felt { puts: self.puts.with(&other.puts), gets: self.gets.with(&other.gets) }
