@@ -7,7 +7,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion};
 use kringle::merkle::Forest;
 use kringle::placement::Partition;
-use kringle::record::{Actor, Clock, Content, Key, Seen, Stamp};
+use kringle::record::{Actor, Clock, Content, Edit, Key, Seen, Stamp};
 use kringle::storage::{
     Address, Change, Committer, Feed, Health, HintLedger, Kind, LogStore, OpenOptions, Page, PageSize, Peek, Rebuild,
     RebuildStep, RowChange, Sequence, Span, Store, StoreError, Usage, open,
@@ -25,7 +25,11 @@ fn key(number: u64) -> Key {
 fn write(number: u64) -> Change {
     let mut value = vec![0; 100];
     value[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
-    Change::Write { key: key(number), seen: Seen::Everything, content: Some(Content::plain(value)), until: Stamp::MAX }
+    Change::Write {
+        key: key(number),
+        edit: Edit::write(Seen::Everything, Some(Content::plain(value))),
+        until: Stamp::MAX,
+    }
 }
 
 /// A store that remembers its slowest read and append, to tell where a stall came from.

@@ -4,7 +4,7 @@
 mod support;
 
 use kringle::merkle::Forest;
-use kringle::record::{Actor, Clock, Content, Key, Record, Row, Seen, Stamp};
+use kringle::record::{Actor, Clock, Content, Edit, Key, Record, Row, Seen, Stamp};
 use kringle::storage::{Address, Change, Committer, Feed, OpenOptions, Opened, Outcome, Store, open};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -127,7 +127,8 @@ fn filled(folder: &Path) -> BTreeMap<Key, Vec<Record>> {
                 continue;
             }
             let content = Some(Content::plain(format!("value {round} of {number}, ").repeat(8)));
-            let write = Change::Write { key: key(number), seen: Seen::Everything, content, until: Stamp::MAX };
+            let write =
+                Change::Write { key: key(number), edit: Edit::write(Seen::Everything, content), until: Stamp::MAX };
             for outcome in committer.commit(1_000 + round as u64, vec![write]) {
                 let Ok(Outcome::Written { record, .. }) = outcome else { panic!("{outcome:?}") };
                 versions.entry(key(number)).or_default().push(record);

@@ -12,7 +12,7 @@ use crate::wrk::{self, Shape, VALUE_BYTES};
 use crate::{Options, Outcome};
 use kringle::merkle::{Entry, Forest, VersionDigest};
 use kringle::protocol::Request;
-use kringle::record::{Actor, Clock, Content, Seen, Stamp};
+use kringle::record::{Actor, Clock, Content, Edit, Seen, Stamp};
 use kringle::storage::{Change, Committer, Feed, HintLedger, OpenOptions, Store, open};
 use serde_json::Value;
 use std::hint::black_box;
@@ -253,8 +253,10 @@ pub fn upkeep(options: &Options) -> Outcome<()> {
         for batch in records.chunks(BATCH as usize) {
             let write = |(key, _, second): &(kringle::record::Key, _, kringle::record::Record)| Change::Write {
                 key: key.clone(),
-                seen: Seen::Everything,
-                content: second.siblings().first().map(|sibling| Content::plain(sibling.content.value.clone())),
+                edit: Edit::write(
+                    Seen::Everything,
+                    second.siblings().first().map(|sibling| Content::plain(sibling.content.value.clone())),
+                ),
                 until: Stamp::MAX,
             };
             let changes = batch.iter().map(write).collect();

@@ -5,7 +5,7 @@ use crate::merkle::Forest;
 use crate::operation::{Command, Event, Failure, Operation};
 use crate::placement::{ClusterId, Layout, Member, MemberIndex, Mode, NodeId, Partition, Ring};
 use crate::protocol::{Answer, Difference, Lacking, Refusal, Request, SyncAnswer, SyncRequest};
-use crate::record::{Actor, Clock, Content, Key, Seen, Stamp};
+use crate::record::{Actor, Clock, Content, Edit, Key, Seen, Stamp};
 use crate::replica::{self, Step};
 use crate::storage::{Address, Change, Committer, Feed, HintLedger, MemoryStore, Outcome, Sequence, Store};
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ impl Node {
 
     fn write(&mut self, key: &Key, seen: Seen, value: Option<Vec<u8>>) {
         let content = value.map(Content::plain);
-        self.commit(Change::Write { key: key.clone(), seen, content, until: Stamp::MAX });
+        self.commit(Change::Write { key: key.clone(), edit: Edit::write(seen, content), until: Stamp::MAX });
     }
 
     fn record(&self, key: &Key) -> Option<crate::record::Record> {

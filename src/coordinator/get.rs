@@ -12,7 +12,7 @@ use super::order::asking_order;
 use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, Part, Request};
-use crate::record::{Key, Record};
+use crate::record::{Context, Key, Record};
 use std::sync::Arc;
 
 /// How a read ended.
@@ -25,6 +25,11 @@ pub enum GetOutcome {
         /// Who answered, and with what: first the owners that count, then what others hold or keep for them.
         answers: Vec<(MemberIndex, Option<Record>)>,
         /// How many owners counted.
+        answered: usize,
+    },
+    /// Whoever could be reached had not seen all that the client has.
+    Behind {
+        /// How many owners answered.
         answered: usize,
     },
     /// Too few owners could be reached.
@@ -58,6 +63,8 @@ pub struct GetOptions {
     pub behind: Vec<MemberIndex>,
     /// Members believed to be down: asked last.
     pub avoid: Vec<MemberIndex>,
+    /// What the client has seen of the key: nothing older is an answer, and further nodes are asked for it.
+    pub since: Context,
 }
 
 /// Most stand-ins a read turns to when no owner answers.
@@ -101,7 +108,7 @@ impl Get {
     /// A read coordinated by `me` over the owners that `ring` names.
     pub fn new(key: Key, ring: Arc<Ring>, me: MemberIndex, options: GetOptions) -> Get {
         let partition = Partition::of(key.position());
-        let mut unasked = asking_order(&ring, partition, me, &options.behind, &options.avoid);
+        let mut unasked = asking_order(&ring, partition, Some(me), &options.behind, &options.avoid);
         unasked.reverse();
         Get {
             key,
@@ -156,10 +163,15 @@ impl Get {
 
     /// Asks the stand-ins, once, if no owner has answered.
     fn ask_stand_ins(&mut self, commands: &mut Vec<Command>) {
-        if self.standing_in || self.options.hard || self.concluded || !self.answers.is_empty() {
+        if !self.options.hard && self.answers.is_empty() {
+            self.ask_stand_ins_too(commands);
+        }
+    }
+
+    fn ask_stand_ins_too(&mut self, commands: &mut Vec<Command>) {
+        if self.concluded || std::mem::replace(&mut self.standing_in, true) {
             return;
         }
-        self.standing_in = true;
         let mut stand_ins = self.ring.stand_ins(self.partition);
         stand_ins.truncate(STAND_INS_ASKED_MAX);
         if !stand_ins.contains(&self.me) {
@@ -168,6 +180,28 @@ impl Get {
         for member in stand_ins {
             self.ask(Asked::StandIn(member), commands);
         }
+    }
+
+    /// What was answered so far, merged.
+    fn merged(&self) -> Record {
+        let mut held = self.answers.iter().chain(&self.kept).filter_map(|(_, record)| record.as_ref());
+        let first = held.next().cloned().unwrap_or_default();
+        held.fold(first, |merged, record| if merged == *record { merged } else { merged.merge(record) })
+    }
+
+    /// Whether what was answered so far is older than what the client has seen.
+    fn is_behind(&self) -> bool {
+        !self.options.since.is_empty() && !self.merged().context().dominates(&self.options.since)
+    }
+
+    /// Asks further nodes for what the client has seen; whether there is anybody left to wait for.
+    fn seek(&mut self, commands: &mut Vec<Command>) -> bool {
+        if !self.unasked.is_empty() {
+            self.ask_next(commands);
+        } else if self.owners_awaited == 0 {
+            self.ask_stand_ins_too(commands);
+        }
+        self.owners_awaited + self.stand_ins_awaited > 0
     }
 
     /// A call came back; who was asked.
@@ -218,7 +252,12 @@ impl Get {
         let stood_in = self.standing_in && self.stand_ins_awaited == 0 && known && only_down;
         let heard_the_rest = self.patience_over && only_down && !self.options.hard && !self.answers.is_empty();
         let over = self.owners_awaited + self.stand_ins_awaited == 0 || heard_the_rest;
-        if self.concluded || !(self.answers.len() >= self.wanted() || must || over || stood_in) {
+        let enough = self.answers.len() >= self.wanted();
+        if self.concluded || !(enough || must || over || stood_in) {
+            return None;
+        }
+        let is_behind = self.is_behind();
+        if is_behind && !must && self.seek(commands) {
             return None;
         }
         self.concluded = true;
@@ -226,12 +265,13 @@ impl Get {
         if answered == 0 && !known || self.options.hard && !self.options.quorum.is_reached(answered) {
             return Some(GetOutcome::Unavailable { answered, needed, unfilled: self.unfilled });
         }
+        if is_behind {
+            return Some(GetOutcome::Behind { answered });
+        }
         // Where an owner was heard after all, what is kept for it counts too: nobody knows whether it has arrived.
+        let record = self.merged();
         let mut answers = std::mem::take(&mut self.answers);
         answers.extend(std::mem::take(&mut self.kept).into_iter().filter(|(_, record)| record.is_some()));
-        let mut held = answers.iter().filter_map(|(_, record)| record.as_ref());
-        let first = held.next().cloned().unwrap_or_default();
-        let record = held.fold(first, |merged, record| if merged == *record { merged } else { merged.merge(record) });
         if answered == 0 && self.unfilled > 0 && record.is_tombstone() {
             // An owner that is being filled, and nobody who would know: what it holds may be an old delete.
             return Some(GetOutcome::Unavailable { answered, needed, unfilled: self.unfilled });

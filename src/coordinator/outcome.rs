@@ -1,7 +1,7 @@
 //! How a write ended, as the client is told.
 
 use crate::protocol::Refusal;
-use crate::record::Record;
+use crate::record::{ContentKind, Context, Dot, Edit, Record, Seen};
 
 /// How far a write got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -23,6 +23,8 @@ pub enum PutOutcome {
         created: bool,
         /// The record as its first owner has it.
         record: Record,
+        /// What the client may say it has seen.
+        seen: Seen,
         /// How far it got.
         replicas: Replicas,
     },
@@ -30,6 +32,8 @@ pub enum PutOutcome {
     Short {
         /// The record as its first holder has it.
         record: Record,
+        /// What the client may say it has seen.
+        seen: Seen,
         /// How far it got.
         replicas: Replicas,
     },
@@ -42,4 +46,24 @@ pub enum PutOutcome {
     },
     /// An owner said no for a reason that every other owner would share. Nothing was stored.
     Refused(Refusal),
+}
+
+/// What a client may say it has seen after its own edit, which made `dot` and left `record`. Where another value is live
+/// beside its own, the record's context covers that too, and a next write with it would supersede a value the client was
+/// never shown: there it is what it had seen before, and its own write. A counter shows all there is in one sum, beside
+/// one value at most.
+pub(super) fn seen_by_writer(edit: &Edit, dot: Dot, record: &Record) -> Seen {
+    let plain = || record.siblings().iter().filter(|sibling| sibling.content.kind == ContentKind::Plain);
+    match edit {
+        Edit::Add { .. } if plain().count() <= 1 => Seen::Only(record.context().clone()),
+        Edit::Write { content, .. }
+            if record.siblings().iter().all(|sibling| Some(&sibling.content) == content.as_ref()) =>
+        {
+            Seen::Only(record.context().clone())
+        }
+        // A repetition made no dot: this one may be anybody's.
+        Edit::Add { .. } if plain().any(|sibling| sibling.dot == dot) => Seen::Only(Context::new()),
+        Edit::Add { .. } => Seen::OnlyAnd(Context::new(), dot),
+        Edit::Write { seen, .. } => Seen::OnlyAnd(seen.context().cloned().unwrap_or_default(), dot),
+    }
 }

@@ -12,16 +12,18 @@
 //!
 //! The dot is made by an owner, on the record it holds, and leaves it only once durable. An owner that is silent
 //! for a while is passed over for the next one, which makes a dot of its own: the same value twice at worst, never
-//! none. If no owner can be had, this node keeps the write for all of them. An owner that is still being filled makes no
+//! none. An increment would count twice: it is passed on only by an owner that surely has not taken it.
+//! If no owner can be had, this node keeps the write for all of them. An owner that is still being filled makes no
 //! dot, and its copy counts as a hint: durable, and not yet an owner's. After DeCandia et al., "Dynamo" (2007),
 //! §4.5–4.6.
 
 use super::order::asking_order;
+use super::outcome::seen_by_writer;
 use super::{PutOutcome, Quorum, Replicas};
 use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, Part, Refusal, Request};
-use crate::record::{Content, Dot, Key, Record, Seen, Stamp};
+use crate::record::{Dot, Edit, Key, Record, Seen, Stamp};
 use std::sync::Arc;
 
 /// What a client wants written.
@@ -29,10 +31,8 @@ use std::sync::Arc;
 pub struct Write {
     /// The key.
     pub key: Key,
-    /// What the client had seen.
-    pub seen: Seen,
-    /// The value, or nothing for a delete.
-    pub content: Option<Content>,
+    /// What is to become of it.
+    pub edit: Edit,
 }
 
 /// How long owners that are all believed down may still surprise us, in milliseconds.
@@ -145,14 +145,13 @@ impl Put {
     /// A write coordinated by `me` over the owners that `ring` names.
     pub fn new(write: Write, ring: Arc<Ring>, me: MemberIndex, options: PutOptions) -> Put {
         let partition = Partition::of(write.key.position());
-        let members = asking_order(&ring, partition, me, &[], &options.avoid);
+        // The repetition of a request should meet the owner that knows it, whoever coordinates.
+        let first = if matches!(write.edit, Edit::Add { request: Some(_), .. }) { None } else { Some(me) };
+        let members = asking_order(&ring, partition, first, &[], &options.avoid);
         Put {
-            covers: options.covers && write.seen == Seen::Everything,
+            covers: options.covers && matches!(write.edit, Edit::Write { seen: Seen::Everything, .. }),
             owners: vec![Owner::default(); members.len()],
-            now: match &write.seen {
-                Seen::Only(context) => options.now.max(context.latest().unwrap_or_default()),
-                Seen::Everything => options.now,
-            },
+            now: options.now.max(write.edit.latest_seen().unwrap_or_default()),
             overtaken: 0,
             write,
             ring,
@@ -187,14 +186,17 @@ impl Put {
 
     /// Asks the next owner to make the dot; when none is left, makes it here and keeps it for all of them.
     fn make(&mut self, commands: &mut Vec<Command>) {
-        let Write { key, seen, content } = self.write.clone();
+        if self.may_have_counted() {
+            return;
+        }
+        let Write { key, edit } = self.write.clone();
         if let Some(owner) = self.owners.iter().position(|owner| !owner.tried) {
             self.make_on(owner, commands);
             commands.push(Command::Wake { after_ms: self.maker_patience_ms });
         } else if !self.hard && !self.made_on_hint && (self.declined || !self.members.contains(&self.me)) {
             self.made_on_hint = true;
             let targets = self.members.iter().map(|&member| self.name(member)).collect();
-            self.call(Purpose::MakeHint, self.me, Request::HintWrite { key, seen, content, targets }, commands);
+            self.call(Purpose::MakeHint, self.me, Request::HintWrite { key, edit, targets }, commands);
         }
     }
 
@@ -205,10 +207,20 @@ impl Put {
         self.owners[owner].tried = true;
         let making = |call: &Option<Purpose>| matches!(call, Some(Purpose::Make { .. }));
         let quarters = if self.calls.iter().any(making) { self.overtaken.min(3) } else { 3 };
-        let until = self.now.plus_ms(self.maker_patience_ms * quarters / 4);
-        let Write { key, seen, content } = self.write.clone();
-        let request = Request::Write { key, seen, content, until };
+        let until = match self.write.edit.counts() {
+            // Supersedes nothing.
+            true => Stamp::MAX,
+            false => self.now.plus_ms(self.maker_patience_ms * quarters / 4),
+        };
+        let Write { key, edit } = self.write.clone();
+        let request = Request::Write { key, edit, until };
         self.call(Purpose::Make { owner }, self.members[owner], request, commands);
+    }
+
+    /// Whether it is an increment that an owner was asked for and has not surely refused.
+    fn may_have_counted(&self) -> bool {
+        let making = |call: &Option<Purpose>| matches!(call, Some(Purpose::Make { .. } | Purpose::MakeHint));
+        self.write.edit.counts() && (self.doubtful || self.calls.iter().any(making))
     }
 
     fn name(&self, member: MemberIndex) -> Box<str> {
@@ -406,9 +418,10 @@ impl Put {
         }
         self.concluded = true;
         let (created, record) = (made.created, made.record.clone());
+        let seen = seen_by_writer(&self.write.edit, made.dot, &record);
         Some(match (reached, self.hard) {
-            (true, _) => PutOutcome::Stored { created, record, replicas },
-            (false, false) if replicas.acked + replicas.hinted > 0 => PutOutcome::Short { record, replicas },
+            (true, _) => PutOutcome::Stored { created, record, seen, replicas },
+            (false, false) if replicas.acked + replicas.hinted > 0 => PutOutcome::Short { record, seen, replicas },
             (false, _) => PutOutcome::Unknown { replicas, cause: self.cause.clone() },
         })
     }
@@ -483,7 +496,7 @@ impl Put {
 
 /// Whether every owner would refuse for the same reason, so that asking another is pointless.
 fn shared_by_all(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::TooManySiblings(_) | Refusal::StampAhead(_))
+    matches!(refusal, Refusal::Unfit(_) | Refusal::StampAhead(_))
 }
 
 #[cfg(test)]

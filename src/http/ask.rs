@@ -6,13 +6,17 @@ use crate::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, Pu
 use crate::node::Worker;
 use crate::placement::{Member, MemberIndex, Mode, Partition, Ring};
 use crate::protocol::Answer;
-use crate::record::{Content, Context, Key, Record, Seen, Sibling, TokenError, context_from_token, context_to_token};
+use crate::record::{
+    ContentKind, Context, Edit, Key, Record, Seen, Sibling, TokenError, context_to_token, seen_from_token,
+    seen_to_token,
+};
 use crate::storage::Address;
 use actix_web::HttpRequest;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +25,17 @@ use std::time::Duration;
 pub(super) const CONTEXT: HeaderName = HeaderName::from_static("kringle-context");
 /// How many concurrent values there are.
 pub(super) const SIBLINGS: HeaderName = HeaderName::from_static("kringle-siblings");
+/// When the value stops being shown, in milliseconds since 1970.
+pub(super) const EXPIRES: HeaderName = HeaderName::from_static("kringle-expires");
 /// How far a write got, or a read looked.
 pub(super) const REPLICAS: HeaderName = HeaderName::from_static("kringle-replicas");
 
 /// Parameters of every read, and of every write.
 pub(super) const READ_PARAMETERS: &[&str] = &["mode", "r", "local", "siblings", "explain"];
 pub(super) const WRITE_PARAMETERS: &[&str] = &["mode", "w"];
+
+/// The longest time to live, in seconds: a hundred years, beyond which it is a mistake.
+const TTL_MAX_S: f64 = 100.0 * 365.25 * 86_400.0;
 
 /// The part of `--timeout` within which an operation concludes; the rest is for carrying its answer home.
 const DEADLINE_SHARE: f64 = 0.9;
@@ -37,7 +46,7 @@ const READ_PATIENCE_MAX: Duration = Duration::from_millis(100);
 pub(super) struct Stored {
     pub(super) kind: StoredKind,
     /// What its client may say it has seen.
-    pub(super) context: Context,
+    pub(super) seen: Seen,
     pub(super) record: Record,
     pub(super) replicas: Replicas,
 }
@@ -92,18 +101,31 @@ pub(super) fn seen(request: &HttpRequest, key: &Key, token: Option<&str>) -> Res
     let header = || request.headers().get(CONTEXT).map(|value| value.to_str().map_err(|_| TokenError));
     match token.map(Ok).or_else(header) {
         None => Ok(Seen::Everything),
-        Some(token) => Ok(Seen::Only(context_from_token(key, token?)?)),
+        Some(token) => Ok(seen_from_token(key, token?)?),
+    }
+}
+
+/// What a reading client has seen of `key`, and wants nothing older than.
+fn since(request: &HttpRequest, key: &Key, token: Option<&str>) -> Result<Context, ApiError> {
+    Ok(seen(request, key, token)?.since())
+}
+
+/// When a value stops being shown that is written now, in milliseconds since 1970: `?ttl=`, in seconds.
+pub(super) fn expiry(worker: &Worker, query: &Query<'_>) -> Result<Option<u64>, ApiError> {
+    let Some(text) = query.text("ttl")? else { return Ok(None) };
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= TTL_MAX_S => {
+            Ok(Some(worker.node.now_stamp().ms() + (seconds * 1_000.0).ceil() as u64))
+        }
+        _ => Err(ApiError::bad(
+            format!("ttl must be a number of seconds above 0 and at most {TTL_MAX_S:.0}"),
+            "a fraction is allowed; leave it away for a value that stays",
+        )),
     }
 }
 
 /// Writes, as far as the request's mode wants.
-pub(super) async fn write(
-    worker: &Rc<Worker>,
-    query: &Query<'_>,
-    key: Key,
-    seen: Seen,
-    content: Option<Content>,
-) -> Result<Stored, ApiError> {
+pub(super) async fn write(worker: &Rc<Worker>, query: &Query<'_>, key: Key, edit: Edit) -> Result<Stored, ApiError> {
     let node = &worker.node;
     let ring = node.ring();
     let mode = mode(query, &ring)?;
@@ -118,33 +140,20 @@ pub(super) async fn write(
         deadline_ms: deadline.as_millis() as u64,
         avoid: node.avoid(&ring),
     };
-    let (before, own) = (seen.clone(), content.clone());
-    let context = |record: &Record| writers_context(record, before, own.as_ref());
-    let put = Put::new(Write { key, seen, content }, ring.clone(), node.me(&ring), options);
+    let put = Put::new(Write { key, edit }, ring.clone(), node.me(&ring), options);
     match worker.run(put, ring, deadline).await {
-        Some(PutOutcome::Stored { created, record, replicas }) => {
+        Some(PutOutcome::Stored { created, record, seen, replicas }) => {
             let kind = if created { StoredKind::Created } else { StoredKind::Replaced };
-            Ok(Stored { kind, context: context(&record), record, replicas })
+            Ok(Stored { kind, seen, record, replicas })
         }
-        Some(PutOutcome::Short { record, replicas }) => {
-            Ok(Stored { kind: StoredKind::Short, context: context(&record), record, replicas })
+        Some(PutOutcome::Short { record, seen, replicas }) => {
+            Ok(Stored { kind: StoredKind::Short, seen, record, replicas })
         }
         Some(PutOutcome::Unknown { replicas, cause }) => {
             Err(ApiError::NotReplicated { replicas, needed: quorum.needed(), cause })
         }
         Some(PutOutcome::Refused(refusal)) => Err(ApiError::Refused(refusal)),
         None => Err(ApiError::Bug("a write ended without a word")),
-    }
-}
-
-/// What a client may say it has seen after its write of `own`. Where another value is live beside its own, the record's
-/// context covers that too, and a next write with it would supersede a value the client was never shown: there it is left
-/// with what it had seen before.
-fn writers_context(record: &Record, before: Seen, own: Option<&Content>) -> Context {
-    match before {
-        _ if record.siblings().iter().all(|sibling| Some(&sibling.content) == own) => record.context().clone(),
-        Seen::Only(context) => context,
-        Seen::Everything => Context::new(),
     }
 }
 
@@ -158,6 +167,8 @@ pub(super) struct Read {
     pub(super) needed: usize,
     /// How many it heard.
     pub(super) answered: usize,
+    /// When it was answered, in milliseconds since 1970: what has expired by then is not shown.
+    pub(super) now_ms: u64,
 }
 
 /// Whether a read that says nothing else is content with one owner's word.
@@ -179,9 +190,17 @@ pub(super) fn read_at_hand(worker: &Worker, ring: &Ring, key: &Key) -> Option<Re
     }
 }
 
-/// Reads, from as many owners as the request's mode wants, or from this node only.
-pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> Result<Read, ApiError> {
+/// Reads, from as many owners as the request's mode wants, or from this node only; nothing older than what the request's
+/// context shows, which is in its body's `token` or its header.
+pub(super) async fn read(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    query: &Query<'_>,
+    key: &Key,
+    token: Option<&str>,
+) -> Result<Read, ApiError> {
     let node = &worker.node;
+    let since = since(request, key, token)?;
     let ring = node.ring();
     let mode = mode(query, &ring)?;
     let owners = ring.owners(Partition::of(key.position())).len();
@@ -191,13 +210,13 @@ pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> R
         let address = Address::data(key);
         let row = worker.read(&address).await?;
         return match crate::replica::found(&address, row.as_ref()) {
-            Answer::Found { record } => Ok(Read {
-                record: record.clone().unwrap_or_default(),
-                answers: vec![(me, record)],
-                ring,
-                needed: 1,
-                answered: 1,
-            }),
+            Answer::Found { record } => {
+                let (answers, record) = (vec![(me, record.clone())], record.unwrap_or_default());
+                if !record.context().dominates(&since) {
+                    return Err(ApiError::Behind { answered: 1 });
+                }
+                Ok(Read { record, answers, ring, needed: 1, answered: 1, now_ms: node.now_stamp().ms() })
+            }
             Answer::Refused(refusal) => Err(ApiError::Refused(refusal)),
             _ => Err(ApiError::Bug("a look-up was answered with something else")),
         };
@@ -214,12 +233,14 @@ pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> R
         patience_ms: (patience.as_millis() as u64).max(1),
         behind: node.behind(&ring),
         avoid: node.avoid(&ring),
+        since,
     };
     let get = Get::new(key.clone(), ring.clone(), me, options);
     match worker.run(get, ring.clone(), deadline).await {
         Some(GetOutcome::Found { record, answers, answered }) => {
-            Ok(Read { record, answers, ring, needed: quorum.needed(), answered })
+            Ok(Read { record, answers, ring, needed: quorum.needed(), answered, now_ms: node.now_stamp().ms() })
         }
+        Some(GetOutcome::Behind { answered }) => Err(ApiError::Behind { answered }),
         Some(GetOutcome::Unavailable { answered, needed, unfilled }) => {
             Err(ApiError::NotAnswered { answered, needed, unfilled })
         }
@@ -229,8 +250,8 @@ pub(super) async fn read(worker: &Rc<Worker>, query: &Query<'_>, key: &Key) -> R
 
 impl Read {
     /// The value to show, or the error that there is none.
-    pub(super) fn winner(&self, key: &Key) -> Result<&Sibling, ApiError> {
-        self.record.winner().ok_or_else(|| ApiError::NoSuchKey {
+    pub(super) fn winner(&self, key: &Key) -> Result<Cow<'_, Sibling>, ApiError> {
+        self.record.winner(self.now_ms).ok_or_else(|| ApiError::NoSuchKey {
             context: (!self.record.is_unknown()).then(|| context_to_token(key, self.record.context())),
             replicas: self.replicas_line(),
         })
@@ -290,24 +311,24 @@ pub(super) fn sibling_json(sibling: &Sibling) -> Value {
         "content_type": sibling.content.content_type,
         "expires": sibling.content.expires_ms,
     });
+    if sibling.content.kind == ContentKind::Counter {
+        json["counted"] = json!(true);
+    }
     put_bytes(&mut json, "value", "value_base64", &sibling.content.value);
     json
 }
 
-/// All siblings, newest first; equal values are shown once.
-pub(super) fn siblings_json(record: &Record) -> Vec<Value> {
-    let mut shown: Vec<&Sibling> = Vec::new();
-    for sibling in record.siblings().iter().rev() {
-        if !shown.iter().any(|other| other.content == sibling.content) {
-            shown.push(sibling);
-        }
-    }
-    shown.into_iter().map(sibling_json).collect()
+/// All values there are to show, the winner first; equal ones are shown once.
+pub(super) fn siblings_json(record: &Record, now_ms: u64) -> Vec<Value> {
+    record.values(now_ms).iter().map(|value| sibling_json(value)).collect()
 }
 
-/// How many different values there are.
-pub(super) fn sibling_count(record: &Record) -> usize {
-    if record.siblings().len() < 2 { record.siblings().len() } else { siblings_json(record).len() }
+/// How many different values there are to show.
+pub(super) fn sibling_count(record: &Record, now_ms: u64) -> usize {
+    match record.siblings() {
+        [only] => usize::from(only.content.lives(now_ms)),
+        _ => record.values(now_ms).len(),
+    }
 }
 
 /// Adds bytes as text under `text`, or, where they are none, as base64 under `base64`.
@@ -340,6 +361,11 @@ fn put_hex(out: &mut [u8], number: u64) {
 /// The context word of a record as a header.
 pub(super) fn context(key: &Key, context: &Context) -> HeaderValue {
     ascii(context_to_token(key, context))
+}
+
+/// The context word of a client that has written, as a header.
+pub(super) fn seen_after(key: &Key, stored: &Stored) -> HeaderValue {
+    ascii(seen_to_token(key, &stored.seen))
 }
 
 /// How far a write got, as a header.

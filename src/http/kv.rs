@@ -1,10 +1,10 @@
 //! `/kv/{key…}`: raw bytes in and out, the content type kept.
 
-use super::ask::{self, CONTEXT, READ_PARAMETERS, REPLICAS, SIBLINGS, StoredKind, WRITE_PARAMETERS};
+use super::ask::{self, CONTEXT, EXPIRES, READ_PARAMETERS, REPLICAS, SIBLINGS, StoredKind, WRITE_PARAMETERS};
 use super::input::{self, Query};
 use super::refuse::ApiError;
 use crate::node::Worker;
-use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, Key, Record, Sibling};
+use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, Edit, Key, Record, Sibling};
 use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -42,20 +42,24 @@ pub(super) fn get_at_hand(worker: &Worker, request: &HttpRequest) -> Option<Http
     }
     let key = input::percent_decode(key.as_bytes(), false).ok()?;
     let key = Key::within(key, worker.node.settings.key_bytes_max).ok()?;
+    if head.headers.contains_key(CONTEXT) {
+        return None;
+    }
     let record = ask::read_at_hand(worker, &ring, &key)?;
-    let winner = record.winner()?;
-    let mut response = value(winner);
-    describe(&mut response, &key, &record);
+    let now_ms = if record.expires() { worker.node.now_stamp().ms() } else { 0 };
+    let winner = record.winner(now_ms)?;
+    let mut response = value(&winner);
+    describe(&mut response, &key, &record, now_ms);
     Some(response)
 }
 
 async fn get(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<HttpResponse, ApiError> {
     let query = Query::of(request, READ_PARAMETERS)?;
-    let read = ask::read(worker, &query, &key).await?;
+    let read = ask::read(worker, request, &query, &key, None).await?;
     let winner = read.winner(&key)?;
     let as_json = query.switch("siblings")? || query.switch("explain")?;
-    let mut response = if as_json { listed(worker, &query, &read, &key)? } else { value(winner) };
-    describe(&mut response, &key, &read.record);
+    let mut response = if as_json { listed(worker, &query, &read, &key)? } else { value(&winner) };
+    describe(&mut response, &key, &read.record, read.now_ms);
     if let Some(line) = read.replicas_line() {
         response.headers_mut().insert(REPLICAS, line);
     }
@@ -71,12 +75,15 @@ fn value(sibling: &Sibling) -> HttpResponse {
     headers.insert(CONTENT_TYPE, kept.unwrap_or(BYTES));
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     headers.insert(CONTENT_SECURITY_POLICY, SANDBOX);
+    if let Some(expires_ms) = sibling.content.expires_ms {
+        headers.insert(EXPIRES, expires_ms.into());
+    }
     response
 }
 
 /// Which version it is that a read answers with, and whether it is the only one.
-fn describe(response: &mut HttpResponse, key: &Key, record: &Record) {
-    let count = ask::sibling_count(record);
+fn describe(response: &mut HttpResponse, key: &Key, record: &Record, now_ms: u64) {
+    let count = ask::sibling_count(record, now_ms);
     let headers = response.headers_mut();
     headers.insert(ETAG, ask::etag(key, record));
     headers.insert(CONTEXT, ask::context(key, record.context()));
@@ -87,7 +94,7 @@ fn describe(response: &mut HttpResponse, key: &Key, record: &Record) {
 fn listed(worker: &Worker, query: &Query<'_>, read: &ask::Read, key: &Key) -> Result<HttpResponse, ApiError> {
     let mut body = json!({
         "context": crate::record::context_to_token(key, read.record.context()),
-        "siblings": ask::siblings_json(&read.record),
+        "siblings": ask::siblings_json(&read.record, read.now_ms),
     });
     ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
     if query.switch("explain")? {
@@ -102,20 +109,21 @@ async fn put(
     payload: web::Payload,
     key: Key,
 ) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(request, WRITE_PARAMETERS)?;
+    let query = Query::of(request, &[WRITE_PARAMETERS, &["ttl"]].concat())?;
     let seen = ask::seen(request, &key, None)?;
     let content_type = content_type(request)?;
     let max = worker.node.settings.value_bytes_max;
     let value = input::body(&worker.node, request, payload, max, "value", "--value-max").await?;
-    let content = Content { value, content_type, expires_ms: None };
-    let stored = ask::write(worker, &query, key.clone(), seen, Some(content)).await?;
+    let expires_ms = ask::expiry(worker, &query)?;
+    let content = Content { value, content_type, expires_ms, ..Content::default() };
+    let stored = ask::write(worker, &query, key.clone(), Edit::write(seen, Some(content))).await?;
     Ok(answer(&key, &stored))
 }
 
 async fn delete(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<HttpResponse, ApiError> {
     let query = Query::of(request, WRITE_PARAMETERS)?;
     let seen = ask::seen(request, &key, None)?;
-    let mut stored = ask::write(worker, &query, key.clone(), seen, None).await?;
+    let mut stored = ask::write(worker, &query, key.clone(), Edit::write(seen, None)).await?;
     // Deleting what is not there is no error, and creates nothing.
     if stored.kind == StoredKind::Created {
         stored.kind = StoredKind::Replaced;
@@ -133,7 +141,7 @@ fn answer(key: &Key, stored: &ask::Stored) -> HttpResponse {
     if !stored.record.is_tombstone() {
         response.insert_header((ETAG, ask::etag(key, &stored.record)));
     }
-    response.insert_header((CONTEXT, ask::context(key, &stored.context)));
+    response.insert_header((CONTEXT, ask::seen_after(key, stored)));
     response.insert_header((REPLICAS, ask::replicas_line(&stored.replicas)));
     response.finish()
 }

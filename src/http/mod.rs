@@ -7,6 +7,7 @@
 //! | `input` | paths, queries, bodies, and their limits |
 //! | `ask` | a client's wish becomes an operation, its outcome an answer |
 //! | `kv` | raw bytes under `/kv/{key}` |
+//! | `counters` | integers that are added to |
 //! | `store` | the JSON endpoints, and the plain-text aliases |
 //! | `peer` | what other nodes ask |
 //! | `admin` | ring, status, health, sessions on request |
@@ -17,6 +18,7 @@
 mod admin;
 mod ask;
 mod bare;
+mod counters;
 mod input;
 mod kv;
 mod peer;
@@ -99,6 +101,7 @@ async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload
     }
     match route {
         Route::Kv => kv::serve(worker, request, payload, rest).await,
+        Route::Counters => counters::serve(worker, request, payload, rest).await,
         Route::Ping if is_post => peer::serve(worker, request, payload).await,
         Route::Ping => admin::ping(worker),
         Route::Store => store::put(worker, request, payload).await,

@@ -6,6 +6,7 @@ use super::store;
 use crate::node::Worker;
 use crate::placement::Partition;
 use crate::protocol::{Batch, MEDIA_TYPE, Refusal};
+use crate::record::Edit;
 use crate::record::Stamp;
 use crate::storage::{Change, Outcome, Refused};
 use actix_web::http::header::CONTENT_TYPE;
@@ -52,7 +53,7 @@ pub(super) async fn replicate(
         return Err(ApiError::Refused(Refusal::NotFilled));
     }
     let (tell, told) = oneshot::channel();
-    let change = Change::Write { key, seen, content: Some(content), until: Stamp::MAX };
+    let change = Change::Write { key, edit: Edit::write(seen, Some(content)), until: Stamp::MAX };
     worker.commit([(
         change,
         Box::new(move |result: Result<Outcome, Refused>| {

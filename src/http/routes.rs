@@ -7,6 +7,7 @@ use actix_web::http::Method;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Route {
     Kv,
+    Counters,
     Ping,
     Store,
     StoreKey,
@@ -41,10 +42,16 @@ const TABLE: &[(&str, Route, &[Method])] = &[
 /// What `/kv/{key…}` takes.
 const KV_METHODS: &[Method] = &[Method::GET, Method::HEAD, Method::PUT, Method::DELETE];
 
-/// The route of a raw path, and what follows the `/kv/` of a key, still percent-encoded.
+/// What `/counters/{key…}` takes.
+const COUNTER_METHODS: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
+
+/// The route of a raw path, and what follows the `/kv/` or `/counters/` of a key, still percent-encoded.
 pub(super) fn find(path: &str) -> Result<(Route, &str), ApiError> {
     if let Some(key) = path.strip_prefix("/kv/") {
         return Ok((Route::Kv, key));
+    }
+    if let Some(key) = path.strip_prefix("/counters/") {
+        return Ok((Route::Counters, key));
     }
     match TABLE.iter().find(|(known, ..)| *known == path) {
         Some((_, route, _)) => Ok((*route, "")),
@@ -55,7 +62,7 @@ pub(super) fn find(path: &str) -> Result<(Route, &str), ApiError> {
 /// Whether it is a client who asks for that, for a value or with one.
 pub(super) fn is_for_clients(route: Route, method: &Method) -> bool {
     match route {
-        Route::Kv | Route::Store | Route::Put | Route::Get => true,
+        Route::Kv | Route::Counters | Route::Store | Route::Put | Route::Get => true,
         Route::StoreKey => method != Method::POST,
         _ => false,
     }
@@ -65,6 +72,7 @@ pub(super) fn is_for_clients(route: Route, method: &Method) -> bool {
 pub(super) fn allow(route: Route, method: &Method) -> Result<(), ApiError> {
     let methods = match route {
         Route::Kv => KV_METHODS,
+        Route::Counters => COUNTER_METHODS,
         _ => TABLE.iter().find(|(_, known, _)| *known == route).map_or(KV_METHODS, |(.., methods)| methods),
     };
     if methods.contains(method) {
@@ -77,7 +85,7 @@ pub(super) fn allow(route: Route, method: &Method) -> Result<(), ApiError> {
 /// The paths, for the hint of an unknown one.
 pub(super) fn paths() -> String {
     let mut paths: Vec<&str> = TABLE.iter().map(|(path, ..)| *path).collect();
-    paths.push("/kv/{key}");
+    paths.extend(["/kv/{key}", "/counters/{key}"]);
     paths.join(" ")
 }
 

@@ -4,7 +4,7 @@ use super::ask::{self, READ_PARAMETERS, Stored, StoredKind, WRITE_PARAMETERS};
 use super::input::{self, Query};
 use super::refuse::ApiError;
 use crate::node::Worker;
-use crate::record::{Content, Key, Seen, context_to_token};
+use crate::record::{Content, Edit, Key, Seen, context_to_token, seen_to_token};
 use actix_web::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -65,9 +65,10 @@ pub(super) async fn put(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(request, &["mode", "w"])?;
+    let query = Query::of(request, &["mode", "w", "ttl"])?;
     let (key, content, seen) = pair(worker, request, payload).await?;
-    let stored = ask::write(worker, &query, key.clone(), seen, Some(content)).await?;
+    let content = Content { expires_ms: ask::expiry(worker, &query)?, ..content };
+    let stored = ask::write(worker, &query, key.clone(), Edit::write(seen, Some(content))).await?;
     let status = match stored.kind {
         StoredKind::Created => StatusCode::CREATED,
         StoredKind::Replaced => StatusCode::OK,
@@ -98,20 +99,23 @@ pub(super) async fn key(
     };
     if is_delete {
         let seen = ask::seen(request, &key, context.as_deref())?;
-        let stored = ask::write(worker, &query, key.clone(), seen, None).await?;
+        let stored = ask::write(worker, &query, key.clone(), Edit::write(seen, None)).await?;
         let status = if stored.kind == StoredKind::Short { StatusCode::ACCEPTED } else { StatusCode::OK };
         return Ok(answer(status, &key, &stored));
     }
-    let read = ask::read(worker, &query, &key).await?;
+    let read = ask::read(worker, request, &query, &key, context.as_deref()).await?;
     let explain = query.switch("explain")?;
     let winner = match read.winner(&key) {
         Err(error) if !explain => return Err(error),
         winner => winner.ok(),
     };
-    let mut body = match winner {
+    let mut body = match &winner {
         None => json!({ "error": "Key not found" }),
         Some(winner) => {
-            let mut body = json!({ "sibling_count": ask::sibling_count(&read.record) });
+            let mut body = json!({ "sibling_count": ask::sibling_count(&read.record, read.now_ms) });
+            if let Some(expires_ms) = winner.content.expires_ms {
+                body["expires"] = json!(expires_ms);
+            }
             ask::put_bytes(&mut body, "value", "value_base64", &winner.content.value);
             body
         }
@@ -119,7 +123,7 @@ pub(super) async fn key(
     ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
     body["context"] = json!(context_to_token(&key, read.record.context()));
     if query.switch("siblings")? {
-        body["siblings"] = json!(ask::siblings_json(&read.record));
+        body["siblings"] = json!(ask::siblings_json(&read.record, read.now_ms));
     }
     if explain && let (Value::Object(body), Value::Object(explained)) = (&mut body, read.explain(worker, &key)) {
         body.extend(explained);
@@ -133,7 +137,7 @@ pub(super) async fn key(
 
 fn answer(status: StatusCode, key: &Key, stored: &Stored) -> HttpResponse {
     let mut body = json!({
-        "context": context_to_token(key, &stored.context),
+        "context": seen_to_token(key, &stored.seen),
         "replicas": ask::replicas_json(&stored.replicas),
     });
     ask::put_bytes(&mut body, "key", "key_base64", key.as_bytes());
@@ -146,7 +150,7 @@ pub(super) async fn plain_put(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let known = &["key", "value", "mode", "w"];
+    let known = &["key", "value", "mode", "w", "ttl"];
     if *request.method() == Method::GET && is_cross_site(request) {
         return Err(ApiError::CrossSite);
     }
@@ -172,7 +176,8 @@ pub(super) async fn plain_put(
         return Err(ApiError::TooLarge { what: "value", max: settings.value_bytes_max, setting: "--value-max" });
     }
     let key = Key::within(key.to_vec(), settings.key_bytes_max)?;
-    let stored = ask::write(worker, &query, key, Seen::Everything, Some(Content::plain(value.to_vec()))).await?;
+    let content = Content { expires_ms: ask::expiry(worker, &query)?, ..Content::plain(value.to_vec()) };
+    let stored = ask::write(worker, &query, key, Edit::write(Seen::Everything, Some(content))).await?;
     let status = if stored.kind == StoredKind::Short { StatusCode::ACCEPTED } else { StatusCode::OK };
     let mode = match query.text("mode")? {
         Some(mode) => mode.to_string(),
@@ -188,7 +193,7 @@ pub(super) async fn plain_get(worker: &Rc<Worker>, request: &HttpRequest) -> Res
     let query = Query::of(request, &["key", "mode", "r", "local"])?;
     let Some(key) = query.bytes("key").filter(|key| !key.is_empty()) else { return Ok(missing_params()) };
     let key = Key::within(key.to_vec(), worker.node.settings.key_bytes_max)?;
-    let read = ask::read(worker, &query, &key).await?;
+    let read = ask::read(worker, request, &query, &key, None).await?;
     let mut response = match read.winner(&key) {
         Ok(winner) => plain(StatusCode::OK, [&winner.content.value, &b"\n"[..]].concat()),
         Err(_) => plain(StatusCode::NOT_FOUND, "Not Found\n"),

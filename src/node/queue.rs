@@ -283,8 +283,8 @@ fn size_of(change: &Change) -> usize {
         record.siblings().iter().map(|sibling| sibling.content.value.len()).sum::<usize>()
     };
     256 + match change {
-        Change::Write { content, .. } | Change::HintWrite { content, .. } => {
-            content.as_ref().map_or(0, |content| content.value.len())
+        Change::Write { edit, .. } | Change::HintWrite { edit, .. } => {
+            edit.content().map_or(0, |content| content.value.len())
         }
         Change::Merge { record: held, .. }
         | Change::Restore { record: held, .. }
@@ -300,7 +300,7 @@ fn size_of(change: &Change) -> usize {
 mod tests {
     use super::*;
     use crate::merkle::Forest;
-    use crate::record::{Content, Key, Seen};
+    use crate::record::{Content, Edit, Key, Seen};
     use crate::storage::sim_files::SimFiles;
     use crate::storage::{Feed, HintLedger, LogStore, LogStoreOptions, MemoryBase, MemoryStore, Sequence, Store};
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -308,7 +308,7 @@ mod tests {
     fn write(token: u64) -> (u64, Change) {
         let key = Key::new(format!("k{token}").into_bytes()).unwrap();
         let content = Some(Content::plain(b"v".to_vec()));
-        (token, Change::Write { key, seen: Seen::Everything, content, until: Stamp::MAX })
+        (token, Change::Write { key, edit: Edit::write(Seen::Everything, content), until: Stamp::MAX })
     }
 
     /// Lets a committer of `store` work on the queue.

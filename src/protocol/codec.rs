@@ -52,8 +52,8 @@ impl Batch {
             return Err(MalformedMessage::Limit("too many requests in one batch"));
         }
         for request in &batch.requests {
-            if let Request::Write { content: Some(content), .. } | Request::HintWrite { content: Some(content), .. } =
-                request
+            if let Request::Write { edit, .. } | Request::HintWrite { edit, .. } = request
+                && let Some(content) = edit.content()
             {
                 check_content(content)?;
             }
@@ -125,7 +125,7 @@ mod tests {
     use crate::protocol::{
         Answer, Bed, Difference, Envelope, KeyEntry, Lacking, Leaves, MemberTag, Refusal, SyncAnswer, SyncRequest,
     };
-    use crate::record::{Actor, Context, Dot, Key, Record, Seen, Stamp};
+    use crate::record::{Actor, Context, Dot, Edit, Key, Record, Seen, Stamp};
     use proptest::prelude::*;
 
     fn envelope() -> Envelope {
@@ -149,7 +149,7 @@ mod tests {
         let key = Key::new("k").unwrap();
         let targets: Vec<Box<str>> = vec!["http://localhost:8002".into()];
         let seen = Seen::Only(Context::from_sorted(vec![(Actor(1), Stamp(2))]).unwrap());
-        let content = Some(Content::plain(value.to_vec()));
+        let edit = Edit::write(seen, Some(Content::plain(value.to_vec())));
         let dot = Dot { stamp: Stamp(5), actor: Actor(3) };
         let bed = Bed { partition: Partition::of(key.position()), leaves: Leaves::Some(vec![3, 900]) };
         let entry = KeyEntry { position: Short([1; 4]), version: Short([2; 4]) };
@@ -157,11 +157,11 @@ mod tests {
         Batch {
             envelope: envelope(),
             requests: vec![
-                Request::Write { key: key.clone(), seen: seen.clone(), content: content.clone(), until: Stamp(9) },
+                Request::Write { key: key.clone(), edit: edit.clone(), until: Stamp(9) },
                 Request::Merge { key: key.clone(), record: record(value) },
                 Request::Cover { key: key.clone(), other: record(value), dot },
                 Request::Hint { key: key.clone(), record: record(value), targets: targets.clone() },
-                Request::HintWrite { key: key.clone(), seen, content, targets },
+                Request::HintWrite { key: key.clone(), edit, targets },
                 Request::Read { key: key.clone() },
                 Request::ReadHint { key },
                 Request::Sync(SyncRequest::Root { from: MemberTag::of("n1"), root: Some([7; 32]) }),

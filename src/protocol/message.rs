@@ -4,7 +4,7 @@ use super::Refusal;
 use super::sync::{MemberTag, SyncAnswer, SyncRequest};
 use crate::membership::{Life, Word};
 use crate::placement::{ClusterId, MemberName, NodeId, Partition};
-use crate::record::{Content, Context, Dot, Key, Record, Seen, Stamp};
+use crate::record::{Context, Dot, Edit, Key, Record, Stamp};
 use serde::{Deserialize, Serialize};
 
 /// Most requests in one batch. Bounds what a node holds for one peer call, and keeps a slow batch short.
@@ -61,10 +61,8 @@ pub enum Request {
     Write {
         /// The key.
         key: Key,
-        /// What the client had seen.
-        seen: Seen,
-        /// The value, or nothing for a delete.
-        content: Option<Content>,
+        /// What is to become of it.
+        edit: Edit,
         /// Refused where something later than this is known of the key: then others have written since, and the one who
         /// asked may long have been told.
         until: Stamp,
@@ -98,10 +96,8 @@ pub enum Request {
     HintWrite {
         /// The key.
         key: Key,
-        /// What the client had seen.
-        seen: Seen,
-        /// The value, or nothing for a delete.
-        content: Option<Content>,
+        /// What is to become of it.
+        edit: Edit,
         /// The owners.
         targets: Vec<MemberName>,
     },
@@ -309,8 +305,8 @@ impl Request {
     pub fn size_hint(&self) -> usize {
         let values = |record: &Record| record.siblings().iter().map(|s| s.content.value.len() + 64).sum::<usize>();
         let body = match self {
-            Request::Write { content, .. } | Request::HintWrite { content, .. } => {
-                content.as_ref().map_or(0, |content| content.value.len())
+            Request::Write { edit, .. } | Request::HintWrite { edit, .. } => {
+                edit.content().map_or(0, |content| content.value.len())
             }
             Request::Merge { record, .. } | Request::Hint { record, .. } => values(record),
             Request::Cover { other, .. } => values(other),

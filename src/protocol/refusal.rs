@@ -1,14 +1,14 @@
 //! Why a node said no. Each line says whether anything changed, and who should act.
 
-use crate::record::{Stamp, StampAhead, TooManySiblings};
+use crate::record::{Stamp, StampAhead, Unfit};
 use serde::{Deserialize, Serialize};
 
 /// A node's no. Nothing was changed unless the line says otherwise.
 #[derive(Clone, PartialEq, Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
-    /// The client must read and resolve first.
+    /// The edit does not fit what the key holds; the client must act.
     #[error(transparent)]
-    TooManySiblings(TooManySiblings),
+    Unfit(Unfit),
     /// Others have written the key since the write began; one who still waits for it may ask again.
     #[error("the key was written again since the write began")]
     Overtaken {
@@ -73,7 +73,7 @@ impl Refusal {
     /// will answer the same to whatever is asked for the time being.
     pub fn is_about_request(&self) -> bool {
         match self {
-            Refusal::TooManySiblings(_)
+            Refusal::Unfit(_)
             | Refusal::Overtaken { .. }
             | Refusal::StampAhead(_)
             | Refusal::HintsFull

@@ -5,21 +5,23 @@
 //!                                   ┌───────────── the record ────────────────┐
 //!  +---------+-------+------------+----------------------+---------------------+----------+
 //!  | version | flags | [promised] | context              | siblings            | checksum |
-//!  | 1 = 0x01| 1     | 16         | n, n × (actor,stamp) | m, m × sibling      | 8        |
+//!  | 1 = 0x01| 1     | 16         | n, n × (actor,stamp) | m, m × sibling [ids]| 8        |
 //!  +---------+-------+------------+----------------------+---------------------+----------+
 //!  sibling:  flags 1 | actor's place in the context (varint) | [stamp 8]
 //!            | [content type: length (varint), bytes] | [expires 8, ms] | value: length (varint), bytes
+//!  ids:      only where there are any: k (varint), k × (request 16, until 8, ms), requests rising
 //!
 //!  row flags:      bit 0 a promised ballot follows; the others are free (an accepted ballot will take bit 1)
 //!  sibling flags:  bit 0 content type, bit 1 expiry, bit 2 no stamp: it is the context's of its actor, as that of a
-//!                  lone value always is; bits 4–7 kind: 0 plain value; the others are free (counters will take kind 1)
+//!                  lone value always is; bits 4–7 kind: 0 plain value, 1 counter, its value decimal digits
 //!  n, m, lengths:  LEB128; all fixed numbers little-endian
 //!  checksum:       first 8 bytes of BLAKE3 over everything before it
 //! ```
 //!
 //! A flag or kind this version does not know is an error, not a guess: the row was written by a later one.
 
-use super::{Actor, Ballot, CONTENT_TYPE_BYTES_MAX, Content, Context, Dot, Record, Sibling, Stamp};
+use super::counter::{self, Counted, REQUESTS_MAX, RequestId};
+use super::{Actor, Ballot, CONTENT_TYPE_BYTES_MAX, Content, ContentKind, Context, Dot, Record, Sibling, Stamp};
 use bytes::{BufMut, Bytes, BytesMut};
 
 const ROW_VERSION: u8 = 1;
@@ -27,6 +29,9 @@ const ROW_PROMISED: u8 = 1;
 const SIBLING_CONTENT_TYPE: u8 = 1;
 const SIBLING_EXPIRES: u8 = 2;
 const SIBLING_LATEST: u8 = 4;
+const SIBLING_COUNTER: u8 = 1 << 4;
+/// Bytes of a request that was counted.
+const COUNTED_BYTES: usize = 24;
 /// Bytes of a checksum.
 pub(crate) const CHECKSUM_BYTES: usize = 8;
 
@@ -137,7 +142,8 @@ fn bytes_about(record: &Record) -> usize {
         3 + stamp + content_type + 8 * usize::from(content.expires_ms.is_some()) + content.value.len()
     };
     let siblings: usize = record.siblings().iter().map(sibling_bytes).sum();
-    3 + 16 * record.context().entries().len() + siblings
+    let counted = if record.counted.is_empty() { 0 } else { 2 + COUNTED_BYTES * record.counted.len() };
+    3 + 16 * record.context().entries().len() + siblings + counted
 }
 
 fn is_latest(context: &Context, dot: Dot) -> bool {
@@ -155,6 +161,7 @@ fn put_record(out: &mut BytesMut, record: &Record) {
         flags |= if content.content_type.is_some() { SIBLING_CONTENT_TYPE } else { 0 };
         flags |= if content.expires_ms.is_some() { SIBLING_EXPIRES } else { 0 };
         flags |= if latest { SIBLING_LATEST } else { 0 };
+        flags |= if content.kind == ContentKind::Counter { SIBLING_COUNTER } else { 0 };
         out.put_u8(flags);
         let place = context.entries().partition_point(|entry| entry.0 < sibling.dot.actor);
         put_varint(out, place as u64);
@@ -170,6 +177,13 @@ fn put_record(out: &mut BytesMut, record: &Record) {
         }
         put_varint(out, content.value.len() as u64);
         out.put_slice(&content.value);
+    }
+    if !record.counted.is_empty() {
+        put_varint(out, record.counted.len() as u64);
+        for counted in &record.counted {
+            out.put_u128_le(counted.request.0);
+            out.put_u64_le(counted.until_ms);
+        }
     }
 }
 
@@ -261,13 +275,28 @@ impl Input<'_> {
         for _ in 0..count {
             siblings.push(self.sibling(&context)?);
         }
+        let counted = if self.at == self.end { Vec::new() } else { self.counted(&context)? };
         self.end()?;
-        Record::from_parts(context, siblings).ok_or(RowError::Malformed("a sibling outside the context"))
+        let record = Record::from_parts(context, siblings);
+        let record = record.ok_or(RowError::Malformed("a sibling outside the context"))?;
+        Ok(Record { counted, ..record })
+    }
+
+    fn counted(&mut self, context: &Context) -> Result<Vec<Counted>, RowError> {
+        let count = self.length()?;
+        let mut counted = Vec::with_capacity(count.min(REQUESTS_MAX));
+        for _ in 0..count {
+            let low = u128::from(self.u64()?);
+            let request = RequestId(low | u128::from(self.u64()?) << 64);
+            counted.push(Counted { request, until_ms: self.u64()? });
+        }
+        let in_order = !counted.is_empty() && counter::join(&counted, &[], context) == counted;
+        in_order.then_some(counted).ok_or(RowError::Malformed("requests out of order, or over"))
     }
 
     fn sibling(&mut self, context: &Context) -> Result<Sibling, RowError> {
         let flags = self.u8()?;
-        if flags & !(SIBLING_CONTENT_TYPE | SIBLING_EXPIRES | SIBLING_LATEST) != 0 {
+        if flags & !(SIBLING_CONTENT_TYPE | SIBLING_EXPIRES | SIBLING_LATEST | SIBLING_COUNTER) != 0 {
             return Err(RowError::LaterVersion(ROW_VERSION));
         }
         let place = self.length()?;
@@ -286,7 +315,11 @@ impl Input<'_> {
         let expires_ms = if flags & SIBLING_EXPIRES == 0 { None } else { Some(self.u64()?) };
         let length = self.length()?;
         let value = self.take(length)?;
-        Ok(Sibling { dot, content: Content { value, content_type, expires_ms } })
+        let kind = if flags & SIBLING_COUNTER == 0 { ContentKind::Plain } else { ContentKind::Counter };
+        if kind == ContentKind::Counter && counter::parse(&value).is_none() {
+            return Err(RowError::Malformed("a counter that is no number"));
+        }
+        Ok(Sibling { dot, content: Content { value, content_type, expires_ms, kind } })
     }
 
     pub(super) fn end(&self) -> Result<(), RowError> {
@@ -301,15 +334,22 @@ mod tests {
 
     fn content() -> impl Strategy<Value = Content> {
         let value = prop::collection::vec(any::<u8>(), 0..300);
-        (value, prop::option::of("[ -~]{0,255}"), any::<Option<u64>>()).prop_map(|(value, content_type, expires_ms)| {
-            Content { value: value.into(), content_type: content_type.map(Into::into), expires_ms }
-        })
+        let plain = (value, prop::option::of("[ -~]{0,255}"), any::<Option<u64>>()).prop_map(
+            |(value, content_type, expires_ms)| Content {
+                value: value.into(),
+                content_type: content_type.map(Into::into),
+                expires_ms,
+                kind: ContentKind::Plain,
+            },
+        );
+        prop_oneof![4 => plain, 1 => any::<i128>().prop_map(counter::content)]
     }
 
     fn row() -> impl Strategy<Value = Row> {
         let dots = prop::collection::btree_map((any::<u64>(), 0..6u64), content(), 0..6);
-        (dots, prop::collection::vec((0..9u64, any::<u64>()), 0..4), any::<Option<(u64, u64)>>()).prop_map(
-            |(writes, seen, promised)| {
+        let requests = prop::collection::vec((any::<u128>(), any::<u64>()), 0..4);
+        (dots, prop::collection::vec((0..9u64, any::<u64>()), 0..4), any::<Option<(u64, u64)>>(), requests).prop_map(
+            |(writes, seen, promised, requests)| {
                 let mut context = Context::new();
                 let siblings: Vec<Sibling> = writes
                     .into_iter()
@@ -323,7 +363,10 @@ mod tests {
                     context.add(Dot { stamp: Stamp(stamp), actor: Actor(actor) });
                 }
                 let promised = promised.map(|(stamp, actor)| Ballot { stamp: Stamp(stamp), actor: Actor(actor) });
-                Row { promised, record: Record::from_parts(context, siblings).unwrap() }
+                let requests = requests.into_iter();
+                let counted = requests.map(|(id, until_ms)| Counted { request: RequestId(id), until_ms });
+                let counted = counter::join(&counted.collect::<Vec<_>>(), &[], &context);
+                Row { promised, record: Record { counted, ..Record::from_parts(context, siblings).unwrap() } }
             },
         )
     }
@@ -372,7 +415,12 @@ mod tests {
     #[test]
     fn the_bytes_of_a_row_never_change() {
         let context = Context::from_sorted(vec![(Actor(1), Stamp(0x10)), (Actor(2), Stamp(0x20))]).unwrap();
-        let content = Content { value: "kringle".into(), content_type: Some("text/plain".into()), expires_ms: Some(1) };
+        let content = Content {
+            value: "kringle".into(),
+            content_type: Some("text/plain".into()),
+            expires_ms: Some(1),
+            kind: ContentKind::Plain,
+        };
         let sibling = Sibling { dot: Dot { stamp: Stamp(0x20), actor: Actor(2) }, content };
         let row = Row {
             promised: Some(Ballot { stamp: Stamp(3), actor: Actor(4) }),

@@ -2,6 +2,8 @@
 
 mod codec;
 mod context;
+mod counter;
+mod edit;
 mod key;
 #[allow(clippy::module_inception)]
 mod record;
@@ -12,9 +14,11 @@ mod wire;
 pub(crate) use codec::{CHECKSUM_BYTES, checksum};
 pub use codec::{Row, RowError};
 pub use context::{Actor, Ballot, Context, Dot};
+pub use counter::{REMEMBERED_MS, REQUESTS_MAX, RequestId};
+pub use edit::{Edit, SIBLINGS_MAX, Seen, Unfit};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, Position};
-pub use record::{CONTENT_TYPE_BYTES_MAX, Content, Record, SIBLINGS_MAX, Seen, Sibling, TooManySiblings, Version};
+pub use record::{CONTENT_TYPE_BYTES_MAX, Content, ContentKind, Record, Sibling, Version};
 pub use stamp::{Clock, STAMP_AHEAD_MAX_MS, Stamp, StampAhead};
 pub(crate) use wire::blob;
 
-pub use token::{TokenError, context_from_token, context_to_token};
+pub use token::{TokenError, context_to_token, seen_from_token, seen_to_token};

@@ -9,14 +9,14 @@
 //! [`Record::merge`] is the join of dotted version vector sets (Almeida et al., "Scalable and Accurate
 //! Causality Tracking for Eventually Consistent Stores", 2014, §5): commutative, associative, idempotent and
 //! monotone, so copies become equal in whatever order they meet. A tombstone is a record without siblings.
+//!
+//! Some siblings are counters, each the part that one actor counted: they add up, beside the integer in the latest of
+//! the others. See [`Edit::Add`](super::Edit::Add) and [`Record::values`].
 
-use super::{Actor, Context, Dot, Key};
+use super::counter::Counted;
+use super::{Actor, Context, Dot, Key, counter};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-
-/// Most siblings a client's write may leave behind: a client that never reads cannot grow a record without
-/// bound. Merges are never refused, so a split that healed may hold more.
-pub const SIBLINGS_MAX: usize = 64;
 
 /// One live value and the write that made it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +37,19 @@ pub struct Content {
     pub content_type: Option<Box<str>>,
     /// When it stops being shown, in milliseconds since 1970.
     pub expires_ms: Option<u64>,
+    /// What the value is. A client's own value is always plain.
+    #[serde(skip)]
+    pub kind: ContentKind,
+}
+
+/// What a sibling's value is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ContentKind {
+    /// A value as a client wrote it.
+    #[default]
+    Plain,
+    /// What the dot's actor has counted, in decimal digits: see [`Edit::Add`](super::Edit::Add).
+    Counter,
 }
 
 /// Longest media type kept beside a value, in bytes. RFC 6838 §4.2 allows 127 for each half.
@@ -47,15 +60,11 @@ impl Content {
     pub fn plain(value: impl Into<Bytes>) -> Content {
         Content { value: value.into(), ..Content::default() }
     }
-}
 
-/// What a writer had seen when it wrote: just that is superseded.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub enum Seen {
-    /// A plain write: all that the node which makes the dot holds. Gives last-writer behaviour.
-    Everything,
-    /// A write with a context: what that client was shown.
-    Only(Context),
+    /// Whether it is still shown at `now_ms`, in milliseconds since 1970.
+    pub fn lives(&self, now_ms: u64) -> bool {
+        self.expires_ms.is_none_or(|expires_ms| expires_ms > now_ms)
+    }
 }
 
 /// A strong digest of (key, context, dots): equal on two nodes when they hold the same version of the key.
@@ -63,16 +72,13 @@ pub enum Seen {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Version(pub u128);
 
-/// A write was refused because too many siblings would stay. Nothing changed; read, resolve, write with the context.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error, Serialize, Deserialize)]
-#[error("the key already has {SIBLINGS_MAX} concurrent values")]
-pub struct TooManySiblings;
-
 /// What a key holds. The siblings are sorted by dot, and each dot is covered by the context.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Record {
-    context: Context,
-    siblings: Vec<Sibling>,
+    pub(super) context: Context,
+    pub(super) siblings: Vec<Sibling>,
+    /// Requests that were counted not long ago, sorted.
+    pub(super) counted: Vec<Counted>,
 }
 
 impl Record {
@@ -82,7 +88,7 @@ impl Record {
         siblings.sort_by_key(|sibling| sibling.dot);
         let covered = siblings.iter().all(|sibling| context.covers(sibling.dot));
         let unique = siblings.windows(2).all(|pair| pair[0].dot != pair[1].dot);
-        (covered && unique).then_some(Record { context, siblings })
+        (covered && unique).then_some(Record { context, siblings, counted: Vec::new() })
     }
 
     /// All writes known here.
@@ -110,9 +116,21 @@ impl Record {
         self.context.is_empty()
     }
 
-    /// The sibling shown to a client that asks for one: the last writer's.
-    pub fn winner(&self) -> Option<&Sibling> {
+    /// Whether what it shows depends on the time.
+    pub fn expires(&self) -> bool {
+        self.siblings.iter().any(|sibling| sibling.content.expires_ms.is_some())
+    }
+
+    /// The last writer's sibling, whatever it is and however old: what a client is shown are [`Record::values`].
+    pub fn latest(&self) -> Option<&Sibling> {
         self.siblings.last()
+    }
+
+    /// Whether there is nothing left of it to show or to remember at `now_ms`, in milliseconds since 1970: no sibling, or
+    /// expired ones only, and no request that might still be repeated.
+    pub fn is_spent(&self, now_ms: u64) -> bool {
+        !self.siblings.iter().any(|sibling| sibling.content.lives(now_ms))
+            && !self.counted.iter().any(|counted| counted.until_ms > now_ms)
     }
 
     /// Joins two copies of the same key's record. Linear in the siblings of both.
@@ -138,7 +156,8 @@ impl Record {
         }
         let mut context = self.context.clone();
         context.join(&other.context);
-        Record { context, siblings }
+        let counted = counter::join(&self.counted, &other.counted, &context);
+        Record { context, siblings, counted }
     }
 
     /// Whether merging `other` would change nothing here.
@@ -147,34 +166,14 @@ impl Record {
             && self.siblings.iter().all(|sibling| {
                 !other.context.covers(sibling.dot) || other.siblings.iter().any(|theirs| theirs.dot == sibling.dot)
             })
+            && counter::includes(&self.counted, &other.counted, &self.context)
     }
 
     /// The record without its values: enough to tell, with [`Record::includes`], which of two copies knows more.
     pub fn outline(&self) -> Record {
         let bare = |sibling: &Sibling| Sibling { dot: sibling.dot, content: Content::default() };
-        Record { context: self.context.clone(), siblings: self.siblings.iter().map(bare).collect() }
-    }
-
-    /// A new write made on this record: supersedes what `seen` covers and adds `content`, or nothing for a delete.
-    /// `dot` must be new, and made by the store that holds this record: its actor's earlier dots count as seen by
-    /// everyone who sees this one.
-    pub fn write(&self, seen: &Seen, dot: Dot, content: Option<Content>) -> Result<Record, TooManySiblings> {
-        assert!(!self.context.covers(dot), "dot {dot:?} was made twice: {:?}", self.context);
-        let mut context = self.context.clone();
-        let mut siblings = match seen {
-            Seen::Everything => Vec::new(),
-            Seen::Only(seen) => {
-                context.join(seen);
-                self.siblings.iter().filter(|sibling| !seen.covers(sibling.dot)).cloned().collect()
-            }
-        };
-        if content.is_some() && siblings.len() >= SIBLINGS_MAX {
-            return Err(TooManySiblings);
-        }
-        context.add(dot);
-        siblings.extend(content.map(|content| Sibling { dot, content }));
-        siblings.sort_by_key(|sibling| sibling.dot);
-        Ok(Record { context, siblings })
+        let siblings = self.siblings.iter().map(bare).collect();
+        Record { context: self.context.clone(), siblings, counted: Vec::new() }
     }
 
     /// Merges `other` in and lets the write `dot`, held here, supersede everything older that `other` showed, and nothing
@@ -211,15 +210,32 @@ impl Record {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::record::Stamp;
+    use crate::record::{Edit, RequestId, SIBLINGS_MAX, Seen, Stamp, Unfit};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// The dumb twin: a record as the plain set of all writes ever known and the set of those still alive.
+    /// The dumb twin: a record as the plain set of all writes ever known and the set of those still alive. Counters are
+    /// lists of increments, each named by its step.
     #[derive(Clone, PartialEq, Debug, Default)]
     struct Twin {
         known: BTreeSet<Dot>,
-        live: BTreeMap<Dot, Bytes>,
+        live: BTreeMap<Dot, Alive>,
+        requests: BTreeSet<u8>,
+    }
+
+    #[derive(Clone, PartialEq, Debug)]
+    enum Alive {
+        Value(Bytes),
+        Added(BTreeMap<usize, i8>),
+    }
+
+    impl Alive {
+        fn shown(&self) -> Bytes {
+            match self {
+                Alive::Value(value) => value.clone(),
+                Alive::Added(added) => added.values().map(|by| i64::from(*by)).sum::<i64>().to_string().into(),
+            }
+        }
     }
 
     impl Twin {
@@ -230,7 +246,7 @@ pub(crate) mod tests {
                 from.live.iter().filter(|(dot, _)| kept(dot)).map(|(d, v)| (*d, v.clone())).collect::<Vec<_>>()
             };
             let live = keep(self, other).into_iter().chain(keep(other, self)).collect();
-            Twin { known, live }
+            Twin { known, live, requests: self.requests.union(&other.requests).copied().collect() }
         }
     }
 
@@ -240,6 +256,7 @@ pub(crate) mod tests {
         Write { at: usize, blind: bool, delete: bool },
         Read { at: usize },
         Merge { from: usize, to: usize },
+        Add { at: usize, by: i8, request: Option<u8> },
     }
 
     pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -251,6 +268,11 @@ pub(crate) mod tests {
             }),
             (0..3usize).prop_map(|at| Step::Read { at }),
             (0..3usize, 0..3usize).prop_map(|(from, to)| Step::Merge { from, to }),
+            (0..3usize, any::<i8>(), prop::option::of(0..3u8)).prop_map(|(at, by, request)| Step::Add {
+                at,
+                by,
+                request
+            }),
         ];
         prop::collection::vec(step, 0..40)
     }
@@ -275,7 +297,7 @@ pub(crate) mod tests {
                     let content = (!delete).then(|| Content::plain(value.clone()));
                     let (record, twin) = &mut replicas[at];
                     let seen = if blind { Seen::Everything } else { Seen::Only(seen.clone()) };
-                    *record = record.write(&seen, dot, content).unwrap();
+                    *record = record.edit(&Edit::write(seen, content), dot).unwrap();
                     if blind {
                         twin.live.clear();
                     } else {
@@ -284,8 +306,26 @@ pub(crate) mod tests {
                     }
                     twin.known.insert(dot);
                     if !delete {
-                        twin.live.insert(dot, value);
+                        twin.live.insert(dot, Alive::Value(value));
                     }
+                }
+                Step::Add { at, by, request } => {
+                    let dot = Dot { stamp: Stamp(at_step as u64 + 1), actor: Actor(at as u64) };
+                    let (record, twin) = &mut replicas[at];
+                    let id = request.map(|request| RequestId(request.into()));
+                    *record = record.edit(&Edit::Add { by: by.into(), request: id }, dot).unwrap();
+                    if request.is_some_and(|request| !twin.requests.insert(request)) {
+                        continue;
+                    }
+                    let own =
+                        |dot: &Dot, alive: &Alive| dot.actor == Actor(at as u64) && matches!(alive, Alive::Added(_));
+                    let mut added = BTreeMap::from([(at_step, by)]);
+                    for (_, alive) in twin.live.extract_if(.., |dot, alive| own(dot, alive)) {
+                        let Alive::Added(before) = alive else { unreachable!("picked out") };
+                        added.extend(before);
+                    }
+                    twin.known.insert(dot);
+                    twin.live.insert(dot, Alive::Added(added));
                 }
             }
         }
@@ -300,7 +340,14 @@ pub(crate) mod tests {
         #[test]
         fn a_record_behaves_as_its_dumb_twin(steps in steps()) {
             for (record, twin) in play(&steps) {
-                prop_assert_eq!(live(&record), twin.live);
+                let shown: BTreeMap<Dot, Bytes> = twin.live.iter().map(|(dot, alive)| (*dot, alive.shown())).collect();
+                prop_assert_eq!(live(&record), shown);
+                let numbers = twin.live.values().map(|alive| (matches!(alive, Alive::Value(_)), alive.shown()));
+                let numbers: Vec<(bool, i128)> =
+                    numbers.map(|(plain, text)| (plain, std::str::from_utf8(&text).unwrap().parse().unwrap())).collect();
+                let base = numbers.iter().rfind(|(plain, _)| *plain).map_or(0, |(_, number)| *number);
+                let counted: i128 = numbers.iter().filter(|(plain, _)| !plain).map(|(_, number)| number).sum();
+                prop_assert_eq!(record.counter(0), Some(base + counted));
                 for dot in &twin.known {
                     prop_assert!(record.context.covers(*dot));
                 }
@@ -333,7 +380,7 @@ pub(crate) mod tests {
     }
 
     fn write(record: &Record, seen: Seen, dot: Dot, value: &'static str) -> Record {
-        record.write(&seen, dot, Some(Content::plain(value))).unwrap()
+        record.edit(&Edit::write(seen, Some(Content::plain(value))), dot).unwrap()
     }
 
     #[test]
@@ -343,13 +390,13 @@ pub(crate) mod tests {
         let once = write(&base, seen.clone(), dot(1, 2), "left");
         let both = write(&once, seen, dot(1, 3), "right");
         assert_eq!(both.siblings().len(), 2);
-        assert_eq!(both.winner().unwrap().content.value, "right");
+        assert_eq!(both.latest().unwrap().content.value, "right");
     }
 
     #[test]
     fn a_delete_removes_what_it_saw_and_an_unseen_write_survives_it() {
         let base = write(&Record::default(), Seen::Everything, dot(1, 1), "base");
-        let deleted = base.write(&Seen::Everything, dot(1, 2), None).unwrap();
+        let deleted = base.edit(&Edit::write(Seen::Everything, None), dot(1, 2)).unwrap();
         assert!(deleted.is_tombstone() && !deleted.is_unknown());
         let elsewhere = write(&base, Seen::Everything, dot(2, 1), "unseen");
         assert_eq!(live(&deleted.merge(&elsewhere)).into_values().collect::<Vec<_>>(), ["unseen"]);
@@ -372,8 +419,8 @@ pub(crate) mod tests {
         for stamp in 1..=SIBLINGS_MAX as u64 {
             record = write(&record, Seen::Only(Context::new()), dot(1, stamp), "v");
         }
-        let blind = record.write(&Seen::Only(Context::new()), dot(1, 99), Some(Content::plain("v")));
-        assert_eq!(blind, Err(TooManySiblings));
+        let blind = Edit::write(Seen::Only(Context::new()), Some(Content::plain("v")));
+        assert_eq!(record.edit(&blind, dot(1, 99)), Err(Unfit::TooManySiblings));
         let resolved = write(&record, Seen::Only(record.context().clone()), dot(1, 99), "v");
         assert_eq!(resolved.siblings().len(), 1);
     }

@@ -1,21 +1,26 @@
 //! A context as clients carry it: an opaque word that they hand back with their next write of the same key.
 //!
 //! ```text
-//!  base64url( version 1 | position of the key 8 | n, n × (actor 8, stamp 8) | checksum 4 )
+//!  base64url( version | position of the key 8 | n, n × (actor 8, stamp 8) | [own dot: actor 8, stamp 8] | checksum 4 )
+//!  version:   1 without an own dot, 2 with one
 //! ```
+//!
+//! The own dot is the client's last write where others stand beside it that the client was not shown: its context cannot
+//! cover the one without the others.
 //!
 //! The position names the key: on another key the word is harmless and counts as having seen nothing. The
 //! checksum tells a mangled word from a foreign one; it is no proof against forgery, and needs none: a forged
 //! context can only supersede values that its sender may overwrite anyway.
 
-use super::Context;
 use super::codec::{Input, put_context};
 use super::key::Key;
+use super::{Actor, Context, Dot, Seen, Stamp};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::BufMut;
 
 const TOKEN_VERSION: u8 = 1;
+const WITH_OWN_DOT: u8 = 2;
 const CHECKSUM_BYTES: usize = 4;
 
 /// The word is not one this store gave out. Nothing changed; read the key again for a good one.
@@ -25,17 +30,34 @@ pub struct TokenError;
 
 /// The word for `context` of `key`.
 pub fn context_to_token(key: &Key, context: &Context) -> String {
-    let mut out = Vec::with_capacity(16 + 16 * context.entries().len());
-    out.put_u8(TOKEN_VERSION);
+    to_token(key, context, None)
+}
+
+/// The word for what a client has seen of `key`; of one that has seen everything, the empty context's.
+pub fn seen_to_token(key: &Key, seen: &Seen) -> String {
+    match seen {
+        Seen::Everything => to_token(key, &Context::new(), None),
+        Seen::Only(context) => to_token(key, context, None),
+        Seen::OnlyAnd(context, own) => to_token(key, context, Some(*own)),
+    }
+}
+
+fn to_token(key: &Key, context: &Context, own: Option<Dot>) -> String {
+    let mut out = Vec::with_capacity(32 + 16 * context.entries().len());
+    out.put_u8(if own.is_some() { WITH_OWN_DOT } else { TOKEN_VERSION });
     out.put_u64(key.position().0);
     put_context(&mut out, context);
+    if let Some(own) = own {
+        out.put_u64_le(own.actor.0);
+        out.put_u64_le(own.stamp.0);
+    }
     let checksum = checksum(&out);
     out.put_slice(&checksum);
     URL_SAFE_NO_PAD.encode(out)
 }
 
-/// The context that `token` stands for when writing `key`: empty when it was given out for another key.
-pub fn context_from_token(key: &Key, token: &str) -> Result<Context, TokenError> {
+/// What `token` says its client has seen of `key`: nothing when it was given out for another key.
+pub fn seen_from_token(key: &Key, token: &str) -> Result<Seen, TokenError> {
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| TokenError)?;
     let body = bytes.len().checked_sub(CHECKSUM_BYTES).ok_or(TokenError)?;
     if checksum(&bytes[..body]) != bytes[body..] {
@@ -47,12 +69,19 @@ pub fn context_from_token(key: &Key, token: &str) -> Result<Context, TokenError>
         let version = input.u8()?;
         let position = input.u64()?.swap_bytes();
         let context = input.context()?;
+        let seen = match version {
+            WITH_OWN_DOT => {
+                let actor = Actor(input.u64()?);
+                Seen::OnlyAnd(context, Dot { stamp: Stamp(input.u64()?), actor })
+            }
+            _ => Seen::Only(context),
+        };
         input.end()?;
-        Ok::<_, super::RowError>((version, position, context))
+        Ok::<_, super::RowError>((version, position, seen))
     };
     match parse() {
-        Ok((TOKEN_VERSION, position, context)) if position == key.position().0 => Ok(context),
-        Ok((TOKEN_VERSION, ..)) => Ok(Context::new()),
+        Ok((TOKEN_VERSION | WITH_OWN_DOT, position, seen)) if position == key.position().0 => Ok(seen),
+        Ok((TOKEN_VERSION | WITH_OWN_DOT, ..)) => Ok(Seen::Only(Context::new())),
         _ => Err(TokenError),
     }
 }
@@ -65,23 +94,29 @@ fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{Actor, Stamp};
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn a_context_comes_back_from_its_word(entries in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..5)) {
+        fn what_was_seen_comes_back_from_its_word(
+            entries in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..5),
+            own in any::<Option<(u64, u64)>>(),
+        ) {
             let entries = entries.into_iter().map(|(actor, stamp)| (Actor(actor), Stamp(stamp))).collect();
             let context = Context::from_sorted(entries).unwrap();
             let (key, other) = (Key::new("k").unwrap(), Key::new("other").unwrap());
-            let token = context_to_token(&key, &context);
-            prop_assert_eq!(context_from_token(&key, &token), Ok(context));
-            prop_assert_eq!(context_from_token(&other, &token), Ok(Context::new()));
+            let seen = match own {
+                Some((stamp, actor)) => Seen::OnlyAnd(context, Dot { stamp: Stamp(stamp), actor: Actor(actor) }),
+                None => Seen::Only(context),
+            };
+            let token = seen_to_token(&key, &seen);
+            prop_assert_eq!(seen_from_token(&key, &token), Ok(seen));
+            prop_assert_eq!(seen_from_token(&other, &token), Ok(Seen::Only(Context::new())));
         }
 
         #[test]
         fn any_other_word_is_refused(word in ".{0,60}") {
-            prop_assert_eq!(context_from_token(&Key::new("k").unwrap(), &word), Err(TokenError));
+            prop_assert_eq!(seen_from_token(&Key::new("k").unwrap(), &word), Err(TokenError));
         }
     }
 }

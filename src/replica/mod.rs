@@ -32,13 +32,11 @@ pub enum Step {
 /// The first step towards answering `request`.
 pub fn step(request: Request) -> Step {
     match request {
-        Request::Write { key, seen, content, until } => Step::Commit(Change::Write { key, seen, content, until }),
+        Request::Write { key, edit, until } => Step::Commit(Change::Write { key, edit, until }),
         Request::Merge { key, record } => Step::Commit(Change::Merge { key, record }),
         Request::Cover { key, other, dot } => Step::Commit(Change::Cover { key, other, dot }),
         Request::Hint { key, record, targets } => Step::Commit(Change::Hint { key, record, targets }),
-        Request::HintWrite { key, seen, content, targets } => {
-            Step::Commit(Change::HintWrite { key, seen, content, targets })
-        }
+        Request::HintWrite { key, edit, targets } => Step::Commit(Change::HintWrite { key, edit, targets }),
         Request::Read { key } => Step::Read(Address::data(&key)),
         Request::ReadHint { key } => Step::Read(Address::hint(&key)),
         Request::Sync(request) => Step::Compare(request),
@@ -89,7 +87,7 @@ pub fn found(address: &Address, row: Option<&Bytes>) -> Answer {
 pub fn refusal(refused: &Refused) -> Refusal {
     match refused {
         Refused::Overtaken { latest } => Refusal::Overtaken { latest: *latest },
-        Refused::TooManySiblings(why) => Refusal::TooManySiblings(*why),
+        Refused::Unfit(why) => Refusal::Unfit(*why),
         Refused::StampAhead(why) => Refusal::StampAhead(*why),
         Refused::HintsFull { .. } => Refusal::HintsFull,
         Refused::Damaged(_) => Refusal::Damaged,

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use crate::placement::{MemberName, Partition};
-use crate::record::{Content, Dot, Key, Record, Seen, Stamp, StampAhead, TooManySiblings};
+use crate::record::{Dot, Edit, Key, Record, Stamp, StampAhead, Unfit};
 use bytes::Bytes;
 
 /// One change, atomic and durable as a whole or not at all.
@@ -12,10 +12,8 @@ pub enum Change {
     Write {
         /// The key.
         key: Key,
-        /// What the client had seen.
-        seen: Seen,
-        /// The value, or nothing for a delete.
-        content: Option<Content>,
+        /// What is to become of it.
+        edit: Edit,
         /// Refused where something later than this is known of the key; [`Stamp::MAX`] if it may supersede anything.
         until: Stamp,
     },
@@ -51,10 +49,8 @@ pub enum Change {
     HintWrite {
         /// The key.
         key: Key,
-        /// What the client had seen.
-        seen: Seen,
-        /// The value, or nothing for a delete.
-        content: Option<Content>,
+        /// What is to become of it.
+        edit: Edit,
         /// The owners it is kept for.
         targets: Vec<MemberName>,
     },
@@ -109,9 +105,9 @@ pub enum Outcome {
 /// Why a change did not happen. Nothing was stored, unless the line says otherwise.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
 pub enum Refused {
-    /// Too many concurrent values; the client must read and resolve.
+    /// The edit does not fit what is held; the client must act.
     #[error(transparent)]
-    TooManySiblings(#[from] TooManySiblings),
+    Unfit(#[from] Unfit),
     /// Others have written since this write began; it may be tried again by one who still waits for it.
     #[error("the key was written again since the write began")]
     Overtaken {

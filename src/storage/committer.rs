@@ -11,7 +11,7 @@ use super::hints::Entry;
 use super::{Address, Change, Feed, Hint, HintLedger, Outcome, Refused, RowChange, Store};
 use crate::merkle::Forest;
 use crate::placement::{MemberName, Partition};
-use crate::record::{Actor, Clock, Content, Dot, Key, Record, Row, RowError, Seen, Stamp, StampAhead};
+use crate::record::{Actor, Clock, Dot, Edit, Key, Record, Row, RowError, Stamp, StampAhead};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -123,14 +123,16 @@ impl Committer {
     /// Works one change into the batch. A refusal leaves the batch as it was.
     fn draft(&mut self, batch: &mut Batch, wall_ms: u64, change: Change) -> Result<Outcome, Refused> {
         match change {
-            Change::Write { key, seen, content, until } => {
-                self.observe_seen(&seen, wall_ms)?;
+            Change::Write { key, edit, until } => {
+                self.observe_seen(&edit, wall_ms)?;
                 let draft = self.data(batch, &key)?;
                 if let Some(latest) = draft.row.record.context().latest().filter(|latest| *latest > until) {
                     return Err(Refused::Overtaken { latest });
                 }
-                let (record, created) = self.write(self.actor, &draft.row.record, &seen, content, wall_ms)?;
-                draft.set(record.clone());
+                let (record, created) = self.edit(self.actor, &draft.row.record, &edit, wall_ms)?;
+                if record != draft.row.record {
+                    draft.set(record.clone());
+                }
                 Ok(Outcome::Written { created, record })
             }
             Change::Merge { key, record } => {
@@ -152,10 +154,10 @@ impl Committer {
                 }
                 Ok(Outcome::Written { created: false, record })
             }
-            Change::HintWrite { key, seen, content, targets } => {
-                self.observe_seen(&seen, wall_ms)?;
+            Change::HintWrite { key, edit, targets } => {
+                self.observe_seen(&edit, wall_ms)?;
                 let mut hint = self.hint(batch, &key)?;
-                let (record, created) = self.write(self.hint_actor, &hint.record, &seen, content, wall_ms)?;
+                let (record, created) = self.edit(self.hint_actor, &hint.record, &edit, wall_ms)?;
                 hint.record = record.clone();
                 self.keep_hint(batch, key, hint, &targets)?;
                 Ok(Outcome::Written { created, record })
@@ -202,30 +204,19 @@ impl Committer {
         }
     }
 
-    /// A new write on `held`, under a new dot: the record since, and whether nothing live was there before.
-    fn write(
-        &mut self,
-        actor: Actor,
-        held: &Record,
-        seen: &Seen,
-        content: Option<Content>,
-        wall_ms: u64,
-    ) -> Result<(Record, bool), Refused> {
+    /// An edit of `held`, under a new dot: the record since, and whether nothing live was there before.
+    fn edit(&mut self, actor: Actor, held: &Record, edit: &Edit, wall_ms: u64) -> Result<(Record, bool), Refused> {
         // What is stored was observed before it was stored, but perhaps by an earlier process whose last stamp is lost.
         if let Some(latest) = held.context().latest() {
             self.clock.observe(latest, wall_ms)?;
         }
         let dot = Dot { stamp: self.clock.next(wall_ms), actor };
-        let lives = |expires_ms: Option<u64>| expires_ms.is_none_or(|expires_ms| expires_ms > dot.stamp.ms());
-        let created = !held.siblings().iter().any(|sibling| lives(sibling.content.expires_ms));
-        Ok((held.write(seen, dot, content)?, created))
+        let created = !held.siblings().iter().any(|sibling| sibling.content.lives(dot.stamp.ms()));
+        Ok((held.edit(edit, dot)?, created))
     }
 
-    fn observe_seen(&mut self, seen: &Seen, wall_ms: u64) -> Result<(), StampAhead> {
-        match seen {
-            Seen::Everything => Ok(()),
-            Seen::Only(context) => context.latest().map_or(Ok(()), |stamp| self.clock.observe(stamp, wall_ms)),
-        }
+    fn observe_seen(&mut self, edit: &Edit, wall_ms: u64) -> Result<(), StampAhead> {
+        edit.latest_seen().map_or(Ok(()), |stamp| self.clock.observe(stamp, wall_ms))
     }
 
     fn observe_record(&mut self, record: &Record, wall_ms: u64) -> Result<(), StampAhead> {

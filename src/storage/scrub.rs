@@ -161,7 +161,7 @@ fn leaves(forest: &Forest, partition: Partition) -> Vec<LeafSum> {
 mod tests {
     use super::*;
     use crate::merkle::VersionDigest;
-    use crate::record::{Actor, Clock, Content, Seen, Stamp};
+    use crate::record::{Actor, Clock, Content, Edit, Seen, Stamp};
     use crate::storage::sim_files::SimFiles;
     use crate::storage::{
         Base, Change, Committer, Feed, HINT_BYTES_MAX, HintLedger, LogStore, LogStoreOptions, MemoryBase, MemoryStore,
@@ -186,14 +186,12 @@ mod tests {
         let mut committer = Committer::new(store, forest.clone(), feed, hints, Actor(1), clock);
         let write = |number| Change::Write {
             key: key(number),
-            seen: Seen::Everything,
-            content: Some(Content::plain(format!("value {number}"))),
+            edit: Edit::write(Seen::Everything, Some(Content::plain(format!("value {number}")))),
             until: Stamp::MAX,
         };
         let hint = Change::HintWrite {
             key: key(3),
-            seen: Seen::Everything,
-            content: Some(Content::plain("kept")),
+            edit: Edit::write(Seen::Everything, Some(Content::plain("kept"))),
             targets: vec!["http://a:1".into()],
         };
         committer.commit(1_000, (0..300).map(write).chain([hint]).collect()).into_iter().for_each(|done| {

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use kringle::merkle::Forest;
-use kringle::record::{Actor, Clock, Content, Context, Key, Record, Row, Seen, Stamp};
+use kringle::record::{Actor, Clock, Content, Context, Edit, Key, Record, Row, Seen, Stamp};
 use kringle::storage::sim_files::{Fault, SimFiles};
 use kringle::storage::{
     Address, Change, Committer, Feed, HINT_BYTES_MAX, Hint, HintLedger, LogStore, LogStoreOptions, MemoryBase, Outcome,
@@ -105,14 +105,13 @@ fn batch(life: u64, commit: u64) -> Vec<Change> {
     let seen = if commit % 4 == 3 { Seen::Only(Context::new()) } else { Seen::Everything };
     let targets = vec!["http://gone:1".into()];
     vec![
-        Change::Write { key: key(commit % 3), seen: Seen::Everything, content: value("a"), until: Stamp::MAX },
+        Change::Write { key: key(commit % 3), edit: Edit::write(Seen::Everything, value("a")), until: Stamp::MAX },
         Change::Write {
             key: key(3 + commit % 2),
-            seen,
-            content: if commit.is_multiple_of(5) { None } else { value("b") },
+            edit: Edit::write(seen, if commit.is_multiple_of(5) { None } else { value("b") }),
             until: Stamp::MAX,
         },
-        Change::HintWrite { key: key(commit % 4), seen: Seen::Everything, content: value("hint"), targets },
+        Change::HintWrite { key: key(commit % 4), edit: Edit::write(Seen::Everything, value("hint")), targets },
     ]
 }
 

@@ -161,7 +161,9 @@ impl World {
             let node = self.rng.random_range(0..self.nodes.len());
             let (ring, me) = (self.ring.clone(), self.nodes[node].me);
             let (quorum, behind, avoid) = (Quorum::one(), self.behind(node), self.avoid(node));
-            let options = GetOptions { quorum, hard: false, all: true, hedge_ms: 5, patience_ms: 100, behind, avoid };
+            let since = kringle::record::Context::new();
+            let options =
+                GetOptions { quorum, hard: false, all: true, hedge_ms: 5, patience_ms: 100, behind, avoid, since };
             let get = Get::new(self.keys[key].clone(), ring, me, options);
             self.start_operation(node, Machine::Get(Box::new(get)), Purpose::LastLook { key }, None);
         }

@@ -1,7 +1,9 @@
 //! Clients: each asks one random node after another to read, write or delete one of a few keys, with values that are
 //! never written twice, plainly or with the context of what it last read.
 
-use super::invariants::{acknowledged_is_held, majority_reads_see_majority_writes, read_sees_the_owners};
+use super::invariants::{
+    acknowledged_is_held, majority_reads_see_majority_writes, no_session_goes_back, read_sees_the_owners,
+};
 use super::node::{Machine, Reason};
 use super::oracle::{Verdict, Write};
 use super::world::{Event, World};
@@ -10,7 +12,7 @@ use crate::plant::Plant;
 use bytes::Bytes;
 use kringle::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Write as Wish};
 use kringle::protocol::SeenGroups;
-use kringle::record::{Content, Context, Key, Record, Seen};
+use kringle::record::{Content, Context, Edit, Key, Record, Seen};
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,8 +24,8 @@ const RESTS_MS: u64 = 4_000;
 pub(crate) struct Client {
     pub(crate) left: usize,
     pub(crate) busy: bool,
-    /// What it last read of each key.
-    pub(crate) shown: BTreeMap<usize, (Context, BTreeSet<Bytes>)>,
+    /// What it last read of each key, or saw of it in answer to its own write.
+    pub(crate) shown: BTreeMap<usize, (Seen, BTreeSet<Bytes>)>,
 }
 
 /// How many owners a request wants.
@@ -54,6 +56,8 @@ pub(crate) enum Purpose {
         key: usize,
         /// When it began, in moments.
         begun: u64,
+        /// What the client would have at least.
+        since: Context,
     },
     Write {
         client: usize,
@@ -102,10 +106,14 @@ impl World {
             let patience_ms = (deadline_ms / 4).clamp(1, 100);
             let hedge_ms = self.rng.random_range(5.min(patience_ms)..=patience_ms);
             let behind = self.behind(node);
-            let options = GetOptions { quorum, hard, all: false, hedge_ms, patience_ms, behind, avoid };
+            // A client that asks for nothing older than what it was shown.
+            let shown = self.clients[client].shown.get(&key).map(|(seen, _)| seen.since());
+            let since = shown.filter(|_| self.rng.random_bool(0.5)).unwrap_or_default();
+            let asked = since.clone();
+            let options = GetOptions { quorum, hard, all: false, hedge_ms, patience_ms, behind, avoid, since };
             let machine = Machine::Get(Box::new(Get::new(self.keys[key].clone(), ring, me, options)));
             let begun = self.moment;
-            return self.start_operation(node, machine, Purpose::Read { client, key, begun }, None);
+            return self.start_operation(node, machine, Purpose::Read { client, key, begun, since: asked }, None);
         }
         let (write, seen) = self.begin_write(client, key);
         let content = self.oracle.writes[write].value.clone().map(Content::plain);
@@ -122,7 +130,7 @@ impl World {
             deadline_ms,
             avoid,
         };
-        let put = Put::new(Wish { key: self.keys[key].clone(), seen, content }, ring, me, options);
+        let put = Put::new(Wish { key: self.keys[key].clone(), edit: Edit::write(seen, content) }, ring, me, options);
         self.start_operation(node, Machine::Put(Box::new(put)), Purpose::Write { client, write, wanted }, Some(write));
     }
 
@@ -142,13 +150,19 @@ impl World {
         let delete = self.rng.random_range(0..100) < self.options.deletes_percent;
         let (mut saw, mut seen) = (None, Seen::Everything);
         if self.rng.random_range(0..100) < self.options.contexts_percent {
-            let (mut context, values) = self.clients[client].shown.get(&key).cloned().unwrap_or_default();
+            let nothing = || (Seen::Only(Context::new()), BTreeSet::new());
+            let (shown, values) = self.clients[client].shown.get(&key).cloned().unwrap_or_else(nothing);
             self.counters.hit("write with a context");
+            (saw, seen) = (Some(values), shown);
+            if matches!(seen, Seen::OnlyAnd(..)) {
+                self.counters.hit("write with a context and a dot");
+            }
             if self.is_poisoned() {
                 self.counters.hit("client with a context from the future");
+                let mut context = seen.since();
                 self.poison_context(&mut context);
+                seen = Seen::Only(context);
             }
-            (saw, seen) = (Some(values), Seen::Only(context));
         }
         (self.enter_write(key, delete, saw), seen)
     }
@@ -197,10 +211,13 @@ impl World {
 
     pub(crate) fn put_concluded(&mut self, purpose: Purpose, mut outcome: PutOutcome) {
         let Purpose::Write { client, write, wanted } = purpose else { unreachable!("a Put writes") };
-        if let (Some(Plant::HintCountedAsOwner), PutOutcome::Short { record, replicas }) = (self.plant, &mut outcome) {
+        if let (Some(Plant::HintCountedAsOwner), PutOutcome::Short { record, seen, replicas }) =
+            (self.plant, &mut outcome)
+        {
             replicas.acked += std::mem::take(&mut replicas.hinted);
             if replicas.acked >= wanted.needed(replicas.wanted) {
-                outcome = PutOutcome::Stored { created: false, record: record.clone(), replicas: *replicas };
+                let (record, seen, replicas) = (record.clone(), seen.clone(), *replicas);
+                outcome = PutOutcome::Stored { created: false, record, seen, replicas };
             }
         }
         if let Some(told) = &mut self.told {
@@ -225,30 +242,29 @@ impl World {
         if counter == "stored" && self.oracle.writes[write].value.is_none() {
             self.counters.hit("delete stored");
         }
-        if let PutOutcome::Stored { record, .. } | PutOutcome::Short { record, .. } = &outcome {
-            self.chain(client, write, record);
+        if let PutOutcome::Stored { record, seen, .. } | PutOutcome::Short { record, seen, .. } = &outcome {
+            self.chain(client, write, record, seen);
         }
         self.oracle.end(write, verdict, self.moment);
         self.next_turn(client);
     }
 
-    /// A client may go on from its own write: it has seen what it had seen before, and its value. The context of the
-    /// record says so only where nothing else is live in it; elsewhere it covers values the client was never shown.
-    fn chain(&mut self, client: usize, write: usize, record: &Record) {
+    /// A client may go on from its own write: it has seen what it had seen before, and its value.
+    fn chain(&mut self, client: usize, write: usize, record: &Record, seen: &Seen) {
         let Write { key, value, saw, .. } = &self.oracle.writes[write];
-        let own = |content: &Content| Some(&content.value) == value.as_ref();
-        let whole = self.plant == Some(Plant::ContextOfUnseenValues);
-        if whole || record.siblings().iter().all(|sibling| own(&sibling.content)) {
-            let mut values = saw.clone().unwrap_or_default();
-            values.extend(value.clone());
-            self.clients[client].shown.insert(*key, (record.context().clone(), values));
-        }
+        let mut values = saw.clone().unwrap_or_default();
+        values.extend(value.clone());
+        let seen = match self.plant {
+            Some(Plant::ContextOfUnseenValues) => Seen::Only(record.context().clone()),
+            _ => seen.clone(),
+        };
+        self.clients[client].shown.insert(*key, (seen, values));
     }
 
     pub(crate) fn get_concluded(&mut self, purpose: Purpose, outcome: GetOutcome) {
-        let (client, key, begun) = match purpose {
-            Purpose::Read { client, key, begun } => (Some(client), key, begun),
-            Purpose::LastLook { key } => (None, key, self.moment),
+        let (client, key, begun, since) = match purpose {
+            Purpose::Read { client, key, begun, since } => (Some(client), key, begun, since),
+            Purpose::LastLook { key } => (None, key, self.moment, Context::new()),
             Purpose::Write { .. } | Purpose::Session { .. } | Purpose::Restore { .. } => unreachable!("a Get reads"),
         };
         if let Some(told) = &mut self.told {
@@ -257,6 +273,7 @@ impl World {
         match (outcome, client) {
             (GetOutcome::Found { record, answers, answered }, client) => {
                 let owners = self.owners(key);
+                no_session_goes_back(self, key, &since, &record);
                 majority_reads_see_majority_writes(self, key, begun, answered, &record);
                 if answered == 0 && answers.iter().any(|(member, _)| owners.contains(&member.index())) {
                     self.counters.hit("read of owners that are not filled");
@@ -270,7 +287,8 @@ impl World {
                 self.counters.hit("read refused by owners that are not filled");
             }
             (GetOutcome::Unavailable { .. }, Some(_)) => self.counters.hit("unavailable read"),
-            (GetOutcome::Unavailable { .. }, None) => {
+            (GetOutcome::Behind { .. }, Some(_)) => self.counters.hit("read refused rather than stale"),
+            (GetOutcome::Unavailable { .. } | GetOutcome::Behind { .. }, None) => {
                 self.oracle.violation(format!("key {key} cannot be read when all is quiet"));
             }
         }
@@ -287,7 +305,7 @@ impl World {
         }
         match client {
             Some(client) => {
-                self.clients[client].shown.insert(key, (record.context().clone(), values));
+                self.clients[client].shown.insert(key, (Seen::Only(record.context().clone()), values));
             }
             None => read_sees_the_owners(self, key, record),
         }

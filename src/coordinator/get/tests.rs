@@ -38,7 +38,16 @@ impl Story {
         let mut me = ring.owners(partition)[0];
         let quorum = Quorum::of(Count::Majority, 3).unwrap();
         let (behind, avoid) = (Vec::new(), Vec::new());
-        let mut options = GetOptions { quorum, hard: false, all: false, hedge_ms: 5, patience_ms: 100, behind, avoid };
+        let mut options = GetOptions {
+            quorum,
+            hard: false,
+            all: false,
+            hedge_ms: 5,
+            patience_ms: 100,
+            behind,
+            avoid,
+            since: Context::new(),
+        };
         change(&ring, partition, &mut me, &mut options);
         let get = Get::new(key(), ring.clone(), me, options);
         let mut story = Story { get, ring, calls: Vec::new(), outcomes: Vec::new(), wake: None };
@@ -89,10 +98,10 @@ impl Story {
         assert_eq!(self.outcomes.len(), 1, "{:?}", self.outcomes);
         match &self.outcomes[0] {
             GetOutcome::Found { record, answers, .. } => {
-                let value = record.winner().map(|winner| String::from_utf8(winner.content.value.to_vec()).unwrap());
+                let value = record.latest().map(|winner| String::from_utf8(winner.content.value.to_vec()).unwrap());
                 Some((value, answers.len()))
             }
-            GetOutcome::Unavailable { .. } => None,
+            GetOutcome::Unavailable { .. } | GetOutcome::Behind { .. } => None,
         }
     }
 }
@@ -294,7 +303,9 @@ proptest! {
                         prop_assert!(heard > 0 || !record.is_unknown(), "absent without an owner's word");
                         prop_assert!(!hard || heard >= usize::from(needed));
                     }
-                    GetOutcome::Unavailable { answered, .. } => prop_assert_eq!(*answered, heard),
+                    GetOutcome::Unavailable { answered, .. } | GetOutcome::Behind { answered } => {
+                        prop_assert_eq!(*answered, heard);
+                    }
                 }
             }
         }

@@ -3,7 +3,7 @@
 use super::super::Count;
 use super::*;
 use crate::placement::{ClusterId, Layout, Member, Mode};
-use crate::record::{Actor, Stamp, TooManySiblings};
+use crate::record::{Actor, Content, Stamp, Unfit};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
@@ -51,6 +51,10 @@ fn written(actor: u64, stamp: u64) -> Answer {
     Answer::Written { created: true, record: record(actor, stamp) }
 }
 
+fn edit(seen: Seen) -> Edit {
+    Edit::write(seen, Some(Content::plain("v")))
+}
+
 fn merged(more: Option<Record>) -> Answer {
     Answer::Merged { applied: true, more }
 }
@@ -63,7 +67,7 @@ impl Story {
     /// A write of a majority, coordinated by an owner; `change` makes it another.
     fn new(change: impl FnOnce(&Ring, &mut Write, &mut MemberIndex, &mut PutOptions)) -> Story {
         let ring = ring();
-        let mut write = Write { key: key(), seen: Seen::Everything, content: Some(Content::plain("v")) };
+        let mut write = Write { key: key(), edit: Edit::write(Seen::Everything, Some(Content::plain("v"))) };
         let mut me = owners(&ring)[0];
         let quorum = Quorum::of(Count::Majority, 3).unwrap();
         let mut options = PutOptions {
@@ -308,10 +312,10 @@ fn a_maker_that_answers_after_the_deadline_is_still_copied() {
 
 #[test]
 fn a_reason_that_all_owners_share_is_final_unless_another_may_have_taken_the_write() {
-    let too_many = || Answer::Refused(Refusal::TooManySiblings(TooManySiblings));
+    let too_many = || Answer::Refused(Refusal::Unfit(Unfit::TooManySiblings));
     let mut story = Story::plain();
     story.answer(0, too_many());
-    assert_eq!(story.outcome(), &PutOutcome::Refused(Refusal::TooManySiblings(TooManySiblings)));
+    assert_eq!(story.outcome(), &PutOutcome::Refused(Refusal::Unfit(Unfit::TooManySiblings)));
     assert!(story.put.is_done());
 
     let mut story = Story::plain();
@@ -359,7 +363,7 @@ fn newer_siblings_async_writes_and_writes_with_a_context_need_no_second_round() 
         (5, false, Seen::Everything),
         (5, true, Seen::Only(crate::record::Context::new())),
     ] {
-        let mut story = Story::new(|_, write, _, options| (write.seen, options.covers) = (seen, covers));
+        let mut story = Story::new(|_, write, _, options| (write.edit, options.covers) = (edit(seen), covers));
         story.answer(0, written(1, 9)).answer(1, merged(Some(record(7, stamp))));
         assert!(matches!(story.outcome(), PutOutcome::Stored { .. }), "{stamp} {covers}");
     }
@@ -415,7 +419,7 @@ proptest! {
             *me = if stranger { stand_ins(ring)[1] } else { owners(ring)[1] };
             options.avoid.retain(|member| member != me);
             if with_context {
-                write.seen = Seen::Only(crate::record::Context::new());
+                write.edit = edit(Seen::Only(crate::record::Context::new()));
             }
         });
         let owners = owners(&story.ring);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::placement::Partition;
+use crate::record::{Content, Seen};
 use crate::storage::sim_files::SimFiles;
 use crate::storage::{Kind, LogStore, LogStoreOptions, MemoryBase, MemoryStore, PageSize, Sequence, Span};
 use proptest::prelude::*;
@@ -37,7 +38,7 @@ fn content(value: &str) -> Option<Content> {
 }
 
 fn write(name: &str, seen: Seen, value: &str) -> Change {
-    Change::Write { key: key(name), seen, content: content(value), until: Stamp::MAX }
+    Change::Write { key: key(name), edit: Edit::write(seen, content(value)), until: Stamp::MAX }
 }
 
 /// A record as some other node wrote it.
@@ -124,12 +125,12 @@ fn stamps_rise_above_everything_seen_and_survive_in_the_store() {
     let seen = Stamp::from_ms(50_000);
     desk.one(Change::Merge { key: key("a"), record: foreign(1, seen.0, "a") }).unwrap();
     let outcome = desk.one(write("b", Seen::Everything, "b"));
-    let dot = written(&outcome).1.winner().unwrap().dot;
+    let dot = written(&outcome).1.latest().unwrap().dot;
     assert!(dot.stamp > seen && dot.actor == Actor(7));
     assert_eq!(desk.store.last_stamp(), dot.stamp);
     desk.committer.note_stamp(Stamp::from_ms(60_000), 1_000).unwrap();
     let outcome = desk.one(write("b", Seen::Everything, "b"));
-    assert!(written(&outcome).1.winner().unwrap().dot.stamp > Stamp::from_ms(60_000));
+    assert!(written(&outcome).1.latest().unwrap().dot.stamp > Stamp::from_ms(60_000));
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn a_poisoned_stamp_is_refused_wherever_it_hides_and_spoils_nothing_else() {
             Change::Merge { key: key("k"), record: poison.clone() },
             write("k", Seen::Only(context.clone()), "v"),
             Change::Hint { key: key("k"), record: poison.clone(), targets: targets.clone() },
-            Change::HintWrite { key: key("k"), seen: Seen::Only(context), content: content("v"), targets },
+            Change::HintWrite { key: key("k"), edit: Edit::write(Seen::Only(context), content("v")), targets },
             Change::Cover { key: key("k"), other: poison, dot: Dot { stamp: Stamp(1), actor: Actor(1) } },
             Change::Cover { key: key("k"), other: Record::default(), dot },
             write("k", Seen::Everything, "good"),
@@ -163,7 +164,7 @@ fn a_poisoned_stamp_is_refused_wherever_it_hides_and_spoils_nothing_else() {
 fn a_second_round_covers_what_another_owner_showed() {
     let mut desk = desk();
     let outcome = desk.one(write("k", Seen::Everything, "mine"));
-    let dot = written(&outcome).1.winner().unwrap().dot;
+    let dot = written(&outcome).1.latest().unwrap().dot;
     let other = foreign(1, 5, "older, elsewhere");
     let cover = Change::Cover { key: key("k"), other: other.clone(), dot };
     let outcome = desk.one(cover.clone());
@@ -207,7 +208,7 @@ fn a_damaged_row_is_restored_from_the_others_and_its_digest_with_it() {
     desk.one(write("k", Seen::Everything, "first")).unwrap();
     let copy = desk.row("k").unwrap().record;
     desk.one(write("k", Seen::Only(Default::default()), "second")).unwrap();
-    let lost = desk.row("k").unwrap().record.winner().unwrap().dot;
+    let lost = desk.row("k").unwrap().record.latest().unwrap().dot;
     desk.one(write("other", Seen::Everything, "sound")).unwrap();
     let rotten = vec![(Address::data(&key("k")), Some(Bytes::from_static(b"rot")))];
     desk.store.append(rotten, Stamp(0)).unwrap();
@@ -260,7 +261,11 @@ fn an_expired_value_counts_as_none_for_created() {
     let mut desk = desk();
     let brief = Content { expires_ms: Some(1_500), ..Content::plain("brief") };
     let put = |content: &Content| {
-        vec![Change::Write { key: key("k"), seen: Seen::Everything, content: Some(content.clone()), until: Stamp::MAX }]
+        vec![Change::Write {
+            key: key("k"),
+            edit: Edit::write(Seen::Everything, Some(content.clone())),
+            until: Stamp::MAX,
+        }]
     };
     assert!(written(&desk.committer.commit(1_000, put(&brief))[0]).0);
     assert!(!written(&desk.committer.commit(1_400, put(&brief))[0]).0);
@@ -273,8 +278,7 @@ fn hints_live_until_each_target_has_what_they_hold() {
     let targets: Vec<MemberName> = vec!["http://b".into(), "http://a".into()];
     let hint_write = |value| Change::HintWrite {
         key: key("k"),
-        seen: Seen::Everything,
-        content: content(value),
+        edit: Edit::write(Seen::Everything, content(value)),
         targets: targets.clone(),
     };
     let first = desk.one(hint_write("one"));
@@ -356,7 +360,7 @@ fn a_failed_append_refuses_the_whole_batch_and_shows_nothing_of_it() {
     files.fail_writes(None);
     // The stamp that was spent is not made again: its write may yet surface.
     let outcome = desk.one(write("k", Seen::Everything, "after"));
-    assert!(written(&outcome).1.winner().unwrap().dot.stamp > Stamp(stamp.0 + 1));
+    assert!(written(&outcome).1.latest().unwrap().dot.stamp > Stamp(stamp.0 + 1));
     files.fail_syncs(Some(ErrorKind::Other));
     for outcome in desk.committer.commit(1_000, batch) {
         assert!(matches!(outcome, Err(Refused::Fenced(_))), "{outcome:?}");
@@ -391,11 +395,11 @@ proptest! {
                 match step.what {
                     0 => write(&name, Seen::Everything, "v"),
                     1 => write(&name, blind, "v"),
-                    2 => Change::Write { key: key(&name), seen: Seen::Everything, content: None, until: Stamp::MAX },
+                    2 => Change::Write { key: key(&name), edit: Edit::write(Seen::Everything, None), until: Stamp::MAX },
                     3 => Change::Merge { key: key(&name), record },
                     4 => Change::Hint { key: key(&name), record, targets },
                     5 => Change::HintDelivered { key: key(&name), record, target: step.actor.to_string().into() },
-                    _ => Change::HintWrite { key: key(&name), seen: blind, content: None, targets },
+                    _ => Change::HintWrite { key: key(&name), edit: Edit::write(blind, None), targets },
                 }
             });
             let outcomes = desk.committer.commit(wall as u64, changes.collect());
@@ -410,14 +414,14 @@ proptest! {
 #[test]
 fn a_write_makes_no_dot_where_something_later_than_its_bound_is_known() {
     let mut desk = desk();
-    let bounded = |until| Change::Write { key: key("k"), seen: Seen::Everything, content: content("late"), until };
+    let bounded = |until| Change::Write { key: key("k"), edit: Edit::write(Seen::Everything, content("late")), until };
     let record = written(&desk.one(write("k", Seen::Everything, "first"))).1.clone();
     let latest = record.context().latest().unwrap();
     let before = Stamp(latest.0 - 1);
     assert_eq!(desk.one(bounded(before)), Err(Refused::Overtaken { latest }));
     assert_eq!(values(&desk.row("k").unwrap().record), [b"first"]);
     // A delete is something later as well.
-    let deleted = Change::Write { key: key("k"), seen: Seen::Everything, content: None, until: Stamp::MAX };
+    let deleted = Change::Write { key: key("k"), edit: Edit::write(Seen::Everything, None), until: Stamp::MAX };
     let gone = written(&desk.one(deleted)).1.context().latest().unwrap();
     assert_eq!(desk.one(bounded(latest)), Err(Refused::Overtaken { latest: gone }));
     assert!(desk.row("k").unwrap().record.is_tombstone());

@@ -7,7 +7,7 @@ use crate::options::about;
 use crate::oracle::Verdict;
 use crate::plant::Plant;
 use crate::world::{Event, World};
-use kringle::record::{Content, Record, Row, Seen, Stamp};
+use kringle::record::{Content, Edit, Record, Row, Seen, Stamp};
 use kringle::replica;
 use kringle::storage::{Address, Change, Outcome, Refused, Store};
 use rand::Rng;
@@ -27,7 +27,11 @@ impl World {
     /// A bare write on one node, as a peer might ask for it.
     pub(crate) fn submit_write(&mut self, node: usize, key: usize, write: usize) {
         let content = self.oracle.writes[write].value.clone().map(Content::plain);
-        let change = Change::Write { key: self.keys[key].clone(), seen: Seen::Everything, content, until: Stamp::MAX };
+        let change = Change::Write {
+            key: self.keys[key].clone(),
+            edit: Edit::write(Seen::Everything, content),
+            until: Stamp::MAX,
+        };
         self.commit(node, Submission { change, tag: Some(write), partial: false, done: Done::Alone { write } });
     }
 
@@ -37,7 +41,9 @@ impl World {
     }
 
     pub(super) fn commit(&mut self, node: usize, mut submission: Submission) {
-        if let (Some(Plant::ContextIgnored), Change::Write { seen, .. }) = (self.plant, &mut submission.change) {
+        if let (Some(Plant::ContextIgnored), Change::Write { edit: Edit::Write { seen, .. }, .. }) =
+            (self.plant, &mut submission.change)
+        {
             *seen = Seen::Everything;
         }
         self.up(node).waiting.push_back(submission);

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use kringle::coordinator::{
     Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Replicas, Write as Wish,
 };
-use kringle::record::{Content, Context, Record, Seen};
+use kringle::record::{Content, Context, Edit, Record, Seen};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::cell::Cell;
@@ -99,7 +99,7 @@ impl World {
             avoid: self.avoid(node),
         };
         let content = self.oracle.writes[write].value.clone().map(Content::plain);
-        let wish = Wish { key: self.keys[key].clone(), seen, content };
+        let wish = Wish { key: self.keys[key].clone(), edit: Edit::write(seen, content) };
         let put = Put::new(wish, self.ring.clone(), self.nodes[node].me, options);
         self.start_operation(
             node,
@@ -137,11 +137,17 @@ impl World {
             patience_ms: 100,
             behind: self.behind(node),
             avoid: self.avoid(node),
+            since: Context::new(),
         };
         let asked = self.told.as_ref().map_or(0, |told| told.gets.len());
         let get = Get::new(self.keys[key].clone(), self.ring.clone(), self.nodes[node].me, options);
         let begun = self.moment;
-        self.start_operation(node, Machine::Get(Box::new(get)), Purpose::Read { client: 0, key, begun }, None);
+        self.start_operation(
+            node,
+            Machine::Get(Box::new(get)),
+            Purpose::Read { client: 0, key, begun, since: Context::new() },
+            None,
+        );
         let told = |world: &World| world.told.as_ref().and_then(|told| told.gets.get(asked)).cloned();
         self.advance(|world| told(world).is_some());
         told(self).unwrap_or_else(|| panic!("not answered: {:?}", self.oracle.violations)).1
@@ -188,7 +194,7 @@ impl World {
     /// What all owners of the key hold: the same, in rows and digests, and in what they show first.
     fn held_by_all(&self, key: usize) -> Record {
         let rows: Vec<Record> = self.owners(key).into_iter().map(|owner| self.row(owner, key)).collect();
-        assert!(rows.iter().all(|row| *row == rows[0] && row.winner() == rows[0].winner()), "{rows:?}");
+        assert!(rows.iter().all(|row| *row == rows[0] && row.latest() == rows[0].latest()), "{rows:?}");
         rows[0].clone()
     }
 

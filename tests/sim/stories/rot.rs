@@ -25,7 +25,7 @@ fn shows_nothing_else(world: &mut World, written: &[Bytes]) -> usize {
                     );
                     shown += 1;
                 }
-                GetOutcome::Unavailable { .. } => {}
+                GetOutcome::Unavailable { .. } | GetOutcome::Behind { .. } => {}
             }
         }
     }

@@ -39,7 +39,7 @@ fn written_on_all_sides(world: &mut World, sides: &[&[usize]]) {
         assert_eq!(values(&record), *written);
         for node in 0..world.nodes.len() {
             let GetOutcome::Found { record: shown, .. } = world.read(node, key, None) else { panic!("all are up") };
-            assert_eq!(shown.winner(), record.winner(), "through node {node}");
+            assert_eq!(shown.latest(), record.latest(), "through node {node}");
         }
     }
     assert!(world.nodes.iter().all(|node| node.up.as_ref().is_some_and(|up| up.hints.status().is_empty())));
