@@ -95,7 +95,7 @@ fn node(folder: &Path) -> Node {
     let hints = Arc::new(HintLedger::new(1 << 20));
     let (slowest_read_us, slowest_append_us) = (AtomicU64::new(0), AtomicU64::new(0));
     let watched = Arc::new(Watched { store: store.clone(), slowest_read_us, slowest_append_us });
-    let committer = Committer::new(watched.clone(), forest.clone(), feed, hints, Actor(7), clock);
+    let committer = Committer::new(watched.clone(), forest.clone(), feed, hints, Arc::default(), Actor(7), clock);
     // The rebuild keeps a snapshot of the base alive: to be used or dropped at once.
     Node { watched, store, rebuild: Some(opened.rebuild), forest, committer }
 }

@@ -113,7 +113,7 @@ fn committer(opened: &Opened) -> Committer {
     let feed = Arc::new(Feed::new(opened.store.last_sequence(), 9));
     let hints = Arc::new(kringle::storage::HintLedger::new(1 << 20));
     let clock = Clock::starting_after(opened.store.last_stamp());
-    Committer::new(opened.store.clone(), Arc::new(Forest::new()), feed, hints, Actor(7), clock)
+    Committer::new(opened.store.clone(), Arc::new(Forest::new()), feed, hints, Arc::default(), Actor(7), clock)
 }
 
 /// A folder whose every key was written several times: some into the base, some into the log alone.

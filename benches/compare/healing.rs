@@ -246,7 +246,7 @@ pub fn upkeep(options: &Options) -> Outcome<()> {
     let forest = Arc::new(Forest::new());
     let hints = Arc::new(HintLedger::new(1 << 20));
     let clock = Clock::starting_after(Stamp(0));
-    let mut committer = Committer::new(opened.store.clone(), forest, feed, hints, Actor(7), clock);
+    let mut committer = Committer::new(opened.store.clone(), forest, feed, hints, Arc::default(), Actor(7), clock);
     let mut commit_us = 0.0;
     for round in 0..2 {
         let mut took = Duration::ZERO;

@@ -33,8 +33,15 @@ impl Node {
         Partition::all().for_each(|partition| forest.mark_built(partition));
         let feed = Arc::new(Feed::new(Sequence(0), 16));
         let hints = Arc::new(HintLedger::new(1 << 20));
-        let committer =
-            Committer::new(store.clone(), forest.clone(), feed, hints, Actor(actor), Clock::starting_after(Stamp(0)));
+        let committer = Committer::new(
+            store.clone(),
+            forest.clone(),
+            feed,
+            hints,
+            Arc::default(),
+            Actor(actor),
+            Clock::starting_after(Stamp(0)),
+        );
         Node { committer, store, forest, values_taken: 0 }
     }
 
@@ -110,6 +117,7 @@ impl World {
                 let row = node.store.read(&address).unwrap();
                 replica::found(&address, row.as_ref())
             }
+            Step::ReadSince(address, _) => panic!("no session asks what was seen: {address:?}"),
             Step::Greet(greeting) => panic!("no session greets: {greeting:?}"),
             Step::UnderWay(_) => Answer::UnderWay { since: None, hints: false },
             Step::Compare(request) => replica::compare(&ring, me, &node.forest, &*node.store, request, &mut || ()),

@@ -1,5 +1,6 @@
 //! Verbs: how two nodes find where their copies differ, and make them equal by sending only that.
 
+mod forgetting;
 #[cfg(test)]
 mod laws;
 mod purpose;
@@ -8,6 +9,7 @@ mod schedule;
 mod session;
 mod stream;
 
+pub use forgetting::{FORGET_KEYS_MAX, Forget, Forgotten};
 pub use report::{Cause, Report};
 pub use schedule::{AFTER_HINTS_MS, FIRST_AFTER_MS_MAX, Schedule};
 pub use session::{CONFIRM_MS, Session, SessionOptions};

@@ -4,7 +4,8 @@
 //! silent for a while. What they hold is merged, so a stale copy cannot hide a newer one that was read. If no
 //! owner can be reached, or all of them stay silent, the stand-ins are asked, this node included; where they know nothing
 //! either the answer is "unknown", never "absent". An owner that is still being filled is passed over like a silent one:
-//! what it holds is shown, what it lacks means nothing. Owners believed down and silent are not waited for to the end.
+//! what it holds is shown, what it lacks means nothing; but for what the owners that count have seen and since forgotten.
+//! Owners believed down and silent are not waited for to the end.
 //! After DeCandia et al., "Dynamo" (2007), §4.5.
 
 use super::Quorum;
@@ -12,7 +13,7 @@ use super::order::asking_order;
 use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, Part, Request};
-use crate::record::{Context, Key, Record};
+use crate::record::{Context, Dot, Key, Record};
 use std::sync::Arc;
 
 /// How a read ended.
@@ -87,6 +88,9 @@ pub struct Get {
     answers: Vec<(MemberIndex, Option<Record>)>,
     /// What stand-ins keep for the owners, and what owners hold that are still being filled.
     kept: Vec<(MemberIndex, Option<Record>)>,
+    /// Owners that answered were asked again whether they had seen what is kept.
+    confirming: bool,
+    again_awaited: usize,
     standing_in: bool,
     /// All owners were asked, and had their time.
     patience_over: bool,
@@ -102,6 +106,8 @@ pub struct Get {
 enum Asked {
     Owner(MemberIndex),
     StandIn(MemberIndex),
+    /// An owner that has answered already.
+    Again(MemberIndex),
 }
 
 impl Get {
@@ -123,6 +129,8 @@ impl Get {
             unfilled: 0,
             answers: Vec::with_capacity(2),
             kept: Vec::new(),
+            confirming: false,
+            again_awaited: 0,
             standing_in: false,
             patience_over: false,
             concluded: false,
@@ -139,7 +147,14 @@ impl Get {
         let (to, request) = match asked {
             Asked::Owner(member) => {
                 self.owners_awaited += 1;
-                (member, Request::Read { key })
+                let since = self.options.since.clone();
+                let request = if since.is_empty() { Request::Read { key } } else { Request::ReadSince { key, since } };
+                (member, request)
+            }
+            Asked::Again(member) => {
+                self.owners_awaited += 1;
+                self.again_awaited += 1;
+                (member, Request::ReadSince { key, since: self.kept_context() })
             }
             Asked::StandIn(member) => {
                 self.stand_ins_awaited += 1;
@@ -189,6 +204,31 @@ impl Get {
         held.fold(first, |merged, record| if merged == *record { merged } else { merged.merge(record) })
     }
 
+    /// All that is known of in what is kept.
+    fn kept_context(&self) -> Context {
+        let mut context = Context::new();
+        self.kept.iter().filter_map(|(_, record)| record.as_ref()).for_each(|record| context.join(record.context()));
+        context
+    }
+
+    /// Asks the owners that answered whether they had seen what is kept elsewhere and they do not hold: their keys' own
+    /// records do not say so once it was forgotten, and it would be shown as if it were new.
+    fn confirm(&mut self, commands: &mut Vec<Command>) -> bool {
+        let unknown = |record: &Record| record.siblings().iter().any(|kept| !self.is_known(kept.dot));
+        let is_doubtful = self.kept.iter().filter_map(|(_, record)| record.as_ref()).any(unknown);
+        if self.answers.is_empty() || !is_doubtful || std::mem::replace(&mut self.confirming, true) {
+            return false;
+        }
+        let owners: Vec<MemberIndex> = self.answers.iter().map(|(owner, _)| *owner).collect();
+        owners.into_iter().for_each(|owner| self.ask(Asked::Again(owner), commands));
+        true
+    }
+
+    fn is_known(&self, dot: Dot) -> bool {
+        let covers = |(_, record): &(_, Option<Record>)| record.as_ref().is_some_and(|held| held.context().covers(dot));
+        self.answers.iter().any(covers)
+    }
+
     /// Whether what was answered so far is older than what the client has seen.
     fn is_behind(&self) -> bool {
         !self.options.since.is_empty() && !self.merged().context().dominates(&self.options.since)
@@ -209,6 +249,10 @@ impl Get {
         let asked = self.calls.get_mut(call.0 as usize)?.take()?;
         match asked {
             Asked::Owner(_) => self.owners_awaited -= 1,
+            Asked::Again(_) => {
+                self.owners_awaited -= 1;
+                self.again_awaited -= 1;
+            }
             Asked::StandIn(_) => self.stand_ins_awaited -= 1,
         }
         Some(asked)
@@ -254,6 +298,9 @@ impl Get {
         let over = self.owners_awaited + self.stand_ins_awaited == 0 || heard_the_rest;
         let enough = self.answers.len() >= self.wanted();
         if self.concluded || !(enough || must || over || stood_in) {
+            return None;
+        }
+        if !must && (self.again_awaited > 0 || self.confirm(commands)) {
             return None;
         }
         let is_behind = self.is_behind();
@@ -312,8 +359,14 @@ impl Operation for Get {
                     self.kept.push((member, record));
                     self.ask_next(commands);
                 }
+                (Asked::Again(member), Answer::Found { record }) => {
+                    self.answers
+                        .iter_mut()
+                        .filter(|(owner, _)| *owner == member)
+                        .for_each(|held| held.1 = record.clone());
+                }
                 (Asked::Owner(_), _) => self.ask_next(commands),
-                (Asked::StandIn(_), _) => {}
+                (Asked::StandIn(_) | Asked::Again(_), _) => {}
             },
             Event::Failed { call, .. } => {
                 if let Asked::Owner(_) = self.take(call)? {

@@ -185,6 +185,7 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
         "seen": { "actors": actors, "partitions_joined": joined },
         "clock": { "ahead_ms": node.clock_ahead_ms() },
         "sync": sync_status(worker),
+        "forgetting": node.waits.status(),
         "scrub": node.rot.status(),
         "events": node.events.latest(EVENTS_SHOWN),
     })))

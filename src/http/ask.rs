@@ -208,8 +208,9 @@ pub(super) async fn read(
     let me = node.me(&ring);
     if query.switch("local")? {
         let address = Address::data(key);
+        let seen = node.seen_of(address.partition(), &since);
         let row = worker.read(&address).await?;
-        return match crate::replica::found(&address, row.as_ref()) {
+        return match crate::replica::having_seen(crate::replica::found(&address, row.as_ref()), seen) {
             Answer::Found { record } => {
                 let (answers, record) = (vec![(me, record.clone())], record.unwrap_or_default());
                 if !record.context().dominates(&since) {

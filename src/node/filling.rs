@@ -32,7 +32,8 @@ pub(super) const MEMORY_FACT: &str = "lives";
 const FIRST_ROUND_MAX: Duration = Duration::from_secs(2);
 /// How often a peer is greeted that there is nothing new to tell.
 const GREETING_PERIOD: Duration = Duration::from_secs(10);
-/// How often a peer is asked what it has seen. Nobody waits for it: what may be forgotten because of it is forgotten later.
+/// How often a peer is asked what it has seen, at least. Nobody waits for it but what may be forgotten because of it, which
+/// should be in three rounds of sessions.
 const CONTEXTS_PERIOD: Duration = Duration::from_secs(5);
 /// The shortest and the longest wait before a peer is greeted again that did not answer, or that there is a later stamp
 /// to tell: the time between two pings, within these.
@@ -176,15 +177,20 @@ impl Shared {
     pub(super) fn answers_in_part(&self, request: &Request) -> bool {
         match request {
             _ if self.completeness.counts.load(Ordering::Relaxed) => false,
-            Request::Write { key, .. } | Request::Merge { key, .. } | Request::Read { key } => {
-                self.is_partial(Partition::of(key.position()))
-            }
+            Request::Write { key, .. }
+            | Request::Merge { key, .. }
+            | Request::Read { key }
+            | Request::ReadSince { key, .. } => self.is_partial(Partition::of(key.position())),
             _ => false,
         }
     }
 
     /// Why this node makes no write of its own now, if `request` asks for one: another owner is to make it.
     pub(super) fn declines(&self, request: &Request) -> Option<Refusal> {
+        if request.partitions_to_forget().any(|partition| self.is_partial(partition)) {
+            // What it does not hold was perhaps never here, or lost: it knows of neither.
+            return Some(Refusal::NotFilled);
+        }
         let Request::Write { key, .. } = request else { return None };
         let completeness = &self.completeness;
         if self.is_partial(Partition::of(key.position())) {
@@ -342,11 +348,12 @@ pub(super) fn keep_filled(worker: &Rc<Worker>) {
 async fn greet_for_ever(worker: Rc<Worker>, peer: String) {
     let node = worker.node.clone();
     let mut asked_contexts = None::<Instant>;
+    let contexts_period = (node.settings.sync_period / 2).min(CONTEXTS_PERIOD);
     while !node.is_stopping() {
         let is_young = now().duration_since(node.started) < YOUNG_MAX;
         let short = if is_young { SHORT_MIN } else { node.settings.ping_period.clamp(SHORT_MIN, SHORT_MAX) };
         let wants_contexts = node.seen.said().is_unconfirmed(&peer)
-            || asked_contexts.is_none_or(|asked| now().duration_since(asked) >= CONTEXTS_PERIOD);
+            || asked_contexts.is_none_or(|asked| now().duration_since(asked) >= contexts_period);
         let told = greet(&worker, &peer, wants_contexts).await;
         let said = now();
         if wants_contexts && told.is_some() {

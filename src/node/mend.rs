@@ -8,7 +8,6 @@
 use super::foreground::Class;
 use super::outside::now;
 use super::queue::Completion;
-use super::seen::CONTEXTS_FACT;
 use super::shared::Shared;
 use crate::placement::Partition;
 use crate::storage::{Base, BaseError, Bases, Change, LogStore, Salvage};
@@ -103,7 +102,6 @@ impl Mending {
         let (tell, told) = channel();
         let (bases, store, forest) = (self.bases.clone(), store.clone(), node.forest.clone());
         let (completeness, seen) = (node.completeness.clone(), node.forget_seen());
-        let seen = Change::Fact { name: CONTEXTS_FACT, bytes: seen.into() };
         let make = move |mark| Ok(Arc::new(bases.make(mark)?) as Arc<dyn Base>);
         node.queue.between_batches(Box::new(move |committer| {
             // Before anybody could miss what is no longer there: now, or after another start.

@@ -11,6 +11,7 @@ mod background;
 mod events;
 mod filling;
 mod foreground;
+mod forgetting;
 mod gathering;
 mod latency;
 mod link;
@@ -31,6 +32,7 @@ mod worker;
 pub use events::{Event, Events};
 pub use filling::Completeness;
 pub use foreground::{Class, Foreground};
+pub use forgetting::{Waiting, Waits};
 pub use opening::StartError;
 pub use outside::wall_ms;
 pub use rot::{Rot, RotStatus, Run};
@@ -79,6 +81,7 @@ impl Node {
         sync::on_timer(&worker);
         background::watch_health(&worker);
         rot::repair(&worker);
+        forgetting::on_timer(&worker);
         worker
     }
 

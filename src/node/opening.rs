@@ -4,7 +4,7 @@ use super::background::Keep;
 use super::filling::{Completeness, FILLING_FACT, MEMORY_FACT};
 use super::mend::Mending;
 use super::outside::random;
-use super::seen::{CONTEXTS_FACT, SeenWrites};
+use super::seen::SeenWrites;
 use super::shared::Shared;
 use crate::config::{Durability, Settings};
 use crate::membership::{Filling, Memory};
@@ -12,8 +12,8 @@ use crate::merkle::Forest;
 use crate::placement::{ClusterId, Layout, LayoutError, Member, NodeId, Partition, Ring};
 use crate::record::{Actor, Clock};
 use crate::storage::{
-    self, Address, Change, Committer, Contexts, Feed, HintLedger, MemoryStore, OpenError, Refused, Replayed, Store,
-    StoreError,
+    self, Address, CONTEXTS_FACT, Change, Committer, ContextLedger, Contexts, Feed, HintLedger, MemoryStore, OpenError,
+    Refused, Replayed, Store, StoreError,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,10 +139,13 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
     let seen = store.read(&Address::fact(CONTEXTS_FACT)).unwrap_or_default().filter(|_| is_whole);
     let mut contexts = seen.map_or_else(Contexts::default, |row| Contexts::decode(&row));
     contexts.begin(actor, store.last_stamp());
-    let mut committer = Committer::new(store.clone(), forest.clone(), feed.clone(), hints.clone(), actor, clock);
+    let encoded = contexts.encode();
+    let contexts = Arc::new(ContextLedger::new(contexts));
+    let (forest2, feed2, hints2, contexts2) = (forest.clone(), feed.clone(), hints.clone(), contexts.clone());
+    let mut committer = Committer::new(store.clone(), forest2, feed2, hints2, contexts2, actor, clock);
     keep_fact(&*store, &mut committer, LAYOUT_FACT, layout.encode())?;
     // Before the actor makes a dot.
-    keep_fact(&*store, &mut committer, CONTEXTS_FACT, contexts.encode())?;
+    keep_fact(&*store, &mut committer, CONTEXTS_FACT, encoded)?;
     if let Some(filled) = completeness.to_keep() {
         keep_fact(&*store, &mut committer, FILLING_FACT, filled)?;
     }

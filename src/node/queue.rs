@@ -292,7 +292,10 @@ fn size_of(change: &Change) -> usize {
         Change::Cover { other, .. } => record(other),
         Change::HintDelivered { record: held, .. } => record(held),
         Change::Fact { bytes, .. } => bytes.len(),
-        Change::Recount { .. } => 0,
+        Change::MayForget { keys } | Change::Forget { keys } => {
+            keys.iter().map(|(key, context)| 64 + key.as_bytes().len() + 16 * context.entries().len()).sum()
+        }
+        Change::Recount { .. } | Change::KeepContexts => 0,
     }
 }
 
@@ -315,7 +318,7 @@ mod tests {
     fn run(queue: &Arc<CommitQueue>, store: Arc<dyn Store>) {
         let (feed, hints) = (Arc::new(Feed::new(Sequence(0), 10)), Arc::new(HintLedger::new(1 << 20)));
         let clock = Clock::starting_after(store.last_stamp());
-        let committer = Committer::new(store, Arc::new(Forest::new()), feed, hints, Actor(1), clock);
+        let committer = Committer::new(store, Arc::new(Forest::new()), feed, hints, Arc::default(), Actor(1), clock);
         let running = queue.clone();
         std::thread::spawn(move || running.run(committer, &Rot::default()));
     }

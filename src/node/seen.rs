@@ -10,30 +10,23 @@ use super::worker::Worker;
 use crate::antientropy::Report;
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::SeenGroups;
-use crate::record::Actor;
+use crate::record::{Actor, Context, Dot};
 use crate::replica;
-use crate::storage::{Change, Contexts, Said, Unconfirmed, contexts};
+use crate::storage::{Change, ContextLedger, Said, Unconfirmed, contexts};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, MutexGuard};
-
-/// Where the store keeps them.
-pub(super) const CONTEXTS_FACT: &str = "contexts";
+use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What was seen here and, as far as they said, at the peers.
 #[derive(Default)]
 pub struct SeenWrites {
-    contexts: Mutex<Contexts>,
+    contexts: Arc<ContextLedger>,
     /// What the peers said.
     said: Mutex<Said>,
 }
 
 impl SeenWrites {
-    pub(super) fn new(contexts: Contexts) -> SeenWrites {
-        SeenWrites { contexts: Mutex::new(contexts), said: Mutex::default() }
-    }
-
-    fn contexts(&self) -> MutexGuard<'_, Contexts> {
-        self.contexts.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    pub(super) fn new(contexts: Arc<ContextLedger>) -> SeenWrites {
+        SeenWrites { contexts, said: Mutex::default() }
     }
 
     pub(super) fn said(&self) -> MutexGuard<'_, Said> {
@@ -59,21 +52,29 @@ impl Shared {
     pub fn seen_summary(&self) -> (usize, usize) {
         let all: Vec<Partition> = Partition::all().collect();
         let actors = self.seen(&all).iter().map(|(context, _)| context.entries().len()).max().unwrap_or(0);
-        (actors, self.seen.contexts().partitions_joined())
+        (actors, self.seen.contexts.look(|contexts| contexts.partitions_joined()))
     }
 
-    /// Rows were lost that nobody can name. What the store is to say of what it has seen, from now on.
-    pub(super) fn forget_seen(&self) -> Vec<u8> {
+    /// Rows were lost that nobody can name: the store is to say so from now on, by the change that this returns.
+    pub(super) fn forget_seen(&self) -> Change {
         self.seen.said().lost(None);
-        let mut contexts = self.seen.contexts();
-        contexts.forget(Actor(self.queue.actor.load(Ordering::Acquire)));
-        contexts.encode()
+        let actor = Actor(self.queue.actor.load(Ordering::Acquire));
+        self.seen.contexts.change(|contexts| contexts.forget(actor));
+        Change::KeepContexts
     }
 
     /// What this node has seen of these partitions.
     pub fn seen(&self, partitions: &[Partition]) -> SeenGroups {
         let (last, present) = self.queue.committed();
-        self.seen.contexts().of_all(partitions, present, last)
+        self.seen.contexts.look(|contexts| contexts.of_all(partitions, present, last))
+    }
+
+    /// What of `wanted` is known to have been seen in the partition. A row that is read after this was asked holds all of
+    /// that, or had it superseded.
+    pub fn seen_of(&self, partition: Partition, wanted: &Context) -> Vec<Dot> {
+        let (last, present) = self.queue.committed();
+        let dots = wanted.entries().iter().map(|&(actor, stamp)| Dot { stamp, actor });
+        self.seen.contexts.look(|contexts| dots.filter(|dot| contexts.covers(partition, present, last, *dot)).collect())
     }
 }
 
@@ -84,10 +85,10 @@ impl Worker {
         let (Some(theirs), None) = (theirs, &report.failed) else { return };
         let me = self.node.me(ring);
         let news = {
-            let contexts = self.node.seen.contexts();
             let equal = contexts::spread(&theirs).filter(|(partition, context)| {
                 let both = ring.is_owner(me, *partition) && ring.is_owner(peer, *partition);
-                both && !report.unequal.contains(partition) && contexts.is_news(*partition, context)
+                let is_news = || self.node.seen.contexts.look(|contexts| contexts.is_news(*partition, context));
+                both && !report.unequal.contains(partition) && is_news()
             });
             equal.collect::<Vec<_>>()
         };
@@ -97,27 +98,26 @@ impl Worker {
     /// `peer` was asked what it has seen when so much was `unconfirmed`, and has answered.
     pub(super) fn join_seen(&self, peer: &str, unconfirmed: Unconfirmed) {
         let confirmed = self.node.seen.said().answered(peer, unconfirmed);
-        let mut contexts = self.node.seen.contexts();
-        let mut news = false;
-        for (partition, context) in confirmed {
-            news |= contexts.join(partition, &context);
-        }
-        if news {
-            self.keep_seen(&contexts);
+        if !confirmed.is_empty() {
+            self.node.seen.contexts.change(|contexts| {
+                confirmed.iter().for_each(|(partition, context)| {
+                    contexts.join(*partition, context);
+                });
+            });
+            self.keep_seen();
         }
     }
 
     /// A row of the partition was lost: what was seen there is no longer known to be held.
     pub(super) fn void_seen(&self, partition: Partition) {
         self.node.seen.said().lost(Some(partition));
-        let mut contexts = self.node.seen.contexts();
-        contexts.void(partition, Actor(self.node.queue.actor.load(Ordering::Acquire)));
-        self.keep_seen(&contexts);
+        let actor = Actor(self.node.queue.actor.load(Ordering::Acquire));
+        self.node.seen.contexts.change(|contexts| contexts.void(partition, actor));
+        self.keep_seen();
     }
 
-    fn keep_seen(&self, contexts: &Contexts) {
-        let change = Change::Fact { name: CONTEXTS_FACT, bytes: contexts.encode().into() };
+    fn keep_seen(&self) {
         // Where it cannot be kept, less is known after a restart, which is never wrong.
-        self.commit([(change, Box::new(|_| ()) as _)]);
+        self.commit([(Change::KeepContexts, Box::new(|_| ()) as _)]);
     }
 }

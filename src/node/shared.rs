@@ -3,6 +3,7 @@
 use super::events::Events;
 use super::filling::Completeness;
 use super::foreground::Foreground;
+use super::forgetting::Waits;
 use super::outside::{now, random, wall_ms};
 use super::queue::CommitQueue;
 use super::rot::Rot;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub syncs: Syncs,
     /// What was found rotten.
     pub rot: Rot,
+    /// What waits to be forgotten.
+    pub waits: Waits,
     /// Copies sent to owners that a read found behind.
     pub read_repairs: AtomicU64,
     /// Owners asked because another was slow to answer a read.
@@ -108,6 +111,7 @@ impl Shared {
             under_way: UnderWay::default(),
             syncs: Syncs::new(started),
             rot: Rot::default(),
+            waits: Waits::default(),
             read_repairs: AtomicU64::new(0),
             reads_hedged: AtomicU64::new(0),
             started,

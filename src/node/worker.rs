@@ -304,29 +304,36 @@ impl Worker {
                 self.commit_as(class, [(change, Box::new(move |result| told(replica::committed(result))) as _)]);
             }
             Step::Greet(greeting) => self.greeted(&greeting, told),
-            Step::Read(address) => match self.node.store.peek(&address) {
-                Peek::Known(row) => told(replica::found(&address, row.as_ref())),
-                Peek::Ask => {
-                    let worker = self.clone();
-                    actix_web::rt::spawn(async move {
-                        let answer = match worker.read(&address).await {
-                            Ok(row) => {
-                                let answer = replica::found(&address, row.as_ref());
-                                if answer == Answer::Refused(Refusal::Damaged) && address.kind() == Kind::Data {
-                                    address.key().into_iter().for_each(|key| worker.node.rot.note(key));
-                                }
-                                answer
-                            }
-                            Err(_) => Answer::Refused(Refusal::Unreadable),
-                        };
-                        told(answer);
-                    });
-                }
-            },
+            Step::Read(address) => self.look_up(address, told),
+            Step::ReadSince(address, since) => {
+                let dots = self.node.seen_of(address.partition(), &since);
+                self.look_up(address, move |answer| told(replica::having_seen(answer, dots)));
+            }
             Step::Compare(request) => super::sync::compare(self, request, Box::new(told)),
             Step::UnderWay(between) => told(super::sync::under_way(&self.node, between)),
             Step::Gossip(packets) => told(Answer::Gossip { packets: self.node.hear_gossip(&packets) }),
         }
+    }
+
+    /// Answers from a row.
+    fn look_up(self: &Rc<Self>, address: Address, told: impl FnOnce(Answer) + 'static) {
+        if let Peek::Known(row) = self.node.store.peek(&address) {
+            return told(replica::found(&address, row.as_ref()));
+        }
+        let worker = self.clone();
+        actix_web::rt::spawn(async move {
+            let answer = match worker.read(&address).await {
+                Ok(row) => {
+                    let answer = replica::found(&address, row.as_ref());
+                    if answer == Answer::Refused(Refusal::Damaged) && address.kind() == Kind::Data {
+                        address.key().into_iter().for_each(|key| worker.node.rot.note(key));
+                    }
+                    answer
+                }
+                Err(_) => Answer::Refused(Refusal::Unreadable),
+            };
+            told(answer);
+        });
     }
 
     /// Reads a row, off this thread where that may wait.

@@ -11,7 +11,7 @@
 //! A node speaks its own version and the previous one; there is no previous one yet. What was damaged on the way is
 //! refused whole, not stored: the sum of TCP alone misses a flipped pair of bits.
 
-use super::message::{Batch, PACKETS_MAX, REQUESTS_PER_BATCH_MAX, Reply, Request};
+use super::message::{Batch, FORGET_KEYS_MAX, PACKETS_MAX, REQUESTS_PER_BATCH_MAX, Reply, Request};
 use crate::record::{CHECKSUM_BYTES, CONTENT_TYPE_BYTES_MAX, Content, checksum};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -56,6 +56,11 @@ impl Batch {
                 && let Some(content) = edit.content()
             {
                 check_content(content)?;
+            }
+            if let Request::MayForget { keys } | Request::Forget { keys } = request
+                && keys.len() > FORGET_KEYS_MAX
+            {
+                return Err(MalformedMessage::Limit("too many keys to forget in one request"));
             }
             if let Request::Sync(request) = request {
                 request.check()?;
@@ -163,6 +168,9 @@ mod tests {
                 Request::Hint { key: key.clone(), record: record(value), targets: targets.clone() },
                 Request::HintWrite { key: key.clone(), edit, targets },
                 Request::Read { key: key.clone() },
+                Request::ReadSince { key: key.clone(), since: record(value).context().clone() },
+                Request::MayForget { keys: vec![(key.clone(), record(value).context().clone())] },
+                Request::Forget { keys: vec![(key.clone(), Context::new())] },
                 Request::ReadHint { key },
                 Request::Sync(SyncRequest::Root { from: MemberTag::of("n1"), root: Some([7; 32]) }),
                 Request::Sync(SyncRequest::Compare { settled: Stamp(9), salt, beds: vec![(bed, vec![entry])] }),

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Most requests in one batch. Bounds what a node holds for one peer call, and keeps a slow batch short.
 pub const REQUESTS_PER_BATCH_MAX: usize = 512;
 
+/// Most keys of which something is forgotten at a time.
+pub const FORGET_KEYS_MAX: usize = 64;
+
 /// Most packets of gossip in one request or answer.
 pub const PACKETS_MAX: usize = 16;
 
@@ -106,6 +109,23 @@ pub enum Request {
         /// The key.
         key: Key,
     },
+    /// The same, saying of `since` as well what was seen there, whatever the record remembers of it. → [`Answer::Found`]
+    ReadSince {
+        /// The key.
+        key: Key,
+        /// What else is asked for.
+        since: Context,
+    },
+    /// May what these contexts cover of these keys be forgotten? All of them are of one partition. → [`Answer::MayForget`]
+    MayForget {
+        /// The keys, at most [`FORGET_KEYS_MAX`], each with the context of what is to be forgotten.
+        keys: Vec<(Key, Context)>,
+    },
+    /// Every owner has agreed: forget it. → [`Answer::Forgotten`]
+    Forget {
+        /// The keys, as they were agreed to.
+        keys: Vec<(Key, Context)>,
+    },
     /// The record kept for other owners. → [`Answer::Found`]
     ReadHint {
         /// The key.
@@ -149,6 +169,10 @@ pub enum Answer {
         /// The record.
         record: Option<Record>,
     },
+    /// For each key, whether it may be forgotten.
+    MayForget(Vec<bool>),
+    /// Of so many keys something was forgotten.
+    Forgotten(u64),
     /// No.
     Refused(Refusal),
     /// What was asked in an anti-entropy session.
@@ -280,11 +304,20 @@ impl Request {
     /// The lane it travels in.
     pub fn lane(&self) -> Lane {
         match self {
-            Request::Read { .. } | Request::ReadHint { .. } => Lane::Reads,
+            Request::Read { .. } | Request::ReadSince { .. } | Request::ReadHint { .. } => Lane::Reads,
             Request::Sync(_) => Lane::Digests,
             Request::Greet(_) | Request::UnderWay { .. } | Request::Gossip { .. } => Lane::Gossip,
             _ => Lane::Writes,
         }
+    }
+
+    /// The partitions of the keys that are to be forgotten.
+    pub fn partitions_to_forget(&self) -> impl Iterator<Item = Partition> + '_ {
+        let keys = match self {
+            Request::MayForget { keys } | Request::Forget { keys } => keys.as_slice(),
+            _ => &[],
+        };
+        keys.iter().map(|(key, _)| Partition::of(key.position()))
     }
 
     /// The key it is about, if it is about one.
@@ -296,8 +329,14 @@ impl Request {
             | Request::Hint { key, .. }
             | Request::HintWrite { key, .. }
             | Request::Read { key }
+            | Request::ReadSince { key, .. }
             | Request::ReadHint { key } => Some(key),
-            Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) | Request::Gossip { .. } => None,
+            Request::MayForget { .. }
+            | Request::Forget { .. }
+            | Request::Sync(_)
+            | Request::UnderWay { .. }
+            | Request::Greet(_)
+            | Request::Gossip { .. } => None,
         }
     }
 
@@ -311,6 +350,11 @@ impl Request {
             Request::Merge { record, .. } | Request::Hint { record, .. } => values(record),
             Request::Cover { other, .. } => values(other),
             Request::Read { .. } | Request::ReadHint { .. } | Request::Greet(_) => 0,
+            Request::ReadSince { since, .. } => 20 * since.entries().len(),
+            Request::MayForget { keys } | Request::Forget { keys } => {
+                let bytes = |(key, context): &(Key, Context)| key.as_bytes().len() + 20 * context.entries().len();
+                keys.iter().map(bytes).sum()
+            }
             Request::Sync(request) => request.size_hint(),
             Request::UnderWay { .. } => 16,
             Request::Gossip { packets } => packets.iter().map(|packet| packet.len() + 4).sum(),

@@ -4,11 +4,13 @@
 //! the answer. Nothing is decided here that the record's merge does not decide.
 
 mod compare;
+mod forgettable;
 
 pub use compare::{compare, is_quick, shared};
+pub use forgettable::{Candidate, forgettable};
 
 use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request, SyncRequest};
-use crate::record::Row;
+use crate::record::{Context, Dot, Row};
 use crate::storage::{Address, Change, Hint, Kind, Outcome, Refused};
 use bytes::Bytes;
 
@@ -19,6 +21,9 @@ pub enum Step {
     Commit(Change),
     /// Look this up; [`found`] turns the result into the answer.
     Read(Address),
+    /// Note which of these the node has seen in the row's partition, and then look it up; [`found`] and [`having_seen`] turn
+    /// the results into the answer.
+    ReadSince(Address, Context),
     /// Ask [`compare`].
     Compare(SyncRequest),
     /// Take note of how a peer stands, and say how this node does.
@@ -38,6 +43,9 @@ pub fn step(request: Request) -> Step {
         Request::Hint { key, record, targets } => Step::Commit(Change::Hint { key, record, targets }),
         Request::HintWrite { key, edit, targets } => Step::Commit(Change::HintWrite { key, edit, targets }),
         Request::Read { key } => Step::Read(Address::data(&key)),
+        Request::ReadSince { key, since } => Step::ReadSince(Address::data(&key), since),
+        Request::MayForget { keys } => Step::Commit(Change::MayForget { keys }),
+        Request::Forget { keys } => Step::Commit(Change::Forget { keys }),
         Request::ReadHint { key } => Step::Read(Address::hint(&key)),
         Request::Sync(request) => Step::Compare(request),
         Request::Greet(greeting) => Step::Greet(greeting),
@@ -51,8 +59,20 @@ pub fn committed(result: Result<Outcome, Refused>) -> Answer {
     match result {
         Ok(Outcome::Written { created, record }) => Answer::Written { created, record },
         Ok(Outcome::Merged { applied, more }) => Answer::Merged { applied, more },
+        Ok(Outcome::MayForget(may)) => Answer::MayForget(may),
+        Ok(Outcome::Forgotten(keys)) => Answer::Forgotten(keys),
         Ok(Outcome::Done) => Answer::Merged { applied: true, more: None },
         Err(refused) => Answer::Refused(refusal(&refused)),
+    }
+}
+
+/// The answer of a node that had seen these dots before it looked up the row.
+pub fn having_seen(answer: Answer, dots: Vec<Dot>) -> Answer {
+    match answer {
+        Answer::Found { record } if !dots.is_empty() => {
+            Answer::Found { record: Some(record.unwrap_or_default().having_seen(dots)) }
+        }
+        answer => answer,
     }
 }
 

@@ -5,7 +5,7 @@
 //!  | kind 1 | partition 2,  | key        |
 //!  |        | big-endian    | 1 – 4096   |
 //!  +--------+---------------+------------+
-//!  kind: 1 fact, 2 data, 3 hint. 0 is the base's own mark and never an address.
+//!  kind: 1 fact, 2 data, 3 hint, 4 due. 0 is the base's own mark and never an address.
 //! ```
 
 use super::RowChange;
@@ -26,6 +26,8 @@ pub enum Kind {
     Data = 2,
     /// A key's record kept for other owners.
     Hint = 3,
+    /// A note that something of the key's own row may be forgotten in time: see [`crate::record::Record::due_ms`].
+    Due = 4,
 }
 
 /// The address of a row. Ordered as its bytes are, which is the order of scans. Cheap to clone.
@@ -53,6 +55,11 @@ impl Address {
         Address::new(Kind::Hint, Partition::of(key.position()), key.as_bytes())
     }
 
+    /// Where it is noted that something of the row of `key` may be forgotten.
+    pub fn due(key: &Key) -> Address {
+        Address::new(Kind::Due, Partition::of(key.position()), key.as_bytes())
+    }
+
     /// Where the fact called `name` lies.
     pub fn fact(name: &str) -> Address {
         let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + name.len());
@@ -67,7 +74,7 @@ impl Address {
         let partition = usize::from(u16::from_be_bytes([high, low]));
         let fits = match kind {
             kind if kind == Kind::Fact as u8 => partition == 0,
-            kind if kind == Kind::Data as u8 || kind == Kind::Hint as u8 => partition < PARTITIONS,
+            kind if (Kind::Data as u8..=Kind::Due as u8).contains(&kind) => partition < PARTITIONS,
             _ => false,
         };
         fits.then_some(Address { bytes })
@@ -104,7 +111,8 @@ impl Address {
         match self.bytes[0] {
             1 => Kind::Fact,
             2 => Kind::Data,
-            _ => Kind::Hint,
+            3 => Kind::Hint,
+            _ => Kind::Due,
         }
     }
 
@@ -156,7 +164,7 @@ pub struct Span {
 impl Span {
     /// Every row there is.
     pub fn everything() -> Span {
-        Span { from: Span::edge(Kind::Fact as u32, 0), to: Span::edge(Kind::Hint as u32 + 1, 0) }
+        Span { from: Span::edge(Kind::Fact as u32, 0), to: Span::edge(Kind::Due as u32 + 1, 0) }
     }
 
     /// Every row of a kind.
@@ -223,7 +231,7 @@ mod tests {
         #[test]
         fn an_address_comes_back_from_its_bytes(name in prop::collection::vec(any::<u8>(), 1..40)) {
             let key = key(&name);
-            for address in [Address::data(&key), Address::hint(&key)] {
+            for address in [Address::data(&key), Address::hint(&key), Address::due(&key)] {
                 let back = Address::from_bytes(address.bytes.clone()).unwrap();
                 prop_assert_eq!(back.key(), Some(key.clone()));
                 prop_assert_eq!(back.partition(), Partition::of(key.position()));

@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use crate::placement::{MemberName, Partition};
-use crate::record::{Dot, Edit, Key, Record, Stamp, StampAhead, Unfit};
+use crate::record::{Context, Dot, Edit, Key, Record, Stamp, StampAhead, Unfit};
 use bytes::Bytes;
 
 /// One change, atomic and durable as a whole or not at all.
@@ -72,6 +72,20 @@ pub enum Change {
         /// To whom.
         target: MemberName,
     },
+    /// May what these contexts cover of these keys be forgotten, as far as this store knows? What it answers by is kept with
+    /// the answer, so that a crash takes nothing of it back.
+    MayForget {
+        /// Each with the context of what is to be forgotten.
+        keys: Vec<(Key, Context)>,
+    },
+    /// Every owner of these keys has agreed that what the contexts cover of them may be forgotten. What this store would no
+    /// longer agree to stays.
+    Forget {
+        /// Each with the context of what is forgotten.
+        keys: Vec<(Key, Context)>,
+    },
+    /// Keeps what was seen in each partition, where that is not done yet.
+    KeepContexts,
     /// A fact of the node itself, such as its layout: replaced as a whole.
     Fact {
         /// Its name.
@@ -98,7 +112,11 @@ pub enum Outcome {
         /// What is held now, when that is more than what came.
         more: Option<Record>,
     },
-    /// `HintDelivered`, `Fact` or `Recount`.
+    /// `MayForget`: for each key, whether.
+    MayForget(Vec<bool>),
+    /// `Forget`: of how many keys something was forgotten.
+    Forgotten(u64),
+    /// `HintDelivered`, `Fact`, `KeepContexts` or `Recount`.
     Done,
 }
 

@@ -8,7 +8,9 @@
 //! and nowhere else, and nothing is shown to anyone before the append that holds it has returned.
 
 use super::hints::Entry;
-use super::{Address, Change, Feed, Hint, HintLedger, Outcome, Refused, RowChange, Store};
+use super::{
+    Address, CONTEXTS_FACT, Change, ContextLedger, Feed, Hint, HintLedger, Outcome, Refused, RowChange, Store,
+};
 use crate::merkle::Forest;
 use crate::placement::{MemberName, Partition};
 use crate::record::{Actor, Clock, Dot, Edit, Key, Record, Row, RowError, Stamp, StampAhead};
@@ -26,6 +28,7 @@ pub struct Committer {
     forest: Arc<Forest>,
     feed: Arc<Feed>,
     hints: Arc<HintLedger>,
+    contexts: Arc<ContextLedger>,
     actor: Actor,
     /// The name under which hints are written, until one is let go of: an actor's later dots count as having seen its
     /// earlier ones on the key, and the next hint of that key begins with nothing. Under the same name it would make
@@ -50,6 +53,8 @@ struct Batch {
     hint_bytes: BTreeMap<MemberName, i64>,
     /// Partitions whose digests are counted anew once the rows are there.
     recounts: BTreeSet<Partition>,
+    /// Whether what was seen is kept with it.
+    keeps_contexts: bool,
 }
 
 struct DataDraft {
@@ -58,6 +63,8 @@ struct DataDraft {
     before: Option<Record>,
     row: Row,
     changed: bool,
+    /// Whether it is noted anew if something of it is due, whatever was noted before.
+    renoted: bool,
 }
 
 #[derive(Default)]
@@ -69,17 +76,19 @@ struct HintDraft {
 
 impl Committer {
     /// A committer of `store`, and the only one. `actor` must be new with every start; `clock` starts after
-    /// [`Store::last_stamp`]. `forest`, `feed` and `hints` follow what it commits.
+    /// [`Store::last_stamp`]. `forest`, `feed` and `hints` follow what it commits; `contexts` tell it what was seen.
     pub fn new(
         store: Arc<dyn Store>,
         forest: Arc<Forest>,
         feed: Arc<Feed>,
         hints: Arc<HintLedger>,
+        contexts: Arc<ContextLedger>,
         actor: Actor,
         clock: Clock,
     ) -> Committer {
         let hint_actor = after(actor, clock.last(), For::Hints);
-        Committer { store, forest, feed, hints, actor, hint_actor, clock, damaged: Vec::new(), spares: Vec::new() }
+        let (damaged, spares) = (Vec::new(), Vec::new());
+        Committer { store, forest, feed, hints, contexts, actor, hint_actor, clock, damaged, spares }
     }
 
     /// The name under which this store writes.
@@ -137,7 +146,8 @@ impl Committer {
             }
             Change::Merge { key, record } => {
                 self.observe_record(&record, wall_ms)?;
-                Ok(self.data(batch, &key)?.merge(&record))
+                let seen = self.seen_in(&key);
+                Ok(self.data(batch, &key)?.merge(&record, seen))
             }
             Change::Restore { key, record } => self.restore(batch, key, record, wall_ms),
             Change::Recount { partition } => {
@@ -147,8 +157,9 @@ impl Committer {
             Change::Cover { key, other, dot } => {
                 self.observe_record(&other, wall_ms)?;
                 self.clock.observe(dot.stamp, wall_ms)?;
+                let seen = self.seen_in(&key);
                 let draft = self.data(batch, &key)?;
-                let record = draft.row.record.cover(&other, dot);
+                let record = draft.row.record.cover(&draft.row.record.without_superseded(&other, seen), dot);
                 if record != draft.row.record {
                     draft.set(record.clone());
                 }
@@ -188,6 +199,12 @@ impl Committer {
                     }
                     batch.set_hint(key, (!hint.targets.is_empty()).then_some(hint));
                 }
+                Ok(Outcome::Done)
+            }
+            Change::MayForget { keys } => Ok(Outcome::MayForget(self.may_forget(batch, &keys, wall_ms))),
+            Change::Forget { keys } => Ok(Outcome::Forgotten(self.forget(batch, &keys, wall_ms))),
+            Change::KeepContexts => {
+                batch.keeps_contexts = true;
                 Ok(Outcome::Done)
             }
             Change::Fact { name, bytes } => {
@@ -241,9 +258,9 @@ impl Committer {
                         self.damaged.push(key.clone());
                         Refused::Damaged(why)
                     })?;
-                    DataDraft { address, before: Some(row.record.clone()), row, changed: false }
+                    DataDraft { address, before: Some(row.record.clone()), row, changed: false, renoted: false }
                 }
-                None => DataDraft { address, before: None, row: Row::default(), changed: false },
+                None => DataDraft { address, before: None, row: Row::default(), changed: false, renoted: false },
             };
             batch.data.insert(key.clone(), draft);
         }
@@ -317,10 +334,18 @@ impl Committer {
         for (name, bytes) in batch.facts {
             rows.push((Address::fact(name), Some(bytes)));
         }
-        for draft in batch.data.values().filter(|draft| draft.changed) {
-            let together = draft.row.encode_behind(draft.address.as_bytes(), self.spares.pop().unwrap_or_default());
-            rows.push(draft.address.split_off_row(together));
+        for (key, draft) in &batch.data {
+            if draft.changed && draft.row == Row::default() {
+                rows.push((draft.address.clone(), None));
+            } else if draft.changed {
+                let together = draft.row.encode_behind(draft.address.as_bytes(), self.spares.pop().unwrap_or_default());
+                rows.push(draft.address.split_off_row(together));
+            }
+            rows.extend(draft.note_of_due(key));
         }
+        let unkept = if batch.keeps_contexts { self.contexts.unkept() } else { None };
+        let kept = unkept.as_ref().map(|(changes, _)| *changes);
+        rows.extend(unkept.map(|(_, contexts)| (Address::fact(CONTEXTS_FACT), Some(contexts.into()))));
         for (key, draft) in batch.hints.iter().filter(|(_, draft)| draft.changed) {
             rows.push((Address::hint(key), draft.now.as_ref().map(|now| now.2.clone())));
         }
@@ -329,6 +354,7 @@ impl Committer {
             return Ok(());
         }
         let sequence = self.store.append(rows, self.clock.last())?;
+        kept.into_iter().for_each(|changes| self.contexts.note_kept(changes));
         let mut committed = Vec::with_capacity(batch.data.len());
         for (key, draft) in batch.data.into_iter().filter(|(_, draft)| draft.changed) {
             let version = draft.row.record.version(&key);
@@ -368,13 +394,25 @@ fn after(actor: Actor, last: Stamp, used_for: For) -> Actor {
 }
 
 impl DataDraft {
-    fn merge(&mut self, record: &Record) -> Outcome {
-        let applied = !self.row.record.includes(record);
+    /// Merges a copy in, but for what was superseded here and since forgotten: `seen` tells which dots were once here. Its
+    /// context is taken in all the same, so that both sides hold the same; whoever brings such a thing is told, and drops
+    /// it too. What was remembered once more for that reason is forgotten once more.
+    fn merge(&mut self, record: &Record, seen: impl Fn(Dot) -> bool) -> Outcome {
+        let news = self.row.record.without_superseded(record, &seen);
+        let applied = !self.row.record.includes(&news);
         if applied {
-            self.set(self.row.record.merge(record));
+            self.set(self.row.record.merge(&news));
         }
         let more = (!record.includes(&self.row.record)).then(|| self.row.record.clone());
         Outcome::Merged { applied, more }
+    }
+
+    /// What is to be noted if something of the row is due now that was not before, or the other way round.
+    fn note_of_due(&self, key: &Key) -> Option<RowChange> {
+        let before = self.before.as_ref().and_then(Record::due_ms);
+        let due = self.row.record.due_ms();
+        let is_new = self.changed && before != due;
+        (is_new || self.renoted).then(|| (Address::due(key), due.map(|ms| Bytes::copy_from_slice(&ms.to_le_bytes()))))
     }
 
     fn set(&mut self, record: Record) {
@@ -403,6 +441,7 @@ impl Batch {
     }
 }
 
+mod forget;
 mod mend;
 #[cfg(test)]
 mod tests;

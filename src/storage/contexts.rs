@@ -16,6 +16,7 @@ use crate::protocol::SeenGroups;
 use crate::record::{Actor, Context, Dot, Key, Record, Stamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard};
 
 /// Most actors of earlier starts that are remembered, and most entries of one context. Ten restarts a day are so many in
 /// a month; the oldest go first.
@@ -64,8 +65,8 @@ impl Contexts {
         serde_json::to_vec(&Kept { own: self.own.clone(), current: self.current, joined, void }).unwrap_or_default()
     }
 
-    /// A start under a new actor: the one before has made no dot after `recovered`, the store's last stamp as it was found,
-    /// that anybody could still have.
+    /// A start under a new actor, or another name in the middle of one: the one before has made no dot after `recovered`, the
+    /// store's last stamp as it was found, that anybody could still have.
     pub fn begin(&mut self, actor: Actor, recovered: Stamp) {
         if let Some(before) = self.current.replace(actor) {
             self.own.add(Dot { stamp: recovered, actor: before });
@@ -84,6 +85,16 @@ impl Contexts {
             context.add(Dot { stamp, actor });
         }
         context
+    }
+
+    /// Whether [`Contexts::of`] of the partition covers `dot`, without making it.
+    pub fn covers(&self, partition: Partition, present: Actor, last: Stamp, dot: Dot) -> bool {
+        let is_own = || (dot.actor == present && dot.stamp <= last) || self.own.covers(dot);
+        let is_lost = || {
+            self.forgotten.contains(&dot.actor)
+                || self.void.get(&partition).is_some_and(|void| void.contains(&dot.actor))
+        };
+        self.joined.get(&partition).is_some_and(|joined| joined.covers(dot)) || is_own() && !is_lost()
     }
 
     /// The contexts of several partitions, ascending.
@@ -125,6 +136,56 @@ impl Contexts {
         self.joined.remove(&partition);
         let own = self.own.entries().iter().map(|entry| entry.0).chain([present]).chain(self.current);
         self.void.entry(partition).or_default().extend(own);
+    }
+}
+
+/// Where a store keeps its contexts.
+pub const CONTEXTS_FACT: &str = "contexts";
+
+/// The contexts of a store that is open, shared by those who ask and those who learn something, and whether they are kept.
+#[derive(Debug, Default)]
+pub struct ContextLedger(Mutex<Ledger>);
+
+#[derive(Debug, Default)]
+struct Ledger {
+    contexts: Contexts,
+    changes: u64,
+    /// As many of the changes are durable.
+    kept: u64,
+}
+
+impl ContextLedger {
+    /// Of a store that keeps these already.
+    pub fn new(contexts: Contexts) -> ContextLedger {
+        ContextLedger(Mutex::new(Ledger { contexts, changes: 0, kept: 0 }))
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// What `ask` makes of them.
+    pub fn look<T>(&self, ask: impl FnOnce(&Contexts) -> T) -> T {
+        ask(&self.ledger().contexts)
+    }
+
+    /// Has them learn or lose something. They are to be kept soon, by a [`Change::KeepContexts`](super::Change::KeepContexts).
+    pub fn change<T>(&self, change: impl FnOnce(&mut Contexts) -> T) -> T {
+        let mut ledger = self.ledger();
+        ledger.changes += 1;
+        change(&mut ledger.contexts)
+    }
+
+    /// As bytes, with the number of changes in them, where they are not kept yet.
+    pub(super) fn unkept(&self) -> Option<(u64, Vec<u8>)> {
+        let ledger = self.ledger();
+        (ledger.kept < ledger.changes).then(|| (ledger.changes, ledger.contexts.encode()))
+    }
+
+    /// So many changes are durable.
+    pub(super) fn note_kept(&self, changes: u64) {
+        let mut ledger = self.ledger();
+        ledger.kept = ledger.kept.max(changes);
     }
 }
 
@@ -282,7 +343,11 @@ mod tests {
             let spread: BTreeMap<_, _> = spread(&contexts.of_all(&all, Actor(50), Stamp(3))).collect();
             prop_assert_eq!(spread.len(), 1024);
             for (partition, context) in spread {
-                prop_assert_eq!(context, contexts.of(partition, Actor(50), Stamp(3)));
+                prop_assert_eq!(&context, &contexts.of(partition, Actor(50), Stamp(3)));
+                for dot in (0..5).chain([50]).flat_map(|actor| (0..9).map(move |stamp| (actor, stamp))) {
+                    let dot = Dot { actor: Actor(dot.0), stamp: Stamp(dot.1) };
+                    prop_assert_eq!(context.covers(dot), contexts.covers(partition, Actor(50), Stamp(3), dot));
+                }
             }
         }
     }

@@ -179,6 +179,7 @@ impl Random {
         let key = Key::new(format!("key {}", self.below(60))).expect("short");
         match self.below(8) {
             0 => Address::hint(&key),
+            2 => Address::due(&key),
             1 => Address::fact(["layout", "epoch"][self.below(2) as usize]),
             _ => Address::data(&key),
         }
@@ -193,7 +194,7 @@ impl Random {
     }
 
     fn span(&mut self) -> Span {
-        let kind = [Kind::Fact, Kind::Data, Kind::Hint][self.below(3) as usize];
+        let kind = [Kind::Fact, Kind::Data, Kind::Hint, Kind::Due][self.below(4) as usize];
         match self.below(4) {
             0 => Span::everything(),
             1 => Span::kind(kind),

@@ -51,7 +51,7 @@ pub use base::{Base, BaseError, BaseSnapshot, Mark, MemoryBase};
 pub use bases::Bases;
 pub use change::{Change, Outcome, Refused};
 pub use committer::Committer;
-pub use contexts::Contexts;
+pub use contexts::{CONTEXTS_FACT, ContextLedger, Contexts};
 #[cfg(feature = "disk")]
 pub use disk::{BaseOpenError, FjallBase, FjallOptions};
 pub use feed::{Committed, Feed, Gap};

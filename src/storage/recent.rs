@@ -83,7 +83,7 @@ impl Shard {
 
 /// One generation.
 pub(super) struct Table {
-    /// Facts, then data by partition, then hints by partition: the order of addresses.
+    /// Facts, then data by partition, hints by partition, notes by partition: the order of addresses.
     shards: Vec<RwLock<Shard>>,
     rows: AtomicU64,
     bytes: AtomicU64,
@@ -93,7 +93,7 @@ pub(super) struct Table {
 impl Table {
     pub(super) fn new() -> Table {
         Table {
-            shards: (0..1 + 2 * PARTITIONS).map(|_| RwLock::default()).collect(),
+            shards: (0..1 + 3 * PARTITIONS).map(|_| RwLock::default()).collect(),
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             through: Mutex::default(),
@@ -106,7 +106,8 @@ impl Table {
             kind if kind <= Kind::Fact as u8 => address.slot().min(1),
             kind if kind == Kind::Data as u8 => 1 + address.slot().min(PARTITIONS),
             kind if kind == Kind::Hint as u8 => 1 + PARTITIONS + address.slot().min(PARTITIONS),
-            _ => 1 + 2 * PARTITIONS,
+            kind if kind == Kind::Due as u8 => 1 + 2 * PARTITIONS + address.slot().min(PARTITIONS),
+            _ => 1 + 3 * PARTITIONS,
         }
     }
 

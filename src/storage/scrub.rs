@@ -183,7 +183,7 @@ mod tests {
         Partition::all().for_each(|partition| forest.mark_built(partition));
         let (feed, hints) = (Arc::new(Feed::new(Default::default(), 9)), Arc::new(HintLedger::new(HINT_BYTES_MAX)));
         let clock = Clock::starting_after(Stamp(0));
-        let mut committer = Committer::new(store, forest.clone(), feed, hints, Actor(1), clock);
+        let mut committer = Committer::new(store, forest.clone(), feed, hints, Arc::default(), Actor(1), clock);
         let write = |number| Change::Write {
             key: key(number),
             edit: Edit::write(Seen::Everything, Some(Content::plain(format!("value {number}")))),

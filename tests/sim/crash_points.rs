@@ -47,7 +47,7 @@ impl Machine {
         let hints = Arc::new(HintLedger::scan(&*store, HINT_BYTES_MAX).0);
         let (forest, feed) = (Arc::new(Forest::new()), Arc::new(Feed::new(Sequence(0), 16)));
         let clock = Clock::starting_after(store.last_stamp());
-        let committer = Committer::new(store.clone(), forest, feed, hints, Actor(self.lives), clock);
+        let committer = Committer::new(store.clone(), forest, feed, hints, Arc::default(), Actor(self.lives), clock);
         Some((store, committer))
     }
 

@@ -180,7 +180,7 @@ impl World {
         let keys = 0..self.keys.len();
         let copies: Vec<Copies> = keys
             .map(|key| {
-                let owners = self.owners(key).into_iter().map(|node| self.row(node, key)).collect();
+                let owners = self.owners(key).into_iter().map(|node| self.known_row(node, key)).collect();
                 Copies { key, owners }
             })
             .collect();

@@ -1,6 +1,6 @@
 //! What is known from outside of everything that was asked and answered, and of what each disk was seen to hold.
 
-use crate::invariants::{a_dot_was_made, note_what_is_gone};
+use crate::invariants::{a_dot_was_made, forgotten_is_superseded, note_what_is_gone};
 use crate::rotting::Part;
 use bytes::Bytes;
 use kringle::record::{Actor, Context, Dot, Record, Stamp};
@@ -27,6 +27,8 @@ pub(crate) struct Write {
     pub(crate) value: Option<Bytes>,
     /// The values its client had been shown; `None` for a plain write, which supersedes whatever it meets.
     pub(crate) saw: Option<BTreeSet<Bytes>>,
+    /// The value of its client's own last write, where others stood beside it: superseded where it is held.
+    pub(crate) own: Option<Bytes>,
     pub(crate) begun: u64,
     /// When its client had an answer.
     pub(crate) told: u64,
@@ -50,8 +52,11 @@ pub(crate) struct Oracle {
     pub(crate) makers: BTreeMap<Dot, (usize, usize)>,
     /// The last stamp that each node issued.
     pub(crate) latest: BTreeMap<usize, Stamp>,
-    /// What each node's row of each key was last seen to be.
+    /// What each node's row of each key was last seen to be, and the same with what else was seen of the key there.
+    pub(crate) rows: BTreeMap<(usize, usize), Record>,
     held: BTreeMap<(usize, usize), Record>,
+    /// Dots that a node's row said nothing of any more once its partition's context did.
+    forgotten: BTreeSet<(usize, Dot)>,
     /// What each node's row of each key had superseded.
     pub(crate) gone: BTreeMap<(usize, usize), BTreeSet<Dot>>,
     /// The same for what it keeps for others.
@@ -105,19 +110,44 @@ impl Oracle {
         write.ended = write.ended.max(moment);
     }
 
-    /// The row that node `node` holds of `key`: whatever it covered once, it covers for good.
-    pub(crate) fn row_seen(&mut self, node: usize, key: usize, row: &Record) {
-        let before = self.held.get(&(node, key));
-        if before == Some(row) {
-            return;
+    /// The row that node `node` holds of `key`, and what is `known` of the key there by its partition's context as well:
+    /// whatever the row covered once is known for good. The `unfilled` nodes had something on a disk that they lost.
+    pub(crate) fn row_seen(&mut self, node: usize, key: usize, row: &Record, known: &Record, unfilled: &[usize]) {
+        if let Some(before) = self.rows.insert((node, key), row.clone()).filter(|before| before != row) {
+            let gone = |dot: &Dot| before.context().covers(*dot) && !row.context().covers(*dot);
+            let forgotten: Vec<Dot> = self.dots_of(key).filter(gone).collect();
+            forgotten_is_superseded(self, node, key, &forgotten, unfilled);
+            self.forgotten.extend(forgotten.into_iter().map(|dot| (key, dot)));
         }
-        if let Some(before) = before.map(Record::context).filter(|before| !row.context().dominates(before)) {
-            let what = format!("node {node} forgot a write of key {key}: {before:?} became {:?}", row.context());
+        let before = self.held.get(&(node, key)).map(|held| held.context().clone()).unwrap_or_default();
+        if !known.context().dominates(&before) {
+            let what = format!("node {node} forgot a write of key {key}: {before:?} became {:?}", known.context());
             self.violation_inside(what);
         }
-        note_what_is_gone(self, node, key, row);
+        let row = row.clone().having_seen(before.entries().iter().map(|&(actor, stamp)| Dot { stamp, actor }));
+        note_what_is_gone(self, node, key, &row);
         self.found_again(key, row.context());
-        self.held.insert((node, key), row.clone());
+        self.held.insert((node, key), row);
+    }
+
+    /// What node `node` knows of `key` is what its row says, and nothing else any more.
+    pub(crate) fn unlearned(&mut self, node: usize, key: usize, row: &Record) {
+        if let Some(held) = self.held.get_mut(&(node, key)) {
+            *held = row.clone();
+        }
+        if let Some(gone) = self.gone.get_mut(&(node, key)) {
+            gone.retain(|dot| row.context().covers(*dot));
+        }
+    }
+
+    /// Whether some node's row said nothing of the dot any more.
+    pub(crate) fn is_forgotten(&self, key: usize, dot: Dot) -> bool {
+        self.forgotten.contains(&(key, dot))
+    }
+
+    /// The dots that were made of a key.
+    pub(crate) fn dots_of(&self, key: usize) -> impl Iterator<Item = Dot> + '_ {
+        self.writes.iter().filter(move |write| write.key == key).flat_map(|write| write.dots.iter().copied())
     }
 
     /// The hint that node `node` keeps for `key`.
@@ -191,6 +221,7 @@ impl Oracle {
         }
         if row {
             self.held.remove(&(node, key));
+            self.rows.remove(&(node, key));
             self.gone.remove(&(node, key));
         }
         if hint {
@@ -235,7 +266,9 @@ impl Oracle {
     pub(crate) fn lacks(&self, node: usize, key: usize, owners: &[usize], moment: u64) -> Option<&Write> {
         let has = |at: usize, dot: Dot| self.held.get(&(at, key)).is_some_and(|row| row.context().covers(dot));
         let has_any = |at: usize, write: &Write| write.dots.iter().any(|&dot| has(at, dot));
-        let promised = |write: &&Write| write.key == key && write.on_majority && write.told < moment;
+        let is_forgotten = |write: &Write| write.dots.iter().any(|&dot| self.is_forgotten(key, dot));
+        let promised =
+            |write: &&Write| write.key == key && write.on_majority && write.told < moment && !is_forgotten(write);
         let elsewhere = |write: &Write| owners.iter().any(|&owner| owner != node && has_any(owner, write));
         self.writes.iter().filter(promised).find(|write| !has_any(node, write) && elsewhere(write))
     }

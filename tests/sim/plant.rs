@@ -73,10 +73,12 @@ pub(crate) enum Plant {
     LogGapOverlooked,
     /// An owner goes on counting when its base was replaced by an empty one.
     ReplacedBaseCounts,
+    /// An owner forgets what its own partition context covers, and asks nobody else.
+    ForgottenAlone,
 }
 
 impl Plant {
-    pub(crate) const ALL: [Plant; 35] = [
+    pub(crate) const ALL: [Plant; 36] = [
         Plant::AcknowledgedBeforeSync,
         Plant::QuorumOneShort,
         Plant::HintCountedAsOwner,
@@ -112,6 +114,7 @@ impl Plant {
         Plant::ScrubOnlyReports,
         Plant::LogGapOverlooked,
         Plant::ReplacedBaseCounts,
+        Plant::ForgottenAlone,
     ];
 
     /// Those by which something acknowledged goes missing, or a dropped value comes back.

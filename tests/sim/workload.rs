@@ -25,7 +25,16 @@ pub(crate) struct Client {
     pub(crate) left: usize,
     pub(crate) busy: bool,
     /// What it last read of each key, or saw of it in answer to its own write.
-    pub(crate) shown: BTreeMap<usize, (Seen, BTreeSet<Bytes>)>,
+    pub(crate) shown: BTreeMap<usize, Shown>,
+}
+
+/// What a client knows of a key.
+#[derive(Clone, Debug)]
+pub(crate) struct Shown {
+    seen: Seen,
+    values: BTreeSet<Bytes>,
+    /// The value of its own last write, where that is named beside what it had seen.
+    own: Option<Bytes>,
 }
 
 /// How many owners a request wants.
@@ -72,6 +81,8 @@ pub(crate) enum Purpose {
         /// What the peer had said before of the writes it has seen.
         seen: Option<SeenGroups>,
     },
+    /// What may be forgotten.
+    Forget,
     /// A row that rotted.
     Restore {
         node: usize,
@@ -107,7 +118,7 @@ impl World {
             let hedge_ms = self.rng.random_range(5.min(patience_ms)..=patience_ms);
             let behind = self.behind(node);
             // A client that asks for nothing older than what it was shown.
-            let shown = self.clients[client].shown.get(&key).map(|(seen, _)| seen.since());
+            let shown = self.clients[client].shown.get(&key).map(|shown| shown.seen.since());
             let since = shown.filter(|_| self.rng.random_bool(0.5)).unwrap_or_default();
             let asked = since.clone();
             let options = GetOptions { quorum, hard, all: false, hedge_ms, patience_ms, behind, avoid, since };
@@ -148,12 +159,12 @@ impl World {
 
     fn begin_write(&mut self, client: usize, key: usize) -> (usize, Seen) {
         let delete = self.rng.random_range(0..100) < self.options.deletes_percent;
-        let (mut saw, mut seen) = (None, Seen::Everything);
+        let (mut saw, mut seen, mut own) = (None, Seen::Everything, None);
         if self.rng.random_range(0..100) < self.options.contexts_percent {
-            let nothing = || (Seen::Only(Context::new()), BTreeSet::new());
-            let (shown, values) = self.clients[client].shown.get(&key).cloned().unwrap_or_else(nothing);
+            let nothing = || Shown { seen: Seen::Only(Context::new()), values: BTreeSet::new(), own: None };
+            let shown = self.clients[client].shown.get(&key).cloned().unwrap_or_else(nothing);
             self.counters.hit("write with a context");
-            (saw, seen) = (Some(values), shown);
+            (saw, seen, own) = (Some(shown.values), shown.seen, shown.own);
             if matches!(seen, Seen::OnlyAnd(..)) {
                 self.counters.hit("write with a context and a dot");
             }
@@ -164,7 +175,9 @@ impl World {
                 seen = Seen::Only(context);
             }
         }
-        (self.enter_write(key, delete, saw), seen)
+        let write = self.enter_write(key, delete, saw);
+        self.oracle.writes[write].own = own;
+        (write, seen)
     }
 
     /// Enters a write with a value of its own, or a delete, in the books.
@@ -175,6 +188,7 @@ impl World {
             key,
             value,
             saw,
+            own: None,
             begun,
             told: begun,
             ended: begun,
@@ -204,7 +218,7 @@ impl World {
                 self.next_turn(client);
             }
             Purpose::Session { .. } => self.counters.hit("crash during a session"),
-            Purpose::Restore { .. } => {}
+            Purpose::Restore { .. } | Purpose::Forget => {}
             Purpose::LastLook { .. } => self.oracle.violation("a node died in the quiet".into()),
         }
     }
@@ -252,20 +266,25 @@ impl World {
     /// A client may go on from its own write: it has seen what it had seen before, and its value.
     fn chain(&mut self, client: usize, write: usize, record: &Record, seen: &Seen) {
         let Write { key, value, saw, .. } = &self.oracle.writes[write];
-        let mut values = saw.clone().unwrap_or_default();
-        values.extend(value.clone());
         let seen = match self.plant {
             Some(Plant::ContextOfUnseenValues) => Seen::Only(record.context().clone()),
             _ => seen.clone(),
         };
-        self.clients[client].shown.insert(*key, (seen, values));
+        let (mut values, mut own) = (saw.clone().unwrap_or_default(), None);
+        match &seen {
+            Seen::OnlyAnd(..) => own = value.clone(),
+            _ => values.extend(value.clone()),
+        }
+        self.clients[client].shown.insert(*key, Shown { seen, values, own });
     }
 
     pub(crate) fn get_concluded(&mut self, purpose: Purpose, outcome: GetOutcome) {
         let (client, key, begun, since) = match purpose {
             Purpose::Read { client, key, begun, since } => (Some(client), key, begun, since),
             Purpose::LastLook { key } => (None, key, self.moment, Context::new()),
-            Purpose::Write { .. } | Purpose::Session { .. } | Purpose::Restore { .. } => unreachable!("a Get reads"),
+            Purpose::Write { .. } | Purpose::Session { .. } | Purpose::Restore { .. } | Purpose::Forget => {
+                unreachable!("a Get reads")
+            }
         };
         if let Some(told) = &mut self.told {
             told.gets.push((key, outcome.clone()));
@@ -305,7 +324,8 @@ impl World {
         }
         match client {
             Some(client) => {
-                self.clients[client].shown.insert(key, (Seen::Only(record.context().clone()), values));
+                let seen = Seen::Only(record.context().clone());
+                self.clients[client].shown.insert(key, Shown { seen, values, own: None });
             }
             None => read_sees_the_owners(self, key, record),
         }

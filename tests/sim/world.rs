@@ -127,6 +127,11 @@ pub(crate) enum Event {
         life: u32,
         at: u64,
     },
+    /// It is looked whether something may be forgotten.
+    Forget {
+        node: usize,
+        life: u32,
+    },
     SyncRound {
         node: usize,
         life: u32,
@@ -354,6 +359,7 @@ impl World {
             Event::Greet { node, life, peer, at } if self.lives(node, life) => self.greet(node, peer, at),
             Event::Watch { node, life, at } if self.lives(node, life) => self.watch(node, at),
             Event::SyncRound { node, life } if self.lives(node, life) => self.sync_round(node),
+            Event::Forget { node, life } if self.lives(node, life) => self.forget_round(node),
             Event::SyncReturned { node, life, peer } if self.lives(node, life) => self.sync_returned(node, peer),
             Event::Compare { node, life, request, done } if self.lives(node, life) => self.compare(node, request, done),
             Event::Restart { node } if self.nodes[node].up.is_none() => self.start(node),
@@ -398,6 +404,7 @@ impl World {
             | Event::Greet { node, .. }
             | Event::Watch { node, .. }
             | Event::SyncRound { node, .. }
+            | Event::Forget { node, .. }
             | Event::SyncReturned { node, .. }
             | Event::Wake { node, .. }
             | Event::Deadline { node, .. }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::record::{Context, Dot};
-use crate::storage::{Contexts, contexts};
+use crate::storage::{ContextLedger, Contexts, contexts};
 
 #[derive(Clone, Debug)]
 enum Deed {
@@ -49,7 +49,8 @@ fn restart(world: &mut World, contexts: &mut Contexts, actor: Actor) {
     let feed = Arc::new(Feed::new(node.store.last_sequence(), 16));
     let hints = Arc::new(HintLedger::new(1 << 20));
     let clock = Clock::starting_after(recovered);
-    node.committer = Committer::new(node.store.clone(), node.forest.clone(), feed, hints, actor, clock);
+    let ledger = Arc::new(ContextLedger::new(contexts.clone()));
+    node.committer = Committer::new(node.store.clone(), node.forest.clone(), feed, hints, ledger, actor, clock);
 }
 
 fn lies(world: &World, seen: &Seen0) -> Vec<(Key, Dot)> {

@@ -132,7 +132,8 @@ impl Story {
             Request::Cover { .. } => "cover",
             Request::Hint { .. } => "hint",
             Request::HintWrite { .. } => "write-hint",
-            Request::Read { .. } | Request::ReadHint { .. } => "read",
+            Request::Read { .. } | Request::ReadSince { .. } | Request::ReadHint { .. } => "read",
+            Request::MayForget { .. } | Request::Forget { .. } => "forget",
             Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) | Request::Gossip { .. } => "read",
         };
         self.calls.iter().map(|(to, request)| format!("{} {}", word(request), name(*to))).collect()

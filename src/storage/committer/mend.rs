@@ -23,8 +23,9 @@ impl Committer {
         self.observe_record(&record, wall_ms)?;
         let partition = Partition::of(key.position());
         let is_built = self.forest.is_built(partition);
+        let seen = self.seen_in(&key);
         match self.data(batch, &key) {
-            Ok(draft) if draft.before.is_none() => return Ok(draft.merge(&record)),
+            Ok(draft) if draft.before.is_none() => return Ok(draft.merge(&record, seen)),
             Ok(draft) if is_built => {
                 // Sound in memory, and not where it lies: written anew, and counted, as a recount may have passed it over.
                 draft.set(draft.row.record.merge(&record));
@@ -41,8 +42,17 @@ impl Committer {
             return Err(Refused::Overloaded);
         }
         self.actor = after(self.actor, self.clock.last(), For::Rows);
+        // With it: what is forgotten later on goes by what the next start will know of this name.
+        self.contexts.change(|contexts| contexts.begin(self.actor, self.clock.last()));
+        batch.keeps_contexts = true;
         batch.recounts.insert(partition);
-        let draft = DataDraft { address: Address::data(&key), before: None, row: Row::of(record), changed: true };
+        let draft = DataDraft {
+            address: Address::data(&key),
+            before: None,
+            row: Row::of(record),
+            changed: true,
+            renoted: true,
+        };
         batch.data.insert(key, draft);
         Ok(Outcome::Merged { applied: true, more: None })
     }
@@ -59,6 +69,7 @@ impl Committer {
         let old = store.replace_base(make)?;
         (self.actor, self.hint_actor) =
             (after(self.actor, self.clock.last(), For::Rows), after(self.hint_actor, self.clock.last(), For::Hints));
+        self.contexts.change(|contexts| contexts.begin(self.actor, self.clock.last()));
         self.hints.rescan(&*self.store);
         for partition in Partition::all() {
             match self.entries(partition) {

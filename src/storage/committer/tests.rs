@@ -14,6 +14,7 @@ struct Desk {
     forest: Arc<Forest>,
     feed: Arc<Feed>,
     hints: Arc<HintLedger>,
+    contexts: Arc<ContextLedger>,
 }
 
 fn desk_over(store: Arc<dyn Store>, hint_bytes_max: u64) -> Desk {
@@ -21,8 +22,9 @@ fn desk_over(store: Arc<dyn Store>, hint_bytes_max: u64) -> Desk {
     let feed = Arc::new(Feed::new(store.last_sequence(), 1_000));
     let clock = Clock::starting_after(store.last_stamp());
     let (forest2, feed2, hints2) = (forest.clone(), feed.clone(), hints.clone());
-    let committer = Committer::new(store.clone(), forest2, feed2, hints2, Actor(7), clock);
-    Desk { committer, store, forest, feed, hints }
+    let contexts = Arc::<ContextLedger>::default();
+    let committer = Committer::new(store.clone(), forest2, feed2, hints2, contexts.clone(), Actor(7), clock);
+    Desk { committer, store, forest, feed, hints, contexts }
 }
 
 fn desk() -> Desk {

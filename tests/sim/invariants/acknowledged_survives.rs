@@ -1,6 +1,6 @@
 //! Acknowledged survives: after everything, each acknowledged value is live, or was superseded by a write that could
 //! have seen it: one whose client was shown it, or a plain one that was not over before it began. And no dot that was
-//! ever durable on a node is forgotten.
+//! ever durable on a node is lost sight of, unless it was superseded on all owners (`forgotten_is_superseded`).
 //!
 //! Where a disk is lost, or something on it rots, this goes for whatever was on some other disk at that moment, in a row
 //! or in a hint: what a majority of the owners had is there as long as a minority of their disks is lost at a time. What
@@ -21,7 +21,8 @@ pub(crate) fn check(world: &mut World, key: usize, merged: &Record) {
     let here = |write: &&Write| write.key == key;
     for write in world.oracle.writes.iter().filter(here) {
         let is_gone = |dot| world.oracle.has_vanished(key, dot);
-        for dot in write.dots.iter().filter(|&&dot| !merged.context().covers(dot) && !is_gone(dot)) {
+        let is_known = |dot| merged.context().covers(dot) || world.oracle.is_forgotten(key, dot);
+        for dot in write.dots.iter().filter(|&&dot| !is_known(dot) && !is_gone(dot)) {
             broken.push(format!("the owners of key {key} never heard of {dot:?}, durable once: {write:?}"));
         }
         if write.verdict != Verdict::Ok {
@@ -38,7 +39,7 @@ pub(crate) fn check(world: &mut World, key: usize, merged: &Record) {
             continue;
         }
         let supersedes = |other: &Write, over: u64| match &other.saw {
-            Some(saw) => saw.contains(value),
+            Some(saw) => saw.contains(value) || other.own.as_ref() == Some(value),
             None => other.verdict != Verdict::Ok || over > write.begun,
         };
         let others = || {

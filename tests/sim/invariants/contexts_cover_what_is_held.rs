@@ -10,9 +10,10 @@ pub(crate) fn contexts_cover_what_is_held(world: &mut World, node: usize) {
     let mut lies = Vec::new();
     // A row that rotted was seen, and is not there until it is made good: its node says nothing once it knows.
     for key in (0..world.keys.len()).filter(|&key| world.readable_row(node, key).is_some()) {
-        let context = up.contexts.of(world.partition(key), actor, last);
-        let writes = world.oracle.writes.iter().filter(|write| write.key == key);
-        let dots = writes.flat_map(|write| &write.dots).map(|&dot| (&world.keys[key], dot));
+        let context = up.contexts.look(|contexts| contexts.of(world.partition(key), actor, last));
+        // What was forgotten was superseded: see `forgotten_is_superseded`.
+        let dots = world.oracle.dots_of(key).filter(|&dot| !world.oracle.is_forgotten(key, dot));
+        let dots = dots.map(|dot| (&world.keys[key], dot));
         let uncovered = contexts::uncovered(&context, dots, |_| Some(world.row(node, key)));
         lies.extend(uncovered.into_iter().map(|(_, dot)| format!("node {node} says it has seen {dot:?} of key {key}")));
     }

@@ -23,7 +23,7 @@ pub(crate) fn majority_reads_see_majority_writes(
         write.key == key
             && write.shows
             && write.told < begun
-            && !write.dots.iter().any(|&dot| read.context().covers(dot))
+            && !write.dots.iter().any(|&dot| read.context().covers(dot) || world.oracle.is_forgotten(key, dot))
     };
     if let Some(write) = world.oracle.writes.iter().find(unseen) {
         let what = format!("{answered} owners of key {key} together show {read:?}, and not {write:?}");

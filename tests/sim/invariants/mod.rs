@@ -10,6 +10,7 @@ mod copies_merge_to_one;
 mod damaged_rows_are_refused;
 mod deleted_stays_deleted;
 mod equal_replicas_are_quiet;
+mod forgotten_is_superseded;
 mod hints_drain;
 mod majority_reads_see_majority_writes;
 mod no_phantom_value;
@@ -29,6 +30,7 @@ pub(crate) use contexts_cover_what_is_held::contexts_cover_what_is_held;
 pub(crate) use damaged_rows_are_refused::a_damaged_row_is_refused;
 pub(crate) use deleted_stays_deleted::note_what_is_gone;
 pub(crate) use equal_replicas_are_quiet::equal_replicas_are_quiet;
+pub(crate) use forgotten_is_superseded::forgotten_is_superseded;
 pub(crate) use hints_drain::hints_left;
 pub(crate) use majority_reads_see_majority_writes::majority_reads_see_majority_writes;
 pub(crate) use no_session_goes_back::no_session_goes_back;
@@ -45,7 +47,7 @@ use kringle::record::Record;
 /// What the nodes' disks hold of one key.
 pub(crate) struct Copies {
     pub(crate) key: usize,
-    /// The rows of its owners.
+    /// The rows of its owners, with what else they say they have seen of it.
     pub(crate) owners: Vec<Record>,
 }
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use kringle::coordinator::Fate;
 use kringle::operation::{CallId, Event as Heard, Failure};
 use kringle::protocol::{Answer, Batch, Refusal, Reply, Request};
-use kringle::record::{Key, Record, Row};
+use kringle::record::{Dot, Key, Record, Row};
 use kringle::replica::{self, Step};
 use kringle::storage::{Address, Kind, Peek, Store};
 use rand::Rng;
@@ -113,6 +113,17 @@ impl World {
                 let (life, after) = (self.nodes[node].life, about(&mut self.rng, 500));
                 self.schedule(after, Event::Looked { node, life, address, partial, done });
             }
+            Step::ReadSince(address, since) => {
+                let key = self.keys.iter().position(|key| Address::data(key) == address).expect("a known key");
+                let (actor, last) = (self.up(node).committer.actor(), self.up(node).committer.committed_stamp());
+                let partition = self.partition(key);
+                let dots = since.entries().iter().map(|&(actor, stamp)| Dot { stamp, actor });
+                let seen = self.up(node).contexts.look(|contexts| {
+                    dots.filter(|dot| contexts.covers(partition, actor, last, *dot)).collect::<Vec<_>>()
+                });
+                let answer = self.look_up(node, &address);
+                self.answered(node, done, replica::having_seen(answer, seen).in_part(partial));
+            }
             Step::Greet(greeting) => self.greeted(node, &greeting, done),
             Step::Gossip(packets) => {
                 let packets = self.hear_gossip(node, &packets);
@@ -131,6 +142,11 @@ impl World {
     }
 
     pub(crate) fn looked(&mut self, node: usize, address: &Address, partial: bool, done: Done) {
+        let answer = self.look_up(node, address);
+        self.answered(node, done, answer.in_part(partial));
+    }
+
+    fn look_up(&mut self, node: usize, address: &Address) -> Answer {
         let answer = match self.up(node).store.read(address) {
             Ok(row) => match replica::found(address, row.as_ref()) {
                 Answer::Refused(Refusal::Damaged) => self.damaged(node, address, row),
@@ -139,7 +155,7 @@ impl World {
             Err(_) => Answer::Refused(Refusal::Unreadable),
         };
         invariants::a_damaged_row_is_refused(self, node, address, &answer);
-        self.answered(node, done, answer.in_part(partial));
+        answer
     }
 
     /// What is said of a row that cannot be read.

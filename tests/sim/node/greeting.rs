@@ -2,22 +2,18 @@
 //! `src/node/filling.rs` that is about them, and of `src/node/seen.rs`.
 
 use super::answering::{Caller, Done};
-use super::committing::Submission;
 use crate::invariants;
 use crate::plant::Plant;
 use crate::world::{Event, World};
-use bytes::Bytes;
 use kringle::antientropy::Report;
 use kringle::membership::Word;
 use kringle::operation::Failure;
 use kringle::placement::Partition;
 use kringle::protocol::{Answer, Greeting, MemberTag, Refusal, Request, SeenGroups};
 use kringle::record::Stamp;
-use kringle::storage::{Address, Change, Contexts, Store, Unconfirmed, contexts};
+use kringle::storage::{Address, CONTEXTS_FACT, Change, Contexts, Store, Unconfirmed, contexts};
 use std::collections::BTreeSet;
 
-/// Where the store keeps what was seen.
-pub(super) const CONTEXTS_FACT: &str = "contexts";
 /// How often a peer is greeted that there is nothing new to tell.
 const GREETING_PERIOD_US: u64 = 10_000_000;
 /// How often a peer is asked what it has seen.
@@ -69,10 +65,14 @@ impl World {
         let kept = up.store.read(&Address::fact(CONTEXTS_FACT)).unwrap_or_default().filter(|_| !lost);
         let mut contexts = kept.map_or_else(Contexts::default, |row| Contexts::decode(&row));
         contexts.begin(up.committer.actor(), up.store.last_stamp());
-        let bytes = contexts.encode().into();
-        up.contexts = contexts;
+        let is_new = contexts.partitions_joined() == 0;
+        up.contexts.change(|held| *held = contexts);
         // Where it cannot be kept, less is known after the next start, which is never wrong.
-        let _ = up.committer.commit(wall_ms, vec![Change::Fact { name: CONTEXTS_FACT, bytes }]);
+        let _ = up.committer.commit(wall_ms, vec![Change::KeepContexts]);
+        if is_new {
+            // None were kept, or they cannot be read.
+            self.note_unlearned(node, |_, _| true);
+        }
         self.greet_everyone(node);
     }
 
@@ -226,7 +226,8 @@ impl World {
             return SeenGroups::new();
         }
         let partitions: Vec<Partition> = partitions.into_iter().collect();
-        up.contexts.of_all(&partitions, up.committer.actor(), up.committer.committed_stamp())
+        let (actor, last) = (up.committer.actor(), up.committer.committed_stamp());
+        up.contexts.look(|contexts| contexts.of_all(&partitions, actor, last))
     }
 
     /// A session with a peer ended, before which it had said `theirs`: that goes for every partition in which the two
@@ -239,7 +240,8 @@ impl World {
         let up = self.up(node);
         let equal = contexts::spread(&theirs).filter(|(partition, context)| {
             let both = ring.is_owner(me, *partition) && ring.is_owner(other, *partition);
-            both && (careless || !report.unequal.contains(partition)) && up.contexts.is_news(*partition, context)
+            let is_news = || up.contexts.look(|contexts| contexts.is_news(*partition, context));
+            both && (careless || !report.unequal.contains(partition)) && is_news()
         });
         let equal: Unconfirmed = equal.collect();
         if believed {
@@ -259,16 +261,12 @@ impl World {
     }
 
     fn take_over(&mut self, node: usize, confirmed: Unconfirmed) {
-        let up = self.up(node);
-        let mut news = false;
-        for (partition, context) in confirmed {
-            news |= up.contexts.join(partition, &context);
-        }
+        let news = self.up(node).contexts.change(|contexts| {
+            confirmed.iter().fold(false, |news, (partition, context)| contexts.join(*partition, context) || news)
+        });
         if news {
-            let bytes = Bytes::from(up.contexts.encode());
             self.counters.hit("took over what a peer had seen");
-            let change = Change::Fact { name: CONTEXTS_FACT, bytes };
-            self.commit(node, Submission { change, tag: None, partial: false, done: Done::Nobody });
+            self.submit_change(node, Change::KeepContexts);
             invariants::contexts_cover_what_is_held(self, node);
         }
     }

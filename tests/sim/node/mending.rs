@@ -3,12 +3,10 @@
 use super::answering::Done;
 use super::committing::Submission;
 use super::filling::FILLING_FACT;
-use super::greeting::CONTEXTS_FACT;
 use super::operations::Machine;
 use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::World;
-use bytes::Bytes;
 use kringle::coordinator::Restore;
 use kringle::placement::Partition;
 use kringle::protocol::Answer;
@@ -108,9 +106,10 @@ impl World {
         let partition = Partition::of(key.position());
         let up = self.up(node);
         up.said.lost(Some(partition));
-        up.contexts.void(partition, up.committer.actor());
-        let bytes = Bytes::from(up.contexts.encode());
-        self.submit_change(node, Change::Fact { name: CONTEXTS_FACT, bytes });
+        let actor = up.committer.actor();
+        up.contexts.change(|contexts| contexts.void(partition, actor));
+        self.note_unlearned(node, |world, key| world.partition(key) == partition);
+        self.submit_change(node, Change::KeepContexts);
         let change = Change::Restore { key: key.clone(), record };
         self.commit(node, Submission { change, tag: None, partial: false, done: Done::Restored { key } });
     }
@@ -202,14 +201,19 @@ impl World {
         let wall_ms = self.wall_ms(node);
         let overlooked = self.plant == Some(Plant::ReplacedBaseCounts);
         let says = if overlooked { Vec::new() } else { self.completeness_of(node).would_say_lost() };
+        if self.nodes[node].up.is_none() {
+            return false;
+        }
+        let up = self.up(node);
+        up.said.lost(None);
+        let actor = up.committer.actor();
+        up.contexts.change(|contexts| contexts.forget(actor));
+        self.note_unlearned(node, |_, _| true);
         let host = &mut self.nodes[node];
         let Some(up) = host.up.as_mut() else { return false };
-        up.said.lost(None);
-        up.contexts.forget(up.committer.actor());
         // Before anybody could miss what is no longer there: now, or after another start.
-        let facts = [(FILLING_FACT, says), (CONTEXTS_FACT, up.contexts.encode())];
-        let facts = facts.into_iter().filter(|(_, bytes)| !bytes.is_empty());
-        let changes = facts.map(|(name, bytes)| Change::Fact { name, bytes: bytes.into() });
+        let says = (!says.is_empty()).then(|| Change::Fact { name: FILLING_FACT, bytes: says.into() });
+        let changes = says.into_iter().chain([Change::KeepContexts]);
         if up.committer.commit(wall_ms, changes.collect()).iter().any(Result::is_err) && !overlooked {
             // It is to be looked at again, whether or not anybody reads there.
             up.store.suspect();

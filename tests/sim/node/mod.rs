@@ -4,6 +4,7 @@
 mod answering;
 mod committing;
 mod filling;
+mod forgetting;
 mod greeting;
 mod handing_over;
 mod housekeeping;
@@ -41,8 +42,10 @@ use kringle::membership::{Clocks, Liveness, State, View};
 use kringle::merkle::Forest;
 use kringle::operation::Failure;
 use kringle::placement::{MemberIndex, NodeId, Partition};
-use kringle::record::{Actor, Clock, Record, Row, Stamp};
-use kringle::storage::{Address, Committer, Contexts, Feed, Hint, HintLedger, LogStore, Peek, Rebuild, Said, Store};
+use kringle::record::{Actor, Clock, Dot, Record, Row, Stamp};
+use kringle::storage::{
+    Address, Committer, ContextLedger, Feed, Hint, HintLedger, LogStore, Peek, Rebuild, Said, Store,
+};
 use link::Exchange;
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -107,7 +110,7 @@ pub(crate) struct Up {
     /// What the peers' clocks said.
     clocks: Clocks,
     /// Which writes it has seen.
-    pub(crate) contexts: Contexts,
+    pub(crate) contexts: Arc<ContextLedger>,
     /// What the peers said of those they have seen.
     said: Said,
     /// What read repairs brought, where that is planted to go wrong.
@@ -143,7 +146,8 @@ impl Up {
         let clock = Clock::starting_after(Stamp::from_ms(wall_ms));
         let feed = Arc::new(Feed::new(self.store.last_sequence(), 64));
         let (store, forest, hints) = (self.store.clone(), self.forest.clone(), self.hints.clone());
-        self.committer = Committer::new(store, forest, feed, hints, self.committer.actor(), clock);
+        let contexts = self.contexts.clone();
+        self.committer = Committer::new(store, forest, feed, hints, contexts, self.committer.actor(), clock);
         self.heard = Stamp(0);
     }
 }
@@ -203,7 +207,9 @@ impl World {
         let inhabited: BTreeSet<Partition> = (0..self.keys.len()).map(|key| self.partition(key)).collect();
         Partition::all().filter(|at| !inhabited.contains(at)).for_each(|at| forest.mark_built(at));
         let rebuild = Rebuild::of(&store, inhabited.into_iter().collect());
-        let committer = Committer::new(store.clone(), forest.clone(), feed, hints.clone(), actor, clock.clone());
+        let contexts = Arc::<ContextLedger>::default();
+        let (hints2, contexts2) = (hints.clone(), contexts.clone());
+        let committer = Committer::new(store.clone(), forest.clone(), feed, hints2, contexts2, actor, clock.clone());
         let peers = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
         let (view, liveness) = (View::of(peers.clone()), self.liveness(node, peers.collect()));
         self.nodes[node].life += 1;
@@ -234,7 +240,7 @@ impl World {
             round: VecDeque::new(),
             returning: BTreeMap::new(),
             clocks: Clocks::default(),
-            contexts: Contexts::default(),
+            contexts,
             said: Said::default(),
             repairs: Vec::new(),
             greeters: BTreeMap::new(),
@@ -267,6 +273,7 @@ impl World {
         self.schedule(built, Event::Build { node, life });
         let first = self.first_round_after();
         self.schedule(first, Event::SyncRound { node, life });
+        self.schedule_forgetting(node);
     }
 
     /// Stops a node as a power cut does, in the middle of whatever it is doing.
@@ -313,13 +320,15 @@ impl World {
     /// Tells the oracle what the disk of a running node holds.
     pub(crate) fn look_at_rows(&mut self, node: usize, recovered: bool) {
         invariants::poison_stays_outside(self, node);
+        let unfilled: Vec<usize> = (0..self.nodes.len()).filter(|&at| !self.nodes[at].filled).collect();
         for key in 0..self.keys.len() {
             let (row, hint) = (self.readable_row(node, key), self.readable_hint(node, key));
             self.note_unreadable(node, key, Part::Row, row.is_none());
             self.note_unreadable(node, key, Part::Hints, hint.is_none());
             let (row, hint) = (row.unwrap_or_default(), hint.flatten());
             invariants::no_poison_is_held(self, node, &row);
-            self.oracle.row_seen(node, key, &row);
+            let known = self.with_what_was_seen(node, key, row.clone());
+            self.oracle.row_seen(node, key, &row, &known, &unfilled);
             self.oracle.hint_seen(node, key, hint.as_ref());
             if recovered {
                 let found =
@@ -367,6 +376,18 @@ impl World {
     /// What a running node holds of a key; nothing where that cannot be read.
     pub(crate) fn row(&self, node: usize, key: usize) -> Record {
         self.readable_row(node, key).unwrap_or_default()
+    }
+
+    /// The same as it is known: with what the partition's context says was seen of the key, held or not.
+    pub(crate) fn known_row(&self, node: usize, key: usize) -> Record {
+        self.with_what_was_seen(node, key, self.row(node, key))
+    }
+
+    fn with_what_was_seen(&self, node: usize, key: usize, row: Record) -> Record {
+        let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
+        let (actor, last, partition) = (up.committer.actor(), up.committer.committed_stamp(), self.partition(key));
+        let seen = up.contexts.look(|contexts| contexts.of(partition, actor, last));
+        row.having_seen(seen.entries().iter().map(|&(actor, stamp)| Dot { stamp, actor }))
     }
 
     pub(super) fn hint_row(&self, node: usize, key: usize) -> Option<Record> {

@@ -5,7 +5,7 @@ use super::syncing::SESSION_US_MAX;
 use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::{Event, World};
-use kringle::antientropy::Session;
+use kringle::antientropy::{Forget, Session};
 use kringle::coordinator::{Get, Put, Restore};
 use kringle::operation::{Command, Event as Told, Operation};
 use kringle::placement::MemberIndex;
@@ -23,6 +23,7 @@ pub(crate) enum Machine {
     Get(Box<Get>),
     Session(Box<Session>),
     Restore(Box<Restore>),
+    Forget(Box<Forget>),
 }
 
 impl Machine {
@@ -33,6 +34,7 @@ impl Machine {
             Machine::Get(_) => Get::IN_BACKGROUND,
             Machine::Session(_) => Session::IN_BACKGROUND,
             Machine::Restore(_) => Restore::IN_BACKGROUND,
+            Machine::Forget(_) => Forget::IN_BACKGROUND,
         }
     }
 
@@ -42,6 +44,7 @@ impl Machine {
             Machine::Get(get) => get.is_done(),
             Machine::Session(session) => session.is_done(),
             Machine::Restore(restore) => restore.is_done(),
+            Machine::Forget(forget) => forget.is_done(),
         }
     }
 }
@@ -121,6 +124,12 @@ impl World {
                 if let Some(report) = session.on(event, commands) {
                     let purpose = purpose.take().expect("an operation concludes once");
                     self.session_concluded(purpose, report);
+                }
+            }
+            Machine::Forget(forget) => {
+                if let Some(outcome) = forget.on(event, commands) {
+                    purpose.take();
+                    self.forget_concluded(&outcome);
                 }
             }
             Machine::Restore(restore) => {

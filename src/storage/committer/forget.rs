@@ -1,0 +1,83 @@
+//! What the committer does about what may be forgotten: tombstones, expired values, and the context entries of actors of
+//! which nothing is left.
+//!
+//! A key's own record need not say what its partition's context says as well ([`Contexts`](crate::storage::Contexts)): a
+//! late copy of a write that is covered there and not held was superseded. So a store agrees where its partition's context
+//! covers what is to go, and nothing of that is live here; and drops it once every owner has agreed. Gonçalves et al.,
+//! "Concise Server-Wide Causality Management for Eventually Consistent Data Stores" (2015), §4.
+
+use super::{Batch, Committer, DataDraft};
+use crate::placement::Partition;
+use crate::record::{Actor, Context, Dot, Key, Stamp};
+use crate::storage::ContextLedger;
+use std::sync::Arc;
+
+/// What was seen of a partition, as the store has committed it.
+pub(super) struct SeenIn {
+    contexts: Arc<ContextLedger>,
+    partition: Partition,
+    actor: Actor,
+    last: Stamp,
+}
+
+impl SeenIn {
+    fn covers(&self, dot: Dot) -> bool {
+        self.contexts.look(|contexts| contexts.covers(self.partition, self.actor, self.last, dot))
+    }
+
+    fn dominates(&self, context: &Context) -> bool {
+        context.entries().iter().all(|&(actor, stamp)| self.covers(Dot { stamp, actor }))
+    }
+}
+
+impl Committer {
+    fn seen(&self, key: &Key) -> SeenIn {
+        let (actor, last) = (self.actor, self.store.last_stamp());
+        SeenIn { contexts: self.contexts.clone(), partition: Partition::of(key.position()), actor, last }
+    }
+
+    /// Of which dots it is known that they were once here, whatever the row of `key` says.
+    pub(super) fn seen_in(&self, key: &Key) -> impl Fn(Dot) -> bool + use<> {
+        let seen = self.seen(key);
+        move |dot| seen.covers(dot)
+    }
+
+    /// [`Change::MayForget`](crate::storage::Change::MayForget).
+    pub(super) fn may_forget(&mut self, batch: &mut Batch, keys: &[(Key, Context)], wall_ms: u64) -> Vec<bool> {
+        // Peers rely on the answer for good, so what it goes by must survive a crash.
+        batch.keeps_contexts = true;
+        keys.iter().map(|(key, context)| self.forgettable(batch, key, context, wall_ms).is_some()).collect()
+    }
+
+    /// [`Change::Forget`](crate::storage::Change::Forget).
+    pub(super) fn forget(&mut self, batch: &mut Batch, keys: &[(Key, Context)], wall_ms: u64) -> u64 {
+        batch.keeps_contexts = true;
+        let now_ms = self.clock.last().ms().max(wall_ms);
+        let mut forgotten = 0;
+        for (key, context) in keys {
+            let Some(draft) = self.forgettable(batch, key, context, wall_ms) else { continue };
+            let rest = draft.row.record.forget(context, now_ms);
+            draft.renoted = true;
+            if rest != draft.row.record {
+                draft.set(rest);
+                forgotten += 1;
+            }
+        }
+        forgotten
+    }
+
+    /// The row of `key`, if what `context` covers of it may go as far as this store knows. A promise would go with the row.
+    fn forgettable<'a>(
+        &mut self,
+        batch: &'a mut Batch,
+        key: &Key,
+        context: &Context,
+        wall_ms: u64,
+    ) -> Option<&'a mut DataDraft> {
+        let now_ms = self.clock.last().ms().max(wall_ms);
+        let is_seen = self.seen(key).dominates(context);
+        let draft = self.data(batch, key).ok()?;
+        let may = is_seen && draft.row.promised.is_none() && draft.row.record.has_superseded(context, now_ms);
+        may.then_some(draft)
+    }
+}
