@@ -356,7 +356,7 @@ fn no_session_goes_back_through_splits_and_a_kill() {
         }
     }
     let refused: usize = walkers.iter().map(|walker| walker.refused).sum();
-    let sessions: Vec<Session> = [first].into_iter().chain(walkers.into_iter().map(|walker| walker.session)).collect();
+    let sessions: Vec<Session> = walkers.into_iter().map(|walker| walker.session).chain([first]).collect();
     let found = findings(&sessions);
     assert!(found.is_empty(), "{} findings:\n{}", found.len(), found[..found.len().min(8)].join("\n"));
     // What has to have happened for this to show anything.

@@ -95,6 +95,7 @@ impl Clients {
     pub fn allow(&self, more: u64, awaited: u64) {
         let before = self.pace.allowed.fetch_add(more, Ordering::SeqCst);
         eventually("the clients get on", SOON, || {
+            assert!(!self.threads.iter().any(JoinHandle::is_finished), "a client gave up");
             let ended = self.pace.ended.load(Ordering::SeqCst);
             (ended >= before + awaited).then_some(()).ok_or(format!("{ended} of {} increments", before + awaited))
         });
