@@ -453,6 +453,6 @@ fn of_1000_increments_through_two_splits_and_a_kill_the_acknowledged_are_counted
 }
 
 #[test]
-fn so_they_are_through_five_nodes_of_which_two_count_for_others_only() {
+fn none_is_counted_twice_through_five_nodes_either_of_which_two_count_for_others_only() {
     count_to_1000(5, &[&[0, 1], &[2, 3, 4]], &[&[0], &[1, 2], &[3, 4]]);
 }
