@@ -340,16 +340,18 @@ pub(super) fn put_bytes(json: &mut Value, text: &str, base64: &str, bytes: &[u8]
     }
 }
 
-/// The record's version as an entity tag: the winner's dot, or a digest of all siblings' dots.
-pub(super) fn etag(key: &Key, record: &Record) -> HeaderValue {
-    match record.siblings() {
+/// The version that is shown at `now_ms`, in milliseconds since 1970, as an entity tag: the lone value's dot, or a digest of
+/// all siblings' dots.
+pub(super) fn etag(key: &Key, record: &Record, now_ms: u64) -> HeaderValue {
+    let living = record.living(now_ms);
+    match living.siblings() {
         [only] => {
             let mut tag = [b'"'; 34];
             put_hex(&mut tag[1..17], only.dot.stamp.0);
             put_hex(&mut tag[17..33], only.dot.actor.0);
             HeaderValue::from_bytes(&tag).unwrap_or(HeaderValue::from_static("\"\""))
         }
-        _ => ascii(format!("\"{:032x}\"", record.version(key).0)),
+        _ => ascii(format!("\"{:032x}\"", living.version(key).0)),
     }
 }
 

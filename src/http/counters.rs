@@ -66,17 +66,14 @@ async fn add(
 ) -> Result<HttpResponse, ApiError> {
     let query = Query::of(request, WRITE_PARAMETERS)?;
     let id = request_id(request)?;
+    // It supersedes nothing, so what the client has seen makes no difference; nonsense is nonsense all the same.
+    ask::seen(request, &key, None)?;
     let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
     let by = match body.is_empty() {
         true => one(),
         false => {
-            let increment: Increment = serde_json::from_slice(&body).map_err(|error| {
-                ApiError::bad(
-                    format!("the body is not the JSON expected: {error}"),
-                    "send {\"by\":n}, n an integer of 64 bits, or no body for 1",
-                )
-            })?;
-            increment.by
+            let hint = "send {\"by\":n}, n an integer of 64 bits, or no body for 1";
+            input::object::<Increment>(&body, hint)?.by
         }
     };
     let stored = ask::write(worker, &query, key.clone(), Edit::Add { by, request: id }).await?;

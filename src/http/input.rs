@@ -7,6 +7,7 @@ use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
+use serde::de::DeserializeOwned;
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -79,6 +80,12 @@ impl<'a> Query<'a> {
         Ok(Query { pairs })
     }
 
+    /// The parameters of both; of one that is in both, this one's.
+    pub(super) fn and(mut self, other: Query<'a>) -> Query<'a> {
+        self.pairs.extend(other.pairs);
+        self
+    }
+
     /// The bytes of a parameter.
     pub(super) fn bytes(&self, name: &str) -> Option<&[u8]> {
         self.pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_slice())
@@ -100,6 +107,15 @@ impl<'a> Query<'a> {
             Some("" | "1" | "true") => Ok(true),
             Some(_) => Err(ApiError::bad(format!("the parameter {name} is a switch"), "use 1 or 0")),
         }
+    }
+}
+
+/// Reads a JSON object: a list would do for the libraries, and mean something else to everybody else.
+pub(super) fn object<T: DeserializeOwned>(body: &[u8], hint: &'static str) -> Result<T, ApiError> {
+    let bad = |error: String| ApiError::bad(format!("the body is not the JSON expected: {error}"), hint);
+    match body.trim_ascii_start().first() {
+        Some(b'{') | None => serde_json::from_slice(body).map_err(|error| bad(error.to_string())),
+        Some(_) => Err(bad("not an object".into())),
     }
 }
 

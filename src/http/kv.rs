@@ -85,7 +85,7 @@ fn value(sibling: &Sibling) -> HttpResponse {
 fn describe(response: &mut HttpResponse, key: &Key, record: &Record, now_ms: u64) {
     let count = ask::sibling_count(record, now_ms);
     let headers = response.headers_mut();
-    headers.insert(ETAG, ask::etag(key, record));
+    headers.insert(ETAG, ask::etag(key, record, now_ms));
     headers.insert(CONTEXT, ask::context(key, record.context()));
     headers.insert(SIBLINGS, if count == 1 { HeaderValue::from_static("1") } else { count.into() });
 }
@@ -117,7 +117,7 @@ async fn put(
     let expires_ms = ask::expiry(worker, &query)?;
     let content = Content { value, content_type, expires_ms, ..Content::default() };
     let stored = ask::write(worker, &query, key.clone(), Edit::write(seen, Some(content))).await?;
-    Ok(answer(&key, &stored))
+    Ok(answer(worker, &key, &stored))
 }
 
 async fn delete(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<HttpResponse, ApiError> {
@@ -128,10 +128,10 @@ async fn delete(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<
     if stored.kind == StoredKind::Created {
         stored.kind = StoredKind::Replaced;
     }
-    Ok(answer(&key, &stored))
+    Ok(answer(worker, &key, &stored))
 }
 
-fn answer(key: &Key, stored: &ask::Stored) -> HttpResponse {
+fn answer(worker: &Worker, key: &Key, stored: &ask::Stored) -> HttpResponse {
     let status = match stored.kind {
         StoredKind::Created => StatusCode::CREATED,
         StoredKind::Replaced => StatusCode::NO_CONTENT,
@@ -139,7 +139,7 @@ fn answer(key: &Key, stored: &ask::Stored) -> HttpResponse {
     };
     let mut response = HttpResponse::build(status);
     if !stored.record.is_tombstone() {
-        response.insert_header((ETAG, ask::etag(key, &stored.record)));
+        response.insert_header((ETAG, ask::etag(key, &stored.record, worker.node.now_stamp().ms())));
     }
     response.insert_header((CONTEXT, ask::seen_after(key, stored)));
     response.insert_header((REPLICAS, ask::replicas_line(&stored.replicas)));

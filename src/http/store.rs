@@ -44,12 +44,7 @@ pub(super) async fn pair(
     let settings = &worker.node.settings;
     let max = (settings.value_bytes_max + settings.key_bytes_max) * JSON_GROWTH + 1024;
     let body = input::body(&worker.node, request, payload, max, "body", "--value-max").await?;
-    let pair: Pair = serde_json::from_slice(&body).map_err(|error| {
-        ApiError::bad(
-            format!("the body is not the JSON expected: {error}"),
-            "send {\"key\":\"…\",\"value\":\"…\"}, both texts",
-        )
-    })?;
+    let pair: Pair = input::object(&body, "send {\"key\":\"…\",\"value\":\"…\"}, both texts")?;
     let max = settings.value_bytes_max;
     if pair.value.len() > max {
         return Err(ApiError::TooLarge { what: "value", max, setting: "--value-max" });
@@ -91,9 +86,7 @@ pub(super) async fn key(
         Some(key) => (Key::within(key.to_vec(), settings.key_bytes_max)?, None),
         None => {
             let body = input::body(&worker.node, request, payload, KEY_BODY_BYTES_MAX, "body", "").await?;
-            let named: Named = serde_json::from_slice(&body).map_err(|error| {
-                ApiError::bad(format!("no key is named: {error}"), "use ?key=…, or the body {\"key\":\"…\"}")
-            })?;
+            let named: Named = input::object(&body, "use ?key=…, or the body {\"key\":\"…\"}")?;
             (Key::within(named.key, settings.key_bytes_max)?, named.context)
         }
     };
@@ -167,9 +160,8 @@ pub(super) async fn plain_put(
         false => bytes::Bytes::new(),
     };
     let Ok(text) = std::str::from_utf8(&body) else { return Ok(missing_params()) };
-    let form = Query::parse(text, known)?;
-    let parameter = |name| query.bytes(name).or(form.bytes(name));
-    let (Some(key), Some(value)) = (parameter("key").filter(|key| !key.is_empty()), parameter("value")) else {
+    let query = query.and(Query::parse(text, known)?);
+    let (Some(key), Some(value)) = (query.bytes("key").filter(|key| !key.is_empty()), query.bytes("value")) else {
         return Ok(missing_params());
     };
     if value.len() > settings.value_bytes_max {
@@ -177,7 +169,8 @@ pub(super) async fn plain_put(
     }
     let key = Key::within(key.to_vec(), settings.key_bytes_max)?;
     let content = Content { expires_ms: ask::expiry(worker, &query)?, ..Content::plain(value.to_vec()) };
-    let stored = ask::write(worker, &query, key, Edit::write(Seen::Everything, Some(content))).await?;
+    let seen = ask::seen(request, &key, None)?;
+    let stored = ask::write(worker, &query, key, Edit::write(seen, Some(content))).await?;
     let status = if stored.kind == StoredKind::Short { StatusCode::ACCEPTED } else { StatusCode::OK };
     let mode = match query.text("mode")? {
         Some(mode) => mode.to_string(),

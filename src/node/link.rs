@@ -13,7 +13,7 @@ use crate::protocol::{Answer, Batch, Lane, MEDIA_TYPE, REQUESTS_PER_BATCH_MAX, R
 use actix_service::Service;
 use actix_tls::connect::{ConnectInfo, Connector as TcpConnector};
 use actix_web::rt::net::TcpStream;
-use awc::error::SendRequestError;
+use awc::error::{ConnectError, SendRequestError};
 use awc::http::Uri;
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -207,6 +207,8 @@ impl Link {
         let request = self.client.post(format!("{}{path}", self.url)).content_type(MEDIA_TYPE).timeout(timeout);
         let exchange = async {
             let mut response = request.send_body(batch.encode()).await.map_err(|error| match error {
+                // Also where the request was sent, and the connection ended before an answer came.
+                SendRequestError::Connect(ConnectError::Disconnected) => unknown(error.to_string()),
                 SendRequestError::Connect(_) | SendRequestError::Url(_) => (Failure::Unreachable, error.to_string()),
                 _ => unknown(error.to_string()),
             })?;
