@@ -359,11 +359,10 @@ impl Operation for Get {
                     self.kept.push((member, record));
                     self.ask_next(commands);
                 }
-                (Asked::Again(member), Answer::Found { record }) => {
-                    self.answers
-                        .iter_mut()
-                        .filter(|(owner, _)| *owner == member)
-                        .for_each(|held| held.1 = record.clone());
+                (Asked::Again(member), Answer::Found { record: Some(more) }) => {
+                    for (_, held) in self.answers.iter_mut().filter(|(owner, _)| *owner == member) {
+                        *held = Some(held.as_ref().map_or_else(|| more.clone(), |held| held.merge(&more)));
+                    }
                 }
                 (Asked::Owner(_), _) => self.ask_next(commands),
                 (Asked::StandIn(_) | Asked::Again(_), _) => {}

@@ -17,23 +17,18 @@
 //! dot, and its copy counts as a hint: durable, and not yet an owner's. After DeCandia et al., "Dynamo" (2007),
 //! §4.5–4.6.
 
+mod wish;
+
+pub use wish::{PutOptions, Write};
+
 use super::order::asking_order;
 use super::outcome::seen_by_writer;
 use super::{PutOutcome, Quorum, Replicas};
 use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, Part, Refusal, Request};
-use crate::record::{Dot, Edit, Key, Record, Seen, Stamp};
+use crate::record::{Dot, Edit, Record, Seen, Stamp};
 use std::sync::Arc;
-
-/// What a client wants written.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Write {
-    /// The key.
-    pub key: Key,
-    /// What is to become of it.
-    pub edit: Edit,
-}
 
 /// How long owners that are all believed down may still surprise us, in milliseconds.
 const DOWN_PATIENCE_MS: u64 = 50;
@@ -124,23 +119,6 @@ struct Made {
     record: Record,
 }
 
-/// How a [`Put`] is to go about it.
-#[derive(Clone, Debug)]
-pub struct PutOptions {
-    /// How many owners must have it before the client is told.
-    pub quorum: Quorum,
-    /// Whether falling short is an error: the client named a number.
-    pub hard: bool,
-    /// Whether a plain write sees to it that it supersedes older siblings found on other owners.
-    pub covers: bool,
-    /// This node's time at the start: its wall clock's, and no earlier than any stamp it has heard of.
-    pub now: Stamp,
-    /// The whole time there is, in milliseconds.
-    pub deadline_ms: u64,
-    /// Members believed to be down: asked last.
-    pub avoid: Vec<MemberIndex>,
-}
-
 impl Put {
     /// A write coordinated by `me` over the owners that `ring` names.
     pub fn new(write: Write, ring: Arc<Ring>, me: MemberIndex, options: PutOptions) -> Put {
@@ -219,8 +197,13 @@ impl Put {
 
     /// Whether it is an increment that an owner was asked for and has not surely refused.
     fn may_have_counted(&self) -> bool {
+        self.write.edit.counts() && self.may_be_made()
+    }
+
+    /// Whether somebody was asked to make it and has not surely refused.
+    fn may_be_made(&self) -> bool {
         let making = |call: &Option<Purpose>| matches!(call, Some(Purpose::Make { .. } | Purpose::MakeHint));
-        self.write.edit.counts() && (self.doubtful || self.calls.iter().any(making))
+        self.doubtful || self.calls.iter().any(making)
     }
 
     fn name(&self, member: MemberIndex) -> Box<str> {
@@ -449,9 +432,7 @@ impl Operation for Put {
                         return None;
                     }
                     // "Nothing was stored" is not for us to say while another owner may have taken it.
-                    let making =
-                        |call: &Option<Purpose>| matches!(call, Some(Purpose::Make { .. } | Purpose::MakeHint));
-                    return Some(if self.doubtful || self.calls.iter().any(making) {
+                    return Some(if self.may_be_made() {
                         PutOutcome::Unknown { replicas: self.replicas(), cause: Some(refusal) }
                     } else {
                         PutOutcome::Refused(refusal)

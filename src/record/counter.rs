@@ -79,6 +79,20 @@ pub(super) fn includes(ours: &[Counted], theirs: &[Counted], context: &Context) 
     theirs.is_empty() || join(ours, theirs, context) == ours
 }
 
+/// Whether a client would take them for the same value.
+fn is_equal(one: &Content, other: &Content) -> bool {
+    one.value == other.value && one.content_type == other.content_type
+}
+
+/// Has a value that is there twice shown until the later of the two is gone.
+fn keep_longer(shown: &mut Cow<'_, Sibling>, other_expires_ms: Option<u64>) {
+    if let Some(expires_ms) = shown.content.expires_ms
+        && other_expires_ms.is_none_or(|other| other > expires_ms)
+    {
+        shown.to_mut().content.expires_ms = other_expires_ms;
+    }
+}
+
 impl Record {
     /// The integer a client sees at `now_ms`, in milliseconds since 1970: that of the last plain value, 0 without one, and
     /// all counters. `None` where the last plain value is no integer of 64 bits.
@@ -93,16 +107,30 @@ impl Record {
         Some(counters.map(part).fold(base, i128::saturating_add))
     }
 
+    /// The record without what has expired at `now_ms`, in milliseconds since 1970.
+    pub fn living(&self, now_ms: u64) -> Cow<'_, Record> {
+        if self.siblings.iter().all(|sibling| sibling.content.lives(now_ms)) {
+            return Cow::Borrowed(self);
+        }
+        let mut living = self.clone();
+        living.siblings.retain(|sibling| sibling.content.lives(now_ms));
+        Cow::Owned(living)
+    }
+
     /// What a client is shown at `now_ms`, in milliseconds since 1970, the winner first: the values that have not expired,
-    /// newest first, equal ones once. The winner has the counters in it, as digits, if it is an integer or there is no other.
+    /// newest first, equal ones once, until the last of them expires. The winner has the counters in it, as digits, if it is an integer or there is no other.
     pub fn values(&self, now_ms: u64) -> Vec<Cow<'_, Sibling>> {
         let mut values: Vec<Cow<'_, Sibling>> = Vec::with_capacity(1);
         let mut latest_counter = None;
         for sibling in self.siblings.iter().rev().filter(|sibling| sibling.content.lives(now_ms)) {
             match sibling.content.kind {
                 ContentKind::Counter => latest_counter = latest_counter.or(Some(sibling)),
-                ContentKind::Plain if values.iter().any(|shown| shown.content == sibling.content) => {}
-                ContentKind::Plain => values.push(Cow::Borrowed(sibling)),
+                ContentKind::Plain => {
+                    match values.iter_mut().find(|shown| is_equal(&shown.content, &sibling.content)) {
+                        None => values.push(Cow::Borrowed(sibling)),
+                        Some(shown) => keep_longer(shown, sibling.content.expires_ms),
+                    }
+                }
             }
         }
         if let (Some(latest), Some(number)) = (latest_counter, self.counter(now_ms)) {

@@ -14,10 +14,9 @@
 //! the others. See [`Edit::Add`](super::Edit::Add) and [`Record::values`].
 
 use super::counter::Counted;
-use super::{Actor, Context, Dot, Key, Stamp, counter};
+use super::{Actor, Context, Dot, Key, counter};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 
 /// One live value and the write that made it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,10 +52,6 @@ pub enum ContentKind {
     Counter,
 }
 
-/// As many entries as a context may have before those of actors are forgotten of which nothing is left: one for each of
-/// three owners.
-pub const CONTEXT_ENTRIES_FEW: usize = 3;
-
 /// Longest media type kept beside a value, in bytes. RFC 6838 §4.2 allows 127 for each half.
 pub const CONTENT_TYPE_BYTES_MAX: usize = 255;
 
@@ -72,7 +67,7 @@ impl Content {
     }
 }
 
-/// A strong digest of (key, context, dots): equal on two nodes when they hold the same version of the key.
+/// A strong digest of (key, context, dots, counted requests): equal on two nodes when they hold the same version of the key.
 /// Values are left out, a dot names its value for good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Version(pub u128);
@@ -129,82 +124,6 @@ impl Record {
     /// The last writer's sibling, whatever it is and however old: what a client is shown are [`Record::values`].
     pub fn latest(&self) -> Option<&Sibling> {
         self.siblings.last()
-    }
-
-    /// From when on something of it may be forgotten, once all its owners agree, in milliseconds since 1970: a deleted key
-    /// and one with more context than [`CONTEXT_ENTRIES_FEW`] at once, one that expires when it has. Nothing of any other.
-    pub fn due_ms(&self) -> Option<u64> {
-        if self.is_unknown() {
-            return None;
-        }
-        let spent = self.siblings.iter().map(|sibling| sibling.content.expires_ms).collect::<Option<Vec<u64>>>();
-        let over = self.counted.iter().map(|counted| counted.until_ms);
-        let spent_ms = spent.map(|expires| expires.into_iter().chain(over).max().unwrap_or(0));
-        if self.context.entries().len() > CONTEXT_ENTRIES_FEW { Some(0) } else { spent_ms }
-    }
-
-    /// What of it may be forgotten at `now_ms`, in milliseconds since 1970, as far as this copy knows: the context of
-    /// everything if nothing is left to show or to remember, else of the actors of which nothing is live, if there are
-    /// many.
-    pub fn forgettable(&self, now_ms: u64) -> Context {
-        if self.is_spent(now_ms) {
-            return self.context.clone();
-        }
-        let mut idle = Context::new();
-        if self.context.entries().len() > CONTEXT_ENTRIES_FEW {
-            let is_live = |actor| self.siblings.iter().any(|sibling| sibling.dot.actor == actor);
-            let entries = self.context.entries().iter().filter(|(actor, _)| !is_live(*actor));
-            entries.for_each(|&(actor, stamp)| idle.add(Dot { stamp, actor }));
-        }
-        idle
-    }
-
-    /// Whether nothing that `context` covers is live here at `now_ms`, in milliseconds since 1970.
-    pub fn has_superseded(&self, context: &Context, now_ms: u64) -> bool {
-        !self.siblings.iter().any(|sibling| context.covers(sibling.dot) && sibling.content.lives(now_ms))
-            && (!self.is_within(context) || self.is_spent(now_ms))
-    }
-
-    /// Whether all of it is covered by `context`.
-    fn is_within(&self, context: &Context) -> bool {
-        context.dominates(&self.context)
-    }
-
-    /// The record without what `context` covers, which its partition's context remembers: expired values, and the entries
-    /// of actors of which nothing is left. Nothing at all, where that was everything.
-    pub fn forget(&self, context: &Context, now_ms: u64) -> Record {
-        if !self.has_superseded(context, now_ms) {
-            return self.clone();
-        }
-        if self.is_within(context) {
-            return Record::default();
-        }
-        let siblings: Vec<Sibling> =
-            self.siblings.iter().filter(|sibling| !context.covers(sibling.dot)).cloned().collect();
-        let is_kept = |&&(actor, stamp): &&(Actor, Stamp)| {
-            !context.covers(Dot { stamp, actor }) || siblings.iter().any(|sibling| sibling.dot.actor == actor)
-        };
-        let mut kept = Context::new();
-        self.context.entries().iter().filter(is_kept).for_each(|&(actor, stamp)| kept.add(Dot { stamp, actor }));
-        Record { context: kept, siblings, counted: self.counted.clone() }
-    }
-
-    /// `other` without the siblings that were superseded here, though nothing in this record says so: `seen` tells of
-    /// which dots that this record does not cover it is known that they were once here.
-    pub fn without_superseded<'a>(&self, other: &'a Record, seen: impl Fn(Dot) -> bool) -> Cow<'a, Record> {
-        let is_old = |sibling: &Sibling| !self.context.covers(sibling.dot) && seen(sibling.dot);
-        if !other.siblings.iter().any(is_old) {
-            return Cow::Borrowed(other);
-        }
-        let mut rest = other.clone();
-        rest.siblings.retain(|sibling| !is_old(sibling));
-        Cow::Owned(rest)
-    }
-
-    /// The record as one that says of these dots as well that they were seen here: the caller knows that they were.
-    pub fn having_seen(mut self, dots: impl IntoIterator<Item = Dot>) -> Record {
-        dots.into_iter().for_each(|dot| self.context.add(dot));
-        self
     }
 
     /// Whether there is nothing left of it to show or to remember at `now_ms`, in milliseconds since 1970: no sibling, or
@@ -268,7 +187,7 @@ impl Record {
         merged
     }
 
-    /// The digest of this version of `key`. One BLAKE3 over key, context and dots, about 0.2 µs.
+    /// The digest of this version of `key`. One BLAKE3 over key, context, dots and counted requests, about 0.2 µs.
     pub fn version(&self, key: &Key) -> Version {
         // A key of its own keeps these digests apart from every other use of the hash.
         const DOMAIN: &[u8; 32] = b"kringle record version digest 01";
@@ -281,6 +200,10 @@ impl Record {
             bytes.extend_from_slice(&actor.to_le_bytes());
             bytes.extend_from_slice(&stamp.0.to_le_bytes());
         }
+        for counted in &self.counted {
+            bytes.extend_from_slice(&counted.request.0.to_le_bytes());
+            bytes.extend_from_slice(&counted.until_ms.to_le_bytes());
+        }
         let hash = blake3::keyed_hash(DOMAIN, &bytes);
         let mut first = [0; 16];
         first.copy_from_slice(&hash.as_bytes()[..16]);
@@ -291,14 +214,14 @@ impl Record {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::record::{Edit, RequestId, SIBLINGS_MAX, Seen, Unfit};
+    use crate::record::{Edit, RequestId, SIBLINGS_MAX, Seen, Stamp, Unfit};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
     /// The dumb twin: a record as the plain set of all writes ever known and the set of those still alive. Counters are
     /// lists of increments, each named by its step.
     #[derive(Clone, PartialEq, Debug, Default)]
-    struct Twin {
+    pub(crate) struct Twin {
         known: BTreeSet<Dot>,
         live: BTreeMap<Dot, Alive>,
         requests: BTreeSet<u8>,
@@ -359,7 +282,7 @@ pub(crate) mod tests {
     }
 
     /// Plays a history on records and twins side by side; the client keeps the context of its last read.
-    fn play(steps: &[Step]) -> [(Record, Twin); 3] {
+    pub(crate) fn play(steps: &[Step]) -> [(Record, Twin); 3] {
         let mut replicas: [(Record, Twin); 3] = Default::default();
         let (mut seen, mut seen_twin) = (Context::new(), BTreeSet::new());
         for (at_step, step) in steps.iter().enumerate() {

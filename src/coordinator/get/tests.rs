@@ -79,6 +79,18 @@ impl Story {
         self
     }
 
+    /// The owners that count are asked, once, whether they have seen that, and answer.
+    fn confirm(&mut self, seen: &Context, answer: impl Fn(usize) -> Option<Record>) {
+        assert!(self.outcomes.is_empty());
+        let again = |request: &Request| matches!(request, Request::ReadSince { since, .. } if since == seen);
+        let calls: Vec<u32> =
+            (0..self.calls.len()).filter(|&call| again(&self.calls[call].1)).map(|call| call as u32).collect();
+        assert_eq!(calls.len(), 2);
+        calls.into_iter().enumerate().for_each(|(at, call)| {
+            self.found(call, answer(at));
+        });
+    }
+
     fn asked(&self) -> Vec<String> {
         let partition = Partition::of(key().position());
         let (owners, stand_ins) = (self.ring.owners(partition), self.ring.stand_ins(partition));
@@ -243,7 +255,65 @@ fn an_owner_heard_after_its_stand_ins_counts_first() {
     story.tell(Event::Woken);
     story.tell(Event::Woken);
     story.found(3, Some(record(5))).found(0, Some(record(2))).found(1, Some(record(3)));
+    story.confirm(record(5).context(), |_| None);
     assert_eq!(story.value(), Some((Some("5".into()), 3)));
+}
+
+#[test]
+fn what_is_kept_elsewhere_and_the_owners_have_seen_and_forgotten_is_not_shown() {
+    let mut story = Story::new(|_, _, _, _| {});
+    story.tell(Event::Answered { call: CallId(0), answer: partial(Some(record(8))) });
+    story.found(1, Some(record(3))).found(2, None);
+    let forgotten = record(8).context().clone();
+    // One of them knows that it was superseded.
+    story.confirm(&forgotten, |at| (at == 1).then(|| having_seen(8)));
+    assert_eq!(story.value(), Some((Some("3".into()), 3)));
+}
+
+#[test]
+fn a_read_that_nobody_confirms_shows_what_is_kept() {
+    let mut story = Story::new(|_, _, _, _| {});
+    story.tell(Event::Answered { call: CallId(0), answer: partial(Some(record(8))) });
+    story.found(1, Some(record(3))).found(2, None);
+    story.fail(3).fail(4);
+    assert_eq!(story.value(), Some((Some("8".into()), 3)));
+    assert!(story.get.is_done());
+}
+
+/// What an owner answers that holds nothing, and has seen that write.
+fn having_seen(stamp: u64) -> Record {
+    Record::default().having_seen([Dot { stamp: Stamp(stamp), actor: Actor(stamp) }])
+}
+
+#[test]
+fn nothing_older_is_shown_than_what_the_client_has_seen() {
+    let since = |stamp: u64| {
+        move |_: &Ring, _: Partition, _: &mut MemberIndex, options: &mut GetOptions| {
+            (options.quorum, options.since) = (Quorum::one(), record(stamp).context().clone());
+        }
+    };
+    let mut story = Story::new(since(5));
+    assert!(matches!(&story.calls[0].1, Request::ReadSince { since, .. } if since == record(5).context()));
+    story.found(0, Some(record(3)));
+    assert_eq!(story.calls.len(), 2, "another owner is asked");
+    story.found(1, Some(record(5)));
+    assert_eq!(story.value(), Some((Some("5".into()), 2)));
+    // Nobody has it: the stand-ins are asked as well, and then the read is refused rather than stale.
+    let mut story = Story::new(since(5));
+    story.found(0, Some(record(3))).found(1, None).found(2, Some(record(2)));
+    assert!(story.outcomes.is_empty() && story.calls.len() > 3);
+    (3..story.calls.len() as u32).for_each(|call| {
+        story.found(call, None);
+    });
+    assert_eq!(story.outcomes, [GetOutcome::Behind { answered: 3 }]);
+    // It was deleted, and forgotten by all.
+    let mut story = Story::new(since(5));
+    story.found(0, Some(having_seen(5)));
+    assert_eq!(story.value(), Some((None, 1)));
+    // At the deadline, whoever was silent.
+    let mut story = Story::new(since(5));
+    story.found(0, Some(record(3))).tell(Event::Deadline);
+    assert_eq!(story.outcomes, [GetOutcome::Behind { answered: 1 }]);
 }
 
 #[test]
@@ -324,6 +394,7 @@ fn an_owner_that_is_being_filled_is_passed_over_and_what_it_holds_is_shown() {
     story.tell(Event::Answered { call: CallId(0), answer: partial(Some(record(8))) });
     assert_eq!(story.asked(), ["o0", "o1", "o2"]);
     story.found(1, Some(record(3))).found(2, None);
+    story.confirm(record(8).context(), |_| None);
     // Two owners that count, and what the third held.
     assert_eq!(story.value(), Some((Some("8".into()), 3)));
     assert!(matches!(story.outcomes[0], GetOutcome::Found { answered: 2, .. }));

@@ -3,7 +3,7 @@
 use super::super::Count;
 use super::*;
 use crate::placement::{ClusterId, Layout, Member, Mode};
-use crate::record::{Actor, Content, Stamp, Unfit};
+use crate::record::{Actor, Content, Key, Unfit};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

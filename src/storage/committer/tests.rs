@@ -1,5 +1,7 @@
 //! What the committer promises, told on a store in memory and on a disk that breaks.
 
+mod forgetting;
+
 use super::*;
 use crate::placement::Partition;
 use crate::record::{Content, Seen};
