@@ -456,9 +456,9 @@ impl Worker {
         for (at, request) in requests.into_iter().enumerate() {
             let gathering = gathering.clone();
             let partial = self.node.answers_in_part(&request);
-            if let Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) | Request::Gossip { .. } = request {
+            if matches!(request.lane(), Lane::Digests | Lane::Gossip) {
                 self.answer(request, class, Box::new(move |answer| gathering.put(at, answer)));
-            } else if let Request::Read { .. } | Request::ReadHint { .. } = request {
+            } else if request.lane() == Lane::Reads {
                 let room = room.clone();
                 let told = move |answer| gathering.put(at, room.take_in(answer));
                 match self.at_hand(&request) {
@@ -467,9 +467,15 @@ impl Worker {
                 }
             } else if let Some(refusal) = self.node.declines(&request) {
                 gathering.put(at, Answer::Refused(refusal));
-            } else if let Step::Commit(change) = replica::step(request) {
-                let told = move |result| gathering.put(at, replica::committed(result).in_part(partial));
-                changes.push((change, Box::new(told)));
+            } else {
+                match replica::step(request) {
+                    Step::Commit(change) => {
+                        let told = move |result| gathering.put(at, replica::committed(result).in_part(partial));
+                        changes.push((change, Box::new(told)));
+                    }
+                    // No other request travels among writes; but one without an answer would hold up all the others.
+                    _ => gathering.put(at, Answer::Refused(Refusal::Overloaded)),
+                }
             }
         }
         self.commit_as(class, changes);
