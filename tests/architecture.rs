@@ -48,7 +48,12 @@ fn sources(folders: &[&str]) -> Vec<Source> {
 fn product() -> Vec<Source> {
     let mut sources = sources(&["src", "cmd"]);
     let tests: Vec<String> = sources.iter().flat_map(|source| source.test_files.clone()).collect();
-    sources.retain(|source| !tests.contains(&source.path));
+    // And what is below one of them.
+    let is_test = |path: &str| {
+        let below = |test: &String| path.starts_with(&format!("{}/", test.trim_end_matches(".rs")));
+        tests.iter().any(|test| test == path || below(test))
+    };
+    sources.retain(|source| !is_test(&source.path));
     sources
 }
 
