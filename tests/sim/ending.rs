@@ -81,7 +81,7 @@ impl World {
     fn compare_everyone(&mut self) {
         self.only_asked = true;
         self.pass(3_000_000);
-        for key in 0..self.keys.len() {
+        for key in (0..self.keys.len()).filter(|&key| !self.is_counter(key)).collect::<Vec<_>>() {
             let mut owners = self.owners(key);
             self.shuffle(&mut owners);
             let alone = self.rng.random_range(0..=owners.len());

@@ -17,6 +17,10 @@ pub(crate) struct Options {
     pub(crate) reads_percent: u32,
     pub(crate) deletes_percent: u32,
     pub(crate) contexts_percent: u32,
+    /// Values that expire, of those written.
+    pub(crate) ttl_percent: u32,
+    /// Whether the last key is one that is counted under.
+    pub(crate) counter: bool,
     pub(crate) async_percent: u32,
     pub(crate) hard_percent: u32,
     pub(crate) timeout_ms: u64,
@@ -74,6 +78,8 @@ impl Options {
             operations_each: 100,
             think_ms: 1,
             reads_percent: 0,
+            ttl_percent: 0,
+            counter: false,
             deletes_percent: 0,
             contexts_percent: 0,
             async_percent: 0,
@@ -138,6 +144,8 @@ impl Options {
             reads_percent: rng.random_range(10..=60),
             deletes_percent: *pick(rng, &[0, 10, 30]),
             contexts_percent: *pick(rng, &[0, 0, 30, 80]),
+            ttl_percent: *pick(rng, &[0, 0, 30]),
+            counter: rng.random_ratio(1, 3),
             async_percent: asynchronous as u32,
             hard_percent: hard as u32,
             timeout_ms: *pick(rng, &[500, 1_000, 2_000]),
@@ -181,6 +189,8 @@ impl Options {
                 reads_percent: 0,
                 deletes_percent: 0,
                 contexts_percent: 100,
+                ttl_percent: 0,
+                counter: false,
                 ..options
             };
         }

@@ -23,8 +23,12 @@ pub(crate) enum Verdict {
 #[derive(Clone, Debug)]
 pub(crate) struct Write {
     pub(crate) key: usize,
-    /// Unique; nothing for a delete.
+    /// Unique; nothing for a delete, or an increment.
     pub(crate) value: Option<Bytes>,
+    /// Whether the value expires.
+    pub(crate) expires: bool,
+    /// Whether it is an increment, by one.
+    pub(crate) counts: bool,
     /// The values its client had been shown; `None` for a plain write, which supersedes whatever it meets.
     pub(crate) saw: Option<BTreeSet<Bytes>>,
     /// The value of its client's own last write, where others stood beside it: superseded where it is held.

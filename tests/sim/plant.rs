@@ -75,10 +75,26 @@ pub(crate) enum Plant {
     ReplacedBaseCounts,
     /// An owner forgets what its own partition context covers, and asks nobody else.
     ForgottenAlone,
+    /// A context is shortened by what nothing is left of, without the other owners.
+    ContextShortenedAlone,
+    /// A copy that comes late is taken where nothing is held any more.
+    LateCopyTaken,
+    /// A start knows nothing of what its store had seen before.
+    ContextsLostAtStart,
+    /// A read answers whatever is there, however much more its client has seen.
+    SinceIgnored,
+    /// A client's own last write is claimed with all that its maker had made before.
+    OwnDotWidened,
+    /// Of several siblings a copy brings, one is taken.
+    SiblingDropped,
+    /// A copy's counters replace those that are held.
+    CountersOverwritten,
+    /// An increment is asked of the next owner when the first was not heard.
+    IncrementPassedOn,
 }
 
 impl Plant {
-    pub(crate) const ALL: [Plant; 36] = [
+    pub(crate) const ALL: [Plant; 44] = [
         Plant::AcknowledgedBeforeSync,
         Plant::QuorumOneShort,
         Plant::HintCountedAsOwner,
@@ -115,6 +131,14 @@ impl Plant {
         Plant::LogGapOverlooked,
         Plant::ReplacedBaseCounts,
         Plant::ForgottenAlone,
+        Plant::ContextShortenedAlone,
+        Plant::LateCopyTaken,
+        Plant::ContextsLostAtStart,
+        Plant::SinceIgnored,
+        Plant::OwnDotWidened,
+        Plant::SiblingDropped,
+        Plant::CountersOverwritten,
+        Plant::IncrementPassedOn,
     ];
 
     /// Those by which something acknowledged goes missing, or a dropped value comes back.

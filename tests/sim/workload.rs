@@ -121,13 +121,28 @@ impl World {
             let shown = self.clients[client].shown.get(&key).map(|shown| shown.seen.since());
             let since = shown.filter(|_| self.rng.random_bool(0.5)).unwrap_or_default();
             let asked = since.clone();
+            let since = if self.plant == Some(Plant::SinceIgnored) { Context::new() } else { since };
             let options = GetOptions { quorum, hard, all: false, hedge_ms, patience_ms, behind, avoid, since };
             let machine = Machine::Get(Box::new(Get::new(self.keys[key].clone(), ring, me, options)));
             let begun = self.moment;
             return self.start_operation(node, machine, Purpose::Read { client, key, begun, since: asked }, None);
         }
-        let (write, seen) = self.begin_write(client, key);
-        let content = self.oracle.writes[write].value.clone().map(Content::plain);
+        let counts = self.is_counter(key);
+        let (write, edit) = if counts {
+            self.counters.hit("increment");
+            (self.enter_increment(key), Edit::Add { by: 1, request: None })
+        } else {
+            let (write, seen) = self.begin_write(client, key);
+            let content = self.oracle.writes[write].value.clone().map(Content::plain);
+            let expires = content.is_some() && self.rng.random_range(0..100) < self.options.ttl_percent;
+            let now_ms = self.now_stamp(node).ms();
+            let expires_ms = expires.then(|| now_ms + self.rng.random_range(500..8_000));
+            if expires {
+                self.counters.hit("value that expires");
+            }
+            self.oracle.writes[write].expires = expires;
+            (write, Edit::write(seen, content.map(|content| Content { expires_ms, ..content })))
+        };
         let options = PutOptions {
             quorum: match self.plant {
                 Some(Plant::QuorumOneShort) => {
@@ -141,7 +156,7 @@ impl World {
             deadline_ms,
             avoid,
         };
-        let put = Put::new(Wish { key: self.keys[key].clone(), edit: Edit::write(seen, content) }, ring, me, options);
+        let put = Put::new(Wish { key: self.keys[key].clone(), edit }, ring, me, options);
         self.start_operation(node, Machine::Put(Box::new(put)), Purpose::Write { client, write, wanted }, Some(write));
     }
 
@@ -189,6 +204,8 @@ impl World {
             value,
             saw,
             own: None,
+            expires: false,
+            counts: false,
             begun,
             told: begun,
             ended: begun,
@@ -198,6 +215,17 @@ impl World {
             on_majority: false,
             shows: false,
         })
+    }
+
+    /// Whether the key is only counted under.
+    pub(crate) fn is_counter(&self, key: usize) -> bool {
+        self.options.counter && key + 1 == self.keys.len()
+    }
+
+    fn enter_increment(&mut self, key: usize) -> usize {
+        let write = self.enter_write(key, true, None);
+        self.oracle.writes[write].counts = true;
+        write
     }
 
     fn next_turn(&mut self, client: usize) {
@@ -253,11 +281,13 @@ impl World {
             PutOutcome::Refused(_) => (Verdict::Fail, "refused write"),
         };
         self.counters.hit(counter);
-        if counter == "stored" && self.oracle.writes[write].value.is_none() {
+        if counter == "stored" && self.oracle.writes[write].value.is_none() && !self.oracle.writes[write].counts {
             self.counters.hit("delete stored");
         }
         if let PutOutcome::Stored { record, seen, .. } | PutOutcome::Short { record, seen, .. } = &outcome {
-            self.chain(client, write, record, seen);
+            if !self.oracle.writes[write].counts {
+                self.chain(client, write, record, seen);
+            }
         }
         self.oracle.end(write, verdict, self.moment);
         self.next_turn(client);
@@ -268,6 +298,7 @@ impl World {
         let Write { key, value, saw, .. } = &self.oracle.writes[write];
         let seen = match self.plant {
             Some(Plant::ContextOfUnseenValues) => Seen::Only(record.context().clone()),
+            Some(Plant::OwnDotWidened) => Seen::Only(seen.since()),
             _ => seen.clone(),
         };
         let (mut values, mut own) = (saw.clone().unwrap_or_default(), None);
@@ -318,7 +349,9 @@ impl World {
 
     fn shown(&mut self, client: Option<usize>, key: usize, record: &Record) {
         let values: BTreeSet<Bytes> = record.siblings().iter().map(|sibling| sibling.content.value.clone()).collect();
-        values.iter().for_each(|value| self.oracle.value_shown(key, value));
+        if !self.is_counter(key) {
+            values.iter().for_each(|value| self.oracle.value_shown(key, value));
+        }
         if values.len() > 1 {
             self.counters.hit("several siblings read");
         }

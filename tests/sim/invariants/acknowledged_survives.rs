@@ -34,11 +34,13 @@ pub(crate) fn check(world: &mut World, key: usize, merged: &Record) {
         if !write.dots.is_empty() && write.dots.iter().all(|&dot| is_gone(dot)) {
             continue;
         }
-        let Some(value) = &write.value else { continue };
+        // One that expires may be gone for that.
+        let Some(value) = write.value.as_ref().filter(|_| !write.expires) else { continue };
         if merged.siblings().iter().any(|sibling| sibling.content.value == value) {
             continue;
         }
         let supersedes = |other: &Write, over: u64| match &other.saw {
+            _ if other.counts => false,
             Some(saw) => saw.contains(value) || other.own.as_ref() == Some(value),
             None => other.verdict != Verdict::Ok || over > write.begun,
         };

@@ -9,7 +9,9 @@ pub(crate) fn forgotten_is_superseded(oracle: &mut Oracle, node: usize, key: usi
     let mut early = Vec::new();
     let rows = oracle.rows.iter().filter(|((other, at), _)| *at == key && !unfilled.contains(other));
     for ((other, _), row) in rows {
-        let live = row.siblings().iter().map(|sibling| sibling.dot).filter(|dot| dots.contains(dot));
+        // Of one that expires the owners agreed that it had.
+        let lasting = row.siblings().iter().filter(|sibling| sibling.content.expires_ms.is_none());
+        let live = lasting.map(|sibling| sibling.dot).filter(|dot| dots.contains(dot));
         early.extend(live.map(|dot| format!("node {node} forgot {dot:?} of key {key}, and node {other} shows it")));
     }
     early.into_iter().for_each(|what| oracle.violation_inside(what));

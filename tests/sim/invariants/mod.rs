@@ -7,6 +7,7 @@ mod an_owner_that_counts_is_whole;
 mod bounded_queues;
 mod contexts_cover_what_is_held;
 mod copies_merge_to_one;
+mod counted_once;
 mod damaged_rows_are_refused;
 mod deleted_stays_deleted;
 mod equal_replicas_are_quiet;
@@ -60,5 +61,6 @@ pub(crate) fn check_the_end(world: &mut World, copies: &[Copies]) {
         no_phantom_value::check(world, copies.key, &merged);
         acknowledged_survives::check(world, copies.key, &merged);
         deleted_stays_deleted::check(world, copies.key, &merged);
+        counted_once::check(world, copies.key, &merged);
     }
 }

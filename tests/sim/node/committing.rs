@@ -78,13 +78,16 @@ impl World {
         // A stamp that is not credible is not taken over.
         let heard_ms = if plant == Some(Plant::FarStampBelieved) { up.heard.ms() } else { wall_ms };
         let _ = up.committer.note_stamp(up.heard, heard_ms);
-        let changes: Vec<Change> = batch.iter().map(|submission| submission.change.clone()).collect();
+        let mut changes: Vec<Change> = batch.iter().map(|submission| submission.change.clone()).collect();
         if plant == Some(Plant::ClockFollowsWall) {
             up.forget_time(wall_ms);
         }
         match plant {
             Some(Plant::MergeOverwrites) => overwrite(up, &changes, |_, _, _| true),
             Some(Plant::RepairOverwrites) => overwrite(up, &changes, |up, _, record| up.repairs.contains(record)),
+            Some(Plant::LateCopyTaken) => overwrite(up, &changes, |_, held, _| held.is_unknown()),
+            Some(Plant::CountersOverwritten) => overwrite(up, &changes, |_, held, _| held.counter(0).is_some()),
+            Some(Plant::SiblingDropped) => changes.iter_mut().for_each(drop_siblings),
             Some(Plant::TombstoneOverwritten) => overwrite(up, &changes, |_, held, _| held.is_tombstone()),
             _ => {}
         }
@@ -142,6 +145,15 @@ impl Up {
                 submission.change = self.completeness.says(stand);
             }
         }
+    }
+}
+
+/// A planted bug: of the siblings in a copy, all but the last are dropped.
+fn drop_siblings(change: &mut Change) {
+    if let Change::Merge { record, .. } = change
+        && let Some(last) = record.siblings().last().cloned()
+    {
+        *record = Record::from_parts(record.context().clone(), vec![last]).expect("one of a record");
     }
 }
 

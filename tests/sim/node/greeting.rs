@@ -60,16 +60,17 @@ impl World {
     /// What the store says of the writes it has seen, begun anew under the present actor.
     pub(super) fn begin_contexts(&mut self, node: usize, lost: bool) {
         let wall_ms = self.wall_ms(node);
+        let ignored = self.plant == Some(Plant::ContextsLostAtStart);
         let up = self.up(node);
         // Where something was lost, nothing that was said of it before is true any more.
-        let kept = up.store.read(&Address::fact(CONTEXTS_FACT)).unwrap_or_default().filter(|_| !lost);
+        let kept = up.store.read(&Address::fact(CONTEXTS_FACT)).unwrap_or_default().filter(|_| !lost && !ignored);
         let mut contexts = kept.map_or_else(Contexts::default, |row| Contexts::decode(&row));
         contexts.begin(up.committer.actor(), up.store.last_stamp());
         let is_new = contexts.partitions_joined() == 0;
         up.contexts.change(|held| *held = contexts);
         // Where it cannot be kept, less is known after the next start, which is never wrong.
         let _ = up.committer.commit(wall_ms, vec![Change::KeepContexts]);
-        if is_new {
+        if is_new && !ignored {
             // None were kept, or they cannot be read.
             self.note_unlearned(node, |_, _| true);
         }
@@ -198,6 +199,10 @@ impl World {
 
     /// Why this node makes no write of its own now, if `request` asks for one: another owner is to make it.
     pub(super) fn declines(&mut self, node: usize, request: &Request) -> Option<Refusal> {
+        if request.partitions_to_forget().any(|partition| self.is_partial(node, partition)) {
+            self.counters.hit("owner that is not filled does not agree to forget");
+            return Some(Refusal::NotFilled);
+        }
         let Request::Write { key, .. } = request else { return None };
         if self.is_partial(node, Partition::of(key.position())) {
             self.counters.hit("write passed on by an owner that is not filled");

@@ -15,6 +15,7 @@ impl World {
     pub(crate) fn housekeeping(&mut self, node: usize) {
         self.mend(node);
         let now_and_then = self.rng.random_ratio(1, 100);
+        let shortens = self.plant == Some(Plant::ContextShortenedAlone);
         let forgetful = self.plant == Some(Plant::TombstoneDropped);
         let keys = self.keys.clone();
         let up = self.up(node);
@@ -33,6 +34,17 @@ impl World {
                 let row = up.store.read(&address).unwrap_or_default();
                 if row.is_some_and(|row| Row::decode(&row).is_ok_and(|row| row.record.is_tombstone())) {
                     let _ = up.store.append(vec![(address, None)], Stamp(0));
+                }
+            }
+        }
+        if shortens && up.committing.is_none() {
+            for key in &keys {
+                let address = Address::data(key);
+                let row = up.store.read(&address).unwrap_or_default();
+                let Some(Ok(row)) = row.map(|row| Row::decode(&row)) else { continue };
+                let short = row.record.forget(&row.record.forgettable(0), 0);
+                if short != row.record && !short.is_unknown() {
+                    let _ = up.store.append(vec![(address, Some(Row::of(short).encode()))], Stamp(0));
                 }
             }
         }
