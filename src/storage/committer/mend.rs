@@ -24,6 +24,7 @@ impl Committer {
         let partition = Partition::of(key.position());
         let is_built = self.forest.is_built(partition);
         let seen = self.seen_in(&key);
+        let is_noted = self.load(&Address::due(&key)).is_ok_and(|note| note.is_some());
         match self.data(batch, &key) {
             Ok(draft) if draft.before.is_none() => return Ok(draft.merge(&record, seen)),
             Ok(draft) if is_built => {
@@ -33,7 +34,9 @@ impl Committer {
                 return Ok(Outcome::Merged { applied: true, more: None });
             }
             Ok(_) => {}
-            Err(Refused::Damaged(why)) if record.is_unknown() => return Err(Refused::Damaged(why)),
+            // Where nobody holds anything, what is lost here was here alone; or it was noted as one that may be forgotten,
+            // and all have.
+            Err(Refused::Damaged(why)) if record.is_unknown() && !is_noted => return Err(Refused::Damaged(why)),
             Err(Refused::Damaged(_)) => {}
             Err(refused) => return Err(refused),
         }

@@ -109,3 +109,21 @@ fn a_name_taken_after_rot_is_kept_before_anything_is_forgotten_by_it() {
     let partition = Partition::of(key("other").position());
     assert!(kept.covers(partition, Actor(99), last, Dot { stamp: last, actor: present }));
 }
+
+#[test]
+fn a_rotten_row_that_the_others_have_forgotten_is_let_go_of_and_one_that_nobody_else_had_is_not() {
+    for deleted in [true, false] {
+        let mut desk = desk();
+        Partition::all().for_each(|partition| desk.forest.mark_built(partition));
+        desk.one(write("k", Seen::Everything, "v")).unwrap();
+        if deleted {
+            let delete = Edit::write(Seen::Everything, None);
+            desk.one(Change::Write { key: key("k"), edit: delete, until: Stamp::MAX }).unwrap();
+        }
+        desk.store.append(vec![(Address::data(&key("k")), Some(Bytes::from_static(b"rot")))], Stamp(0)).unwrap();
+        let outcome = desk.one(Change::Restore { key: key("k"), record: Record::default() });
+        assert_eq!(outcome.is_ok(), deleted, "{outcome:?}");
+        let left = desk.store.read(&Address::data(&key("k"))).unwrap();
+        assert_eq!((left.is_none(), desk.notes().is_empty()), (deleted, true), "deleted: {deleted}");
+    }
+}
