@@ -157,7 +157,11 @@ impl World {
 
     /// Whether a node answers the request as an owner that counts for nothing in it.
     pub(super) fn answers_in_part(&mut self, node: usize, request: &Request) -> bool {
-        let (Request::Write { key, .. } | Request::Merge { key, .. } | Request::Read { key }) = request else {
+        let (Request::Write { key, .. }
+        | Request::Merge { key, .. }
+        | Request::Read { key }
+        | Request::ReadSince { key, .. }) = request
+        else {
             return false;
         };
         let absent = self.plant == Some(Plant::EmptiedAnswersAbsent) && matches!(request, Request::Read { .. });
