@@ -135,7 +135,10 @@ impl World {
 impl Up {
     /// How many changes wait, but for what greetings tell the store, which goes on for ever.
     pub(crate) fn changes_waiting(&self) -> usize {
-        self.waiting.iter().filter(|submission| !matches!(submission.change, Change::Fact { .. })).count()
+        self.waiting
+            .iter()
+            .filter(|submission| !matches!(submission.change, Change::Fact { .. } | Change::KeepContexts))
+            .count()
     }
 
     /// How the node stands is looked up when the store is told.
