@@ -103,12 +103,17 @@ impl World {
         let wall_ms = self.wall_ms(node);
         let up = self.up(node);
         let Completeness { counts, filling, .. } = &up.completeness;
-        if *counts && filling.stage() == Stage::Filled || filling.why() == Some(Why::Rotten) {
+        let why = filling.why();
+        if *counts && filling.stage() == Stage::Filled || why == Some(Why::Rotten) {
             let change = Change::Fact { name: FILLING_FACT, bytes: filling.encode().into() };
             // Where there is no room the folder says so already, of a node that has no peers.
-            let _ = up.committer.commit(wall_ms, vec![change]);
+            let is_kept = up.committer.commit(wall_ms, vec![change.clone()]).iter().all(Result::is_ok);
+            if why == Some(Why::Rotten) && !is_kept {
+                // A node that cannot keep that it lost something does not start: somebody makes room.
+                self.nodes[node].disk.fill(false);
+                let _ = self.up(node).committer.commit(wall_ms, vec![change]);
+            }
         }
-        let why = filling.why();
         if self.nodes[node].loss == Some(Loss::SinceTheCopy) && why != Some(Why::Unfinished) {
             // Told of it once or not, its disk does not say so: it is to be told again.
             self.nodes[node].emptied = None;
