@@ -108,6 +108,11 @@ impl Disk {
         self.log_rots || !self.replaced.is_empty() || has_rotten_files() || damaged(Kind::Data) || damaged(Kind::Hint)
     }
 
+    /// Whether what is noted in the base cannot be read, which only those see who go through it.
+    pub(crate) fn has_unreadable_notes(&self) -> bool {
+        self.base.scan(&Span::kind(Kind::Due), PageSize::rows(1_000)).is_err()
+    }
+
     /// Bits of a row flip in the base; whether there is such a row.
     pub(crate) fn rot_row(&self, key: &Key, part: Part, rng: &mut ChaCha8Rng) -> bool {
         let address = if part == Part::Hints { Address::hint(key) } else { Address::data(key) };

@@ -15,6 +15,9 @@ pub(crate) fn rot_left(world: &World) -> Option<String> {
         if host.up.as_ref().is_some_and(|up| up.mending.knows_of_any()) || host.is_building() {
             return Some(format!("node {node} is still mending or building"));
         }
+        if world.nodes.len() > 1 && host.disk.has_unreadable_notes() {
+            return Some(format!("node {node} cannot read its notes, and does not replace its base"));
+        }
         let unreadable = |&key: &usize| world.readable_row(node, key).is_none();
         let key = (0..world.keys.len()).find(unreadable)?;
         Some(format!("node {node} cannot read its row of key {key}, and does not repair it"))
