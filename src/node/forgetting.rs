@@ -88,7 +88,7 @@ fn partition(candidate: &Candidate) -> Partition {
 }
 
 /// Has the owners of one partition forget what they agree to of it. Whichever of them asks first does it for all.
-async fn forget(worker: &Rc<Worker>, ring: &Arc<Ring>, candidates: &[Candidate], now_ms: u64, waiting: &mut Waiting) {
+async fn forget(worker: &Rc<Worker>, ring: &Arc<Ring>, candidates: &[Candidate], waiting: &mut Waiting) {
     let node = &worker.node;
     let (partition, me) = (partition(&candidates[0]), node.me(ring));
     let owners = ring.owners(partition).to_vec();
