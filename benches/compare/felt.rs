@@ -24,21 +24,21 @@ const HINTED: u64 = 10_000;
 /// Requests a second: one rate that leaves most of two cores to others, and one that leaves little.
 const RATES: [u64; 2] = [1_000, 5_000];
 /// What was given settles in the base before anything is measured.
-const SETTLING: Duration = Duration::from_secs(6);
+pub const SETTLING: Duration = Duration::from_secs(6);
 /// A client's first requests open the connections between nodes. And these compare for the first time within 3 s of their
 /// start, which must not bring what the first round leaves out.
-const WARMING_UP: Duration = Duration::from_secs(4);
+pub const WARMING_UP: Duration = Duration::from_secs(4);
 
 /// The p99s of one kind of moment, round by round: of all that the client asked, and of either half of it.
 #[derive(Default)]
-struct Moments {
+pub struct Moments {
     all: Vec<f64>,
     puts: Vec<f64>,
     gets: Vec<f64>,
 }
 
 impl Moments {
-    fn add(&mut self, when: &str, felt: &Felt) {
+    pub fn add(&mut self, when: &str, felt: &Felt) {
         let tell = |what: &str, times: &Times| {
             let [p50, p99, p999] = [500, 990, 999].map(|share| times.per_mille(share));
             let count = times.count();
@@ -53,7 +53,7 @@ impl Moments {
     }
 
     /// Against the idle moments around, round by round: the middle one, least and most.
-    fn against(&self, idle: &Moments, what: &str) {
+    pub fn against(&self, idle: &Moments, what: &str) {
         let sides =
             [("the client's", &self.all, &idle.all), ("PUT", &self.puts, &idle.puts), ("GET", &self.gets, &idle.gets)];
         for (whose, busy, idle) in sides {

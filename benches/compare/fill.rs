@@ -1,9 +1,10 @@
-//! Puts every key once: wrk knows only how long to ask, not how often.
+//! Puts, or deletes, every key once: wrk knows only how long to ask, not how often.
 
 use crate::Outcome;
 use crate::wrk::Shape;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,23 +15,28 @@ const TIME_MAX: Duration = Duration::from_secs(600);
 
 /// Puts the first `keys` keys, and fails if any was refused.
 pub fn fill(url: &str, shape: Shape, keys: u64) -> Outcome<()> {
+    ask_each(url, shape, 0..keys)
+}
+
+/// Asks once for each of these keys, and fails if any was refused.
+pub fn ask_each(url: &str, shape: Shape, keys: Range<u64>) -> Outcome<()> {
     let host = url.trim_start_matches("http://");
-    let (next, until) = (AtomicU64::new(0), Instant::now() + TIME_MAX);
+    let (next, until) = (AtomicU64::new(keys.start), Instant::now() + TIME_MAX);
     let results: Vec<Outcome<()>> = std::thread::scope(|scope| {
         let threads: Vec<_> =
-            (0..CONNECTIONS).map(|_| scope.spawn(|| put_until(host, shape, &next, keys, until))).collect();
+            (0..CONNECTIONS).map(|_| scope.spawn(|| ask_until(host, shape, &next, keys.end, until))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or(Err("a thread broke".into()))).collect()
     });
     results.into_iter().collect()
 }
 
-fn put_until(host: &str, shape: Shape, next: &AtomicU64, keys: u64, until: Instant) -> Outcome<()> {
+fn ask_until(host: &str, shape: Shape, next: &AtomicU64, end: u64, until: Instant) -> Outcome<()> {
     let broken = |error: std::io::Error| format!("filling {host}: {error}");
     let stream = connect(host).map_err(broken)?;
     let (before, after) = shape.around_key(host);
     loop {
         let key = next.fetch_add(1, Ordering::Relaxed);
-        if key >= keys {
+        if key >= end {
             return Ok(());
         }
         if Instant::now() > until {

@@ -13,6 +13,7 @@
 mod copies;
 mod felt;
 mod fill;
+mod forgetting;
 mod growth;
 mod healing;
 mod machine;
@@ -51,8 +52,10 @@ struct Options {
     free: bool,
     /// HTTP workers of a node, and of the server it is compared with.
     workers: Option<usize>,
-    /// Requests a second of the client of `sync-latency`, instead of its own.
+    /// Requests a second of the client of `sync-latency` and of `forgetting`, instead of its own.
     rate: Option<u64>,
+    /// Deleted keys that are forgotten.
+    tombstones: u64,
 }
 
 const HELP: &str = "\
@@ -68,6 +71,7 @@ cargo bench --bench compare -- <scenario> … [options]
   placement  the fullest member against the mean, and what a join moves
   sync             two nodes of 1,000,000 keys: in sync, one key differing, 10,000 differing, 10,000 missing; and of 31,000
   sync-latency     three nodes: what a client feels of a repair and of hints being handed over
+  forgetting       three nodes: what a client feels while 100,000 deleted keys are forgotten, and how quickly they are
   restart-million  one node of 1,000,000 keys after kill -9: until it serves, and until its digests are built
   hash             GET /store/hash at 1,000,000 keys while writes run
   upkeep           what a write's digests cost of the write
@@ -76,7 +80,8 @@ cargo bench --bench compare -- <scenario> … [options]
   --seconds N      of one measurement (15)          --rounds N   turns of each side (3)
   --connections N  of the load generator (50)       --memory     nodes keep nothing on disk
   --workers N      HTTP threads of a node           --large      1,000,000 keys too
-  --free           pin nothing to a core   --rate N     requests a second of the client in sync-latency
+  --free           pin nothing to a core   --rate N     requests a second of the client in sync-latency, forgetting
+  --tombstones N   deleted keys in forgetting (100000)
 ";
 
 fn main() -> ExitCode {
@@ -124,6 +129,7 @@ fn options(words: &mut Vec<String>) -> Outcome<Options> {
         free: false,
         workers: None,
         rate: None,
+        tombstones: 100_000,
     };
     let mut rest = std::mem::take(words).into_iter();
     while let Some(word) = rest.next() {
@@ -137,6 +143,7 @@ fn options(words: &mut Vec<String>) -> Outcome<Options> {
             "--connections" => options.connections = number()?,
             "--workers" => options.workers = Some(number()? as usize),
             "--rate" => options.rate = Some(number()?.into()),
+            "--tombstones" => options.tombstones = number()?.into(),
             "--memory" => options.memory = true,
             "--large" => options.large = true,
             "--free" => options.free = true,

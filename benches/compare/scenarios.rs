@@ -6,7 +6,7 @@ use crate::process::{ask, wait_for_ok};
 use crate::report::{Side, Target, judged, median, ratio, take_turns};
 use crate::servers;
 use crate::wrk::{self, Shape, VALUE_BYTES};
-use crate::{Options, Outcome, felt, growth, healing};
+use crate::{Options, Outcome, felt, forgetting, growth, healing};
 use kringle::placement::{ClusterId, Layout, Member, Mode, Ring, Transfer};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ const ALL: &[(&str, Scenario)] = &[
     ("placement", placement),
     ("sync", healing::sync),
     ("sync-latency", felt::latency),
+    ("forgetting", forgetting::latency),
     ("restart-million", healing::restart),
     ("hash", healing::hash),
     ("upkeep", healing::upkeep),

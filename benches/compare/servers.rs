@@ -113,6 +113,8 @@ pub struct Cluster {
     /// Where each is asked.
     pub urls: Vec<String>,
     folder: TempDir,
+    /// What makes them one cluster.
+    membership: [String; 4],
     flags: Vec<String>,
     processes: Vec<Option<Process>>,
 }
@@ -122,15 +124,24 @@ impl Cluster {
     pub fn start<const N: usize>(options: &Options, flags: &[&str]) -> Outcome<Cluster> {
         let ports = free_ports::<N>()?;
         let urls: Vec<String> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
-        let mut all: Vec<String> = vec!["--cluster".into(), CLUSTER.into(), "--peers".into(), urls.join(",")];
-        all.extend(flags.iter().map(|flag| (*flag).to_string()));
+        let membership = ["--cluster".into(), CLUSTER.into(), "--peers".into(), urls.join(",")];
         let processes = urls.iter().map(|_| None).collect();
-        let mut cluster = Cluster { urls, folder: folder()?, flags: all, processes };
-        for at in 0..N {
-            cluster.launch(options, at)?;
-        }
-        cluster.await_alive()?;
+        let mut cluster = Cluster { urls, folder: folder()?, membership, flags: Vec::new(), processes };
+        cluster.restart(options, flags)?;
         Ok(cluster)
+    }
+
+    /// Ends every node on the spot and starts it again on what it kept, with these flags instead of those it had. Returns
+    /// the moment before the first was started, once all are ready and aware of one another.
+    pub fn restart(&mut self, options: &Options, flags: &[&str]) -> Outcome<Instant> {
+        (0..self.urls.len()).for_each(|at| self.kill(at));
+        self.flags = flags.iter().map(|flag| (*flag).to_string()).collect();
+        let begun = Instant::now();
+        for at in 0..self.urls.len() {
+            self.launch(options, at)?;
+        }
+        self.await_alive()?;
+        Ok(begun)
     }
 
     /// Starts a node, on what it kept if it ran before, and returns the moment before.
@@ -139,7 +150,7 @@ impl Cluster {
         std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
         let mut command = node(options, &data, Pin::Free);
         let port = self.urls[at].rsplit(':').next().unwrap_or_default();
-        command.args(["--port", port]).args(&self.flags);
+        command.args(["--port", port]).args(&self.membership).args(&self.flags);
         let begun = Instant::now();
         self.processes[at] = Some(Process::start_and_hear_url("kringle", &mut command)?.0);
         Ok(begun)
@@ -150,6 +161,11 @@ impl Cluster {
         if let Some(process) = self.processes[at].take() {
             process.kill();
         }
+    }
+
+    /// The ids of the processes that run.
+    pub fn pids(&self) -> Vec<u32> {
+        self.processes.iter().flatten().map(Process::pid).collect()
     }
 
     /// Waits until every node sees every other.
