@@ -65,6 +65,16 @@ pub(super) fn on_timer(worker: &Rc<Worker>) {
 async fn round(worker: &Rc<Worker>) -> Option<Waiting> {
     let node = &worker.node;
     let mut waiting = Waiting { forgotten: node.waits.status().forgotten, ..Waiting::default() };
+    // The first owner of a partition asks first: what all have forgotten by then the others need not ask for.
+    for first in [true, false] {
+        pass(worker, first, &mut waiting).await?;
+    }
+    (!node.is_stopping()).then_some(waiting)
+}
+
+/// Goes through what is noted of the partitions that this node is the `first` owner of, or of all others.
+async fn pass(worker: &Rc<Worker>, first: bool, waiting: &mut Waiting) -> Option<()> {
+    let node = &worker.node;
     let mut span = Some(Span::kind(Kind::Due));
     while let Some(rest) = span.filter(|_| !node.is_stopping()) {
         let (shared, now_ms) = (node.clone(), node.now_stamp().ms());
@@ -76,11 +86,13 @@ async fn round(worker: &Rc<Worker>) -> Option<Waiting> {
         let (candidates, next) = tokio::task::spawn_blocking(look).await.ok()?.ok()?;
         let ring = node.ring();
         for of_one in candidates.chunk_by(|one, other| partition(one) == partition(other)) {
-            forget(worker, &ring, of_one, &mut waiting).await;
+            if (ring.owners(partition(&of_one[0])).first() == Some(&node.me(&ring))) == first {
+                forget(worker, &ring, of_one, waiting).await;
+            }
         }
         span = next;
     }
-    (!node.is_stopping()).then_some(waiting)
+    Some(())
 }
 
 fn partition(candidate: &Candidate) -> Partition {
