@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Notes read at a time.
 const PAGE: PageSize = PageSize { rows_max: 1_024, bytes_max: 4 << 20 };
+/// How long a partition in which nothing was deleted, and nothing was due, is left alone at most.
+const QUIET_MS_MAX: u64 = 60_000;
 /// The rest between two handfuls of keys while clients are served. A handful takes a committer about 0.2 ms.
 const REST: Duration = Duration::from_millis(4);
 
@@ -32,14 +34,26 @@ pub struct Waiting {
     pub forgotten: u64,
 }
 
-/// The same, as it is kept.
+/// The same, as it is kept, and until when nothing becomes due in a partition where nothing was deleted, in milliseconds
+/// since 1970: values that expire may be many, and need not be gone through every time.
 #[derive(Default)]
-pub struct Waits(Mutex<Waiting>);
+pub struct Waits(Mutex<Waiting>, Mutex<BTreeMap<Partition, u64>>);
 
 impl Waits {
     /// As of the last round.
     pub fn status(&self) -> Waiting {
         self.lock().clone()
+    }
+
+    fn is_quiet(&self, partition: Partition, now_ms: u64) -> bool {
+        let quiet = self.1.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        quiet.get(&partition).is_some_and(|until_ms| now_ms < *until_ms)
+    }
+
+    /// Nothing is due there before `next_ms`, but for what is written meanwhile.
+    fn note_quiet(&self, partition: Partition, now_ms: u64, next_ms: Option<u64>) {
+        let until_ms = next_ms.unwrap_or(u64::MAX).min(now_ms + QUIET_MS_MAX);
+        self.1.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(partition, until_ms);
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -65,61 +79,70 @@ pub(super) fn on_timer(worker: &Rc<Worker>) {
 async fn round(worker: &Rc<Worker>) -> Option<Waiting> {
     let node = &worker.node;
     let mut waiting = Waiting { forgotten: node.waits.status().forgotten, ..Waiting::default() };
+    let ring = node.ring();
+    let me = node.me(&ring);
+    let is_first = |partition: &Partition| ring.owners(*partition).first() == Some(&me);
     // The first owner of a partition asks first: what all have forgotten by then the others need not ask for.
-    for first in [true, false] {
-        pass(worker, first, &mut waiting).await?;
+    let (first, others): (Vec<Partition>, Vec<Partition>) = ring.partitions_of(me).iter().partition(|at| is_first(at));
+    for partition in first.into_iter().chain(others) {
+        if node.is_stopping() {
+            return None;
+        }
+        let tombstones = node.forest.tombstones(partition).max(0) as u64;
+        let away = away(node, &ring, ring.owners(partition));
+        if !away.is_empty() {
+            // Nobody else need be asked, nor the rows be read.
+            waiting.waiting += tombstones;
+            for owner in away.into_iter().filter(|_| tombstones > 0) {
+                *waiting.waiting_for.entry(owner).or_default() += tombstones;
+            }
+        } else if tombstones > 0 || !node.waits.is_quiet(partition, node.now_stamp().ms()) {
+            go_through(worker, &ring, partition, &mut waiting).await?;
+        }
     }
-    (!node.is_stopping()).then_some(waiting)
+    Some(waiting)
 }
 
-/// Goes through what is noted of the partitions that this node is the `first` owner of, or of all others.
-async fn pass(worker: &Rc<Worker>, first: bool, waiting: &mut Waiting) -> Option<()> {
+/// Goes through what is noted of one partition.
+async fn go_through(worker: &Rc<Worker>, ring: &Arc<Ring>, partition: Partition, waiting: &mut Waiting) -> Option<()> {
     let node = &worker.node;
-    let mut span = Some(Span::kind(Kind::Due));
-    while let Some(rest) = span.filter(|_| !node.is_stopping()) {
-        let (shared, now_ms) = (node.clone(), node.now_stamp().ms());
+    let (mut span, mut next_ms, mut any) = (Some(Span::partition(Kind::Due, partition)), None::<u64>, false);
+    while let Some(rest) = span {
+        let (shared, now_ms, here) = (node.clone(), node.now_stamp().ms(), rest.clone());
         let look = move || {
             let mut give_way = shared.foreground.giving_way(shared.settings.timeout / 2);
-            let found = replica::forgettable(&*shared.store, &rest, PAGE, now_ms, &mut give_way);
-            found.map(|(candidates, next)| (candidates, next.map(|next| rest.rest(next))))
+            replica::forgettable(&*shared.store, &here, PAGE, now_ms, &mut give_way)
         };
-        let (candidates, next) = tokio::task::spawn_blocking(look).await.ok()?.ok()?;
-        let ring = node.ring();
-        for of_one in candidates.chunk_by(|one, other| partition(one) == partition(other)) {
-            if (ring.owners(partition(&of_one[0])).first() == Some(&node.me(&ring))) == first {
-                forget(worker, &ring, of_one, waiting).await;
-            }
+        let noted = tokio::task::spawn_blocking(look).await.ok()?.ok()?;
+        if !noted.candidates.is_empty() {
+            any = true;
+            forget(worker, ring, partition, &noted.candidates, waiting).await;
         }
-        span = next;
+        next_ms = next_ms.into_iter().chain(noted.next_ms).min();
+        span = noted.next.map(|next| rest.rest(next));
+    }
+    if !any {
+        node.waits.note_quiet(partition, node.now_stamp().ms(), next_ms);
     }
     Some(())
 }
 
-fn partition(candidate: &Candidate) -> Partition {
-    Partition::of(candidate.key.position())
-}
-
 /// Has the owners of one partition forget what they agree to of it. Whichever of them asks first does it for all.
-async fn forget(worker: &Rc<Worker>, ring: &Arc<Ring>, candidates: &[Candidate], waiting: &mut Waiting) {
+async fn forget(
+    worker: &Rc<Worker>,
+    ring: &Arc<Ring>,
+    partition: Partition,
+    candidates: &[Candidate],
+    waiting: &mut Waiting,
+) {
     let node = &worker.node;
-    let (partition, me) = (partition(&candidates[0]), node.me(ring));
-    let owners = ring.owners(partition).to_vec();
-    if !owners.contains(&me) {
-        return;
-    }
+    let (me, owners) = (node.me(ring), ring.owners(partition).to_vec());
     waiting.waiting += candidates.iter().filter(|candidate| candidate.is_spent).count() as u64;
-    let away = away(node, ring, &owners);
-    for owner in &away {
-        *waiting.waiting_for.entry(owner.clone()).or_default() += candidates.len() as u64;
-    }
     let is_seen =
         |candidate: &&Candidate| node.seen_of(partition, &candidate.context).len() == candidate.context.entries().len();
     let (ready, early): (Vec<_>, Vec<_>) = candidates.iter().partition(is_seen);
     if !early.is_empty() {
         *waiting.waiting_for.entry(node.name.clone()).or_default() += early.len() as u64;
-    }
-    if !away.is_empty() {
-        return;
     }
     for handful in ready.chunks(FORGET_KEYS_MAX) {
         let keys: Vec<(Key, Context)> =

@@ -29,7 +29,7 @@ impl World {
         let now_ms = self.now_stamp(node).ms();
         let up = self.up(node);
         let found = replica::forgettable(&*up.store, &Span::kind(Kind::Due), PageSize::rows(1_000), now_ms, &mut || ());
-        let Ok((candidates, _)) = found else { return };
+        let Ok(replica::Noted { candidates, .. }) = found else { return };
         let partition_of = |candidate: &replica::Candidate| Partition::of(candidate.key.position());
         let groups: Vec<Vec<replica::Candidate>> = candidates
             .chunk_by(|one, other| partition_of(one) == partition_of(other))
