@@ -214,14 +214,18 @@ impl Get {
     /// Asks the owners that answered whether they had seen what is kept elsewhere and they do not hold: their keys' own
     /// records do not say so once it was forgotten, and it would be shown as if it were new.
     fn confirm(&mut self, commands: &mut Vec<Command>) -> bool {
-        let unknown = |record: &Record| record.siblings().iter().any(|kept| !self.is_known(kept.dot));
-        let is_doubtful = self.kept.iter().filter_map(|(_, record)| record.as_ref()).any(unknown);
-        if self.answers.is_empty() || !is_doubtful || std::mem::replace(&mut self.confirming, true) {
+        if self.answers.is_empty() || !self.is_doubtful() || std::mem::replace(&mut self.confirming, true) {
             return false;
         }
         let owners: Vec<MemberIndex> = self.answers.iter().map(|(owner, _)| *owner).collect();
         owners.into_iter().for_each(|owner| self.ask(Asked::Again(owner), commands));
         true
+    }
+
+    /// Whether something is kept that no owner that answered is known to have seen.
+    fn is_doubtful(&self) -> bool {
+        let unknown = |record: &Record| record.siblings().iter().any(|kept| !self.is_known(kept.dot));
+        self.kept.iter().filter_map(|(_, record)| record.as_ref()).any(unknown)
     }
 
     fn is_known(&self, dot: Dot) -> bool {
@@ -302,6 +306,10 @@ impl Get {
         }
         if !must && (self.again_awaited > 0 || self.confirm(commands)) {
             return None;
+        }
+        if must && !self.answers.is_empty() && self.is_doubtful() && (self.again_awaited > 0 || !self.confirming) {
+            // Nobody said in time whether it is old. What owners answered goes before what may have been deleted.
+            self.kept.clear();
         }
         let is_behind = self.is_behind();
         if is_behind && !must && self.seek(commands) {

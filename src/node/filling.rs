@@ -30,10 +30,8 @@ pub(super) const MEMORY_FACT: &str = "lives";
 /// How long the start waits for peers that can be connected to and do not answer. A peer that starts at the same moment
 /// on a busy machine should have its say.
 const FIRST_ROUND_MAX: Duration = Duration::from_secs(2);
-/// How often a peer is greeted that there is nothing new to tell.
-const GREETING_PERIOD: Duration = Duration::from_secs(10);
-/// How often a peer is asked what it has seen, at least. Nobody waits for it but what may be forgotten because of it, which
-/// should be in three rounds of sessions.
+/// How often a peer is asked what it has seen, and greeted though there is nothing new to tell: twice in a round of
+/// sessions, and at least so often. What may be forgotten goes by it, and should be forgotten in three rounds.
 const CONTEXTS_PERIOD: Duration = Duration::from_secs(5);
 /// The shortest and the longest wait before a peer is greeted again that did not answer, or that there is a later stamp
 /// to tell: the time between two pings, within these.
@@ -367,7 +365,7 @@ async fn greet_for_ever(worker: Rc<Worker>, peer: String) {
                     told.word.filled != node.counts_for(&peer)
                         || (told.durable != node.store.last_stamp() || node.seen.said().is_unconfirmed(&peer))
                             && waited >= short
-                        || waited >= GREETING_PERIOD
+                        || waited >= contexts_period.max(short)
                 }
                 None => waited >= short,
             };

@@ -284,10 +284,10 @@ impl World {
         if counter == "stored" && self.oracle.writes[write].value.is_none() && !self.oracle.writes[write].counts {
             self.counters.hit("delete stored");
         }
-        if let PutOutcome::Stored { record, seen, .. } | PutOutcome::Short { record, seen, .. } = &outcome {
-            if !self.oracle.writes[write].counts {
-                self.chain(client, write, record, seen);
-            }
+        if let PutOutcome::Stored { record, seen, .. } | PutOutcome::Short { record, seen, .. } = &outcome
+            && !self.oracle.writes[write].counts
+        {
+            self.chain(client, write, record, seen);
         }
         self.oracle.end(write, verdict, self.moment);
         self.next_turn(client);

@@ -271,6 +271,20 @@ fn what_is_kept_elsewhere_and_the_owners_have_seen_and_forgotten_is_not_shown() 
 }
 
 #[test]
+fn at_the_deadline_what_no_owner_has_spoken_of_is_not_shown_beside_what_they_said() {
+    for answered in [false, true] {
+        let mut story = Story::new(|_, _, _, _| {});
+        story.tell(Event::Answered { call: CallId(0), answer: partial(Some(record(8))) });
+        story.found(1, Some(record(3))).found(2, None);
+        if answered {
+            story.found(3, None);
+        }
+        story.tell(Event::Deadline);
+        assert_eq!(story.value(), Some((Some("3".into()), 2)));
+    }
+}
+
+#[test]
 fn a_read_that_nobody_confirms_shows_what_is_kept() {
     let mut story = Story::new(|_, _, _, _| {});
     story.tell(Event::Answered { call: CallId(0), answer: partial(Some(record(8))) });
