@@ -12,7 +12,9 @@ mod race;
 mod returns;
 mod support;
 
-use kit::{QUICK, ROADS, SOON, Watch, assert_equal_and_quiet, await_forgotten, keys, left, on_each, status};
+use kit::{
+    QUICK, ROADS, SOON, Watch, assert_equal_and_quiet, await_forgotten, await_unknown, keys, left, on_each, status,
+};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use support::cluster::Cluster;
@@ -75,6 +77,24 @@ fn forget_in_time(flags: &[&str]) {
 #[test]
 fn with_all_owners_up_what_was_deleted_or_has_expired_is_forgotten_within_three_rounds() {
     forget_in_time(&[]);
+}
+
+#[test]
+fn so_is_a_single_key_on_a_cluster_that_does_nothing_else() {
+    // Long enough for nodes to have grown quiet after their start.
+    const KEYS: usize = 10;
+    let cluster = Cluster::start(3, &QUICK);
+    let limit = 3 * Duration::from_millis(500) + SLACK;
+    for number in 0..KEYS {
+        let key = format!("k{number}");
+        put(&mut cluster.client(number % 3), &key);
+        delete(&mut cluster.client((number + 1) % 3), &key);
+        let began = Instant::now();
+        await_unknown(&cluster, &key);
+        let rounds = began.elapsed().as_secs_f64() / 0.5;
+        eprintln!("{key}: forgotten after {rounds:.1} rounds");
+        assert!(began.elapsed() <= limit, "{key}: {rounds:.1} rounds");
+    }
 }
 
 #[test]
