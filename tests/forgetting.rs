@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use support::cluster::Cluster;
 use support::eventually;
-use support::http::Client;
+use support::http::{Client, Request};
 use support::node::{Node, Plan};
 
 /// Three rounds, and what a busy machine takes on top.
@@ -215,4 +215,41 @@ fn what_was_deleted_waits_for_an_owner_that_is_down_and_tells_its_name() {
 #[test]
 fn old_values_of_an_owner_that_nobody_kept_hints_for_stay_away() {
     wait_for_one_that_is_down(&["--hint-max-bytes", "0"]);
+}
+
+#[test]
+fn what_was_deleted_waits_for_an_owner_that_is_up_and_has_not_compared_itself_since() {
+    let mut cluster = Cluster::start(3, &QUICK[..4]);
+    // Node 2 compares itself shortly after its start, and then only when asked to.
+    for (index, period) in ["0.5", "0.5", "3600"].into_iter().enumerate() {
+        cluster.nodes[index].kill();
+        cluster.nodes[index].replan(|plan| plan.flag("--syncfreq", period));
+        cluster.nodes[index].restart();
+    }
+    eventually("node 2 has compared itself", SOON, || {
+        let sessions = sessions(&cluster, 2);
+        (sessions >= 2).then_some(()).ok_or(format!("{sessions} sessions"))
+    });
+    let deleted = keys("deleted", 20);
+    on_each(&cluster, &[0], &deleted, put);
+    on_each(&cluster, &[0], &deleted, delete);
+    let name = status(&cluster, 2)["node"]["name"].as_str().expect("a name").to_owned();
+    let waits = |index: usize| {
+        let status = status(&cluster, index);
+        let told = (&status["forgetting"]["for"], &status["store"]["tombstones"]);
+        (told.0[name.as_str()] == 20 && *told.1 == 20).then_some(()).ok_or(format!("{told:?}, and not 20 for {name}"))
+    };
+    [0, 1].iter().for_each(|index| eventually("all of it waits for node 2", SOON, || waits(*index)));
+    let before = sessions(&cluster, 0);
+    eventually("six more sessions", SOON, || {
+        [0, 1].iter().for_each(|index| waits(*index).unwrap_or_else(|told| panic!("node {index}: {told}")));
+        let now = sessions(&cluster, 0);
+        (now >= before + 6).then_some(()).ok_or(format!("{now} sessions after {before}"))
+    });
+    eventually("it is forgotten once node 2 has compared itself", SOON, || {
+        cluster.client(2).send(&Request::new("POST", "/sync")).expect(200);
+        let left = left(&cluster);
+        left.iter().all(|[_, tombstones, _]| *tombstones == 0).then_some(()).ok_or(format!("{left:?}"))
+    });
+    assert_absent(&cluster, &deleted);
 }
