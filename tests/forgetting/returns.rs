@@ -1,0 +1,108 @@
+//! Owners that come back as they were long ago, or as nothing.
+
+use super::kit::{QUICK, ROADS, SOON, Watch, assert_equal_and_quiet, await_forgotten, keys, on_each, status};
+use super::support::cluster::Cluster;
+use super::support::eventually;
+use super::{assert_absent, delete, put};
+use std::path::Path;
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder to copy") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("its kind").is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).expect("a copy")),
+        }
+    }
+}
+
+#[track_caller]
+fn await_filled(cluster: &Cluster, index: usize) {
+    eventually("the node is filled", SOON, || {
+        let told = status(cluster, index)["filling"].clone();
+        (told["state"] == "filled").then_some(()).ok_or(told.to_string())
+    });
+}
+
+#[test]
+fn nothing_deleted_comes_back_with_an_owner_that_lost_its_disk_after_it_was_forgotten() {
+    let mut cluster = Cluster::start(3, &QUICK);
+    let (deleted, kept) = (keys("deleted", 60), keys("kept", 60));
+    on_each(&cluster, &[0, 1, 2], &kept, put);
+    on_each(&cluster, &[0, 1, 2], &deleted, put);
+    on_each(&cluster, &[2, 0, 1], &deleted, delete);
+    await_forgotten(&cluster, 60);
+    cluster.nodes[2].kill();
+    std::fs::remove_dir_all(cluster.nodes[2].data()).expect("the folder of node 2");
+    cluster.nodes[2].relaunch();
+    let watch = Watch::over(&cluster, &deleted, &ROADS);
+    cluster.nodes[2].await_ready();
+    await_filled(&cluster, 2);
+    await_forgotten(&cluster, 60);
+    watch.saw_nothing();
+    for key in &kept {
+        assert_eq!(cluster.held_by(2, key), Some("old".into()), "{key}");
+    }
+    assert_absent(&cluster, &deleted);
+    assert_equal_and_quiet(&cluster);
+    // What the lost store had made is forgotten like anything else.
+    on_each(&cluster, &[2, 0, 1], &kept, delete);
+    await_forgotten(&cluster, 0);
+}
+
+#[test]
+fn nothing_deleted_comes_back_with_an_old_disk_that_still_has_it() {
+    let mut cluster = Cluster::start(3, &QUICK);
+    let (deleted, rewritten, kept) = (keys("deleted", 40), keys("rewritten", 20), keys("kept", 40));
+    for all in [&deleted, &rewritten, &kept] {
+        on_each(&cluster, &[0, 1, 2], all, put);
+    }
+    assert!(cluster.nodes[2].stop(SOON).success());
+    let home = tempfile::tempdir().expect("a folder for the copy");
+    copy_folder(cluster.nodes[2].data(), home.path());
+    cluster.nodes[2].restart();
+    await_filled(&cluster, 2);
+    on_each(&cluster, &[2, 0, 1], &deleted, delete);
+    on_each(&cluster, &[2, 0, 1], &rewritten, delete);
+    await_forgotten(&cluster, 40);
+    on_each(&cluster, &[0, 1], &rewritten, |client, key| {
+        drop(client.put(&format!("/kv/{key}?w=3"), "new").expect(201))
+    });
+    cluster.nodes[2].kill();
+    std::fs::remove_dir_all(cluster.nodes[2].data()).expect("the folder of node 2");
+    copy_folder(home.path(), cluster.nodes[2].data());
+    cluster.nodes[2].relaunch();
+    let watch = Watch::over(&cluster, &deleted, &ROADS);
+    cluster.nodes[2].await_ready();
+    await_filled(&cluster, 2);
+    await_forgotten(&cluster, 60);
+    watch.saw_nothing();
+    assert_absent(&cluster, &deleted);
+    for index in 0..3 {
+        for key in &kept {
+            assert_eq!(cluster.client(index).get(&format!("/kv/{key}?r=3")).expect(200).text(), "old");
+        }
+        for key in &rewritten {
+            let read = cluster.client(index).get(&format!("/kv/{key}?r=3")).expect(200);
+            assert_eq!((read.text().as_str(), read.must("Kringle-Siblings")), ("new", "1"), "{key}: {read}");
+            assert_eq!(cluster.held_by(index, key), Some("new".into()), "{key} on {index}");
+        }
+    }
+    assert_equal_and_quiet(&cluster);
+}
+
+#[test]
+fn what_a_node_in_memory_wrote_last_and_lost_is_forgotten_all_the_same() {
+    let mut cluster = Cluster::start(3, &[&["--memory"][..], &QUICK].concat());
+    let deleted = keys("deleted", 40);
+    on_each(&cluster, &[2], &deleted, put);
+    // Nobody has compared itself with the store that made these writes, and it is gone.
+    cluster.nodes[2].kill();
+    cluster.nodes[2].restart();
+    await_filled(&cluster, 2);
+    on_each(&cluster, &[0, 1, 2], &deleted, delete);
+    await_forgotten(&cluster, 0);
+    assert_absent(&cluster, &deleted);
+}
