@@ -8,7 +8,7 @@ use crate::membership::State;
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::record::{Context, Key};
 use crate::replica::{self, Candidate};
-use crate::storage::{Kind, PageSize, Span};
+use crate::storage::{Kind, PageSize, Span, StoreError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -92,15 +92,32 @@ async fn round(worker: &Rc<Worker>) -> Option<Waiting> {
         let away = away(node, &ring, ring.owners(partition));
         if !away.is_empty() {
             // Nobody else need be asked, nor the rows be read.
-            waiting.waiting += tombstones;
-            for owner in away.into_iter().filter(|_| tombstones > 0) {
-                *waiting.waiting_for.entry(owner).or_default() += tombstones;
+            let spent = count(worker, partition).await?;
+            waiting.waiting += spent;
+            for owner in away.into_iter().filter(|_| spent > 0) {
+                *waiting.waiting_for.entry(owner).or_default() += spent;
             }
         } else if tombstones > 0 || !node.waits.is_quiet(partition, node.now_stamp().ms()) {
             go_through(worker, &ring, partition, &mut waiting).await?;
         }
     }
     Some(waiting)
+}
+
+/// How many keys of a partition wait to be forgotten.
+async fn count(worker: &Rc<Worker>, partition: Partition) -> Option<u64> {
+    let (node, now_ms) = (worker.node.clone(), worker.node.now_stamp().ms());
+    let look = move || {
+        let (mut span, mut spent) = (Some(Span::partition(Kind::Due, partition)), 0);
+        let mut give_way = node.foreground.giving_way(node.settings.timeout / 2);
+        while let Some(here) = span {
+            let (more, next) = replica::count_spent(&*node.store, &here, PAGE, now_ms, &mut give_way)?;
+            spent += more;
+            span = next.map(|next| here.rest(next));
+        }
+        Ok::<u64, StoreError>(spent)
+    };
+    tokio::task::spawn_blocking(look).await.ok()?.ok()
 }
 
 /// Goes through what is noted of one partition.

@@ -16,17 +16,48 @@ use std::borrow::Cow;
 /// three owners.
 pub const CONTEXT_ENTRIES_FEW: usize = 3;
 
+/// When something of a key may be forgotten, as it is noted beside its row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Due {
+    /// From when on anything may, in milliseconds since 1970.
+    pub ms: u64,
+    /// From when on all of it may, a deleted or expired key's; never, of one that lives on.
+    pub whole_ms: u64,
+}
+
+impl Due {
+    /// As it is kept: both numbers, little-endian.
+    pub fn encode(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.ms.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.whole_ms.to_le_bytes());
+        bytes
+    }
+
+    /// What [`Due::encode`] wrote; of bytes that are none, that it may be now.
+    pub fn decode(bytes: &[u8]) -> Due {
+        let number = |at: usize| bytes.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
+        Due { ms: number(0).unwrap_or(0), whole_ms: number(8).unwrap_or(u64::MAX) }
+    }
+}
+
 impl Record {
-    /// From when on something of it may be forgotten, once all its owners agree, in milliseconds since 1970: a deleted key
-    /// and one with more context than [`CONTEXT_ENTRIES_FEW`] at once, one that expires when it has. Nothing of any other.
-    pub fn due_ms(&self) -> Option<u64> {
+    /// From when on something of it may be forgotten, once all its owners agree: a deleted key and one with more context
+    /// than [`CONTEXT_ENTRIES_FEW`] at once, one that expires when it has. Nothing of any other.
+    pub fn due(&self) -> Option<Due> {
         if self.is_unknown() {
             return None;
         }
         let spent = self.siblings.iter().map(|sibling| sibling.content.expires_ms).collect::<Option<Vec<u64>>>();
         let over = self.counted.iter().map(|counted| counted.until_ms);
         let spent_ms = spent.map(|expires| expires.into_iter().chain(over).max().unwrap_or(0));
-        if self.context.entries().len() > CONTEXT_ENTRIES_FEW { Some(0) } else { spent_ms }
+        let is_long = self.context.entries().len() > CONTEXT_ENTRIES_FEW;
+        match (spent_ms, is_long) {
+            (Some(ms), false) => Some(Due { ms, whole_ms: ms }),
+            (Some(whole_ms), true) => Some(Due { ms: 0, whole_ms }),
+            (None, true) => Some(Due { ms: 0, whole_ms: u64::MAX }),
+            (None, false) => None,
+        }
     }
 
     /// What of it may be forgotten at `now_ms`, in milliseconds since 1970, as far as this copy knows: the context of
@@ -105,6 +136,12 @@ mod tests {
         Dot { stamp: Stamp::from_ms(ms), actor: Actor(actor) }
     }
 
+    fn due(ms: u64, whole_ms: u64) -> Option<Due> {
+        let due = Due { ms, whole_ms };
+        assert_eq!(Due::decode(&due.encode()), due);
+        Some(due)
+    }
+
     fn after(record: &Record, content: Option<Content>, dot: Dot) -> Record {
         record.write(&Seen::Everything, dot, content).unwrap()
     }
@@ -118,13 +155,13 @@ mod tests {
     #[test]
     fn a_deleted_key_is_forgotten_whole_and_a_live_one_keeps_what_its_values_need() {
         let tombstone = after(&after(&Record::default(), Some(Content::plain("v")), dot(1, 1)), None, dot(2, 2));
-        assert_eq!((tombstone.due_ms(), tombstone.forgettable(5)), (Some(0), tombstone.context().clone()));
+        assert_eq!((tombstone.due(), tombstone.forgettable(5)), (due(0, 0), tombstone.context().clone()));
         assert_eq!(tombstone.forget(tombstone.context(), 5), Record::default());
         let few = (1..=3).fold(Record::default(), |record, at| after(&record, Some(Content::plain("v")), dot(at, at)));
-        assert_eq!((few.due_ms(), few.forgettable(9)), (None, Context::new()));
+        assert_eq!((few.due(), few.forgettable(9)), (None, Context::new()));
         let many = after(&few, Some(Content::plain("last")), dot(4, 4));
         let idle = context(&[dot(1, 1), dot(2, 2), dot(3, 3)]);
-        assert_eq!((many.due_ms(), many.forgettable(9)), (Some(0), idle.clone()));
+        assert_eq!((many.due(), many.forgettable(9)), (due(0, u64::MAX), idle.clone()));
         let short = many.forget(&idle, 9);
         assert_eq!((short.context().clone(), short.siblings()), (context(&[dot(4, 4)]), many.siblings()));
     }
@@ -133,12 +170,12 @@ mod tests {
     fn what_expires_is_due_when_it_has_and_forgotten_no_earlier() {
         let brief = |value, expires_ms| Content { expires_ms: Some(expires_ms), ..Content::plain(value) };
         let record = after(&Record::default(), Some(brief("v", 1_000)), dot(1, 1));
-        assert_eq!(record.due_ms(), Some(1_000));
+        assert_eq!(record.due(), due(1_000, 1_000));
         assert_eq!((record.forgettable(999), record.forget(record.context(), 999)), (Context::new(), record.clone()));
         assert_eq!(record.forgettable(1_000), record.context().clone());
         assert_eq!(record.forget(record.context(), 1_000), Record::default());
         let beside = record.merge(&after(&Record::default(), Some(Content::plain("lasts")), dot(2, 1)));
-        assert_eq!((beside.due_ms(), beside.forgettable(2_000)), (None, Context::new()));
+        assert_eq!((beside.due(), beside.forgettable(2_000)), (None, Context::new()));
     }
 
     #[test]
@@ -146,7 +183,7 @@ mod tests {
         let add = Edit::Add { by: 1, request: Some(RequestId(7)) };
         let counted = Record::default().edit(&add, dot(1, 1_000)).unwrap();
         let deleted = after(&counted, None, dot(1, 2_000));
-        assert_eq!(deleted.due_ms(), Some(601_000));
+        assert_eq!(deleted.due(), due(601_000, 601_000));
         assert!(!deleted.has_superseded(deleted.context(), 600_999));
         assert_eq!(deleted.forget(deleted.context(), 600_999), deleted);
         assert_eq!(deleted.forget(deleted.context(), 601_000), Record::default());

@@ -17,7 +17,7 @@ pub use codec::{Row, RowError};
 pub use context::{Actor, Ballot, Context, Dot};
 pub use counter::{REMEMBERED_MS, REQUESTS_MAX, RequestId};
 pub use edit::{Edit, SIBLINGS_MAX, Seen, Unfit};
-pub use forgetting::CONTEXT_ENTRIES_FEW;
+pub use forgetting::{CONTEXT_ENTRIES_FEW, Due};
 pub use key::{KEY_BYTES_MAX, Key, KeyError, Position};
 pub use record::{CONTENT_TYPE_BYTES_MAX, Content, ContentKind, Record, Sibling, Version};
 pub use stamp::{Clock, STAMP_AHEAD_MAX_MS, Stamp, StampAhead};

@@ -1,6 +1,6 @@
 //! What of a node's own rows may be forgotten, as far as these rows tell: its part in asking the other owners.
 
-use crate::record::{Context, Key, Row};
+use crate::record::{Context, Due, Key, Row};
 use crate::storage::{Address, PageSize, Span, Store, StoreError};
 
 /// Something of a row that may be forgotten if all owners agree.
@@ -39,9 +39,9 @@ pub fn forgettable(
     let mut noted = Noted { next: page.next, ..Noted::default() };
     for (address, note) in &page.rows {
         pace();
-        let due_ms = <[u8; 8]>::try_from(&note[..]).map_or(0, u64::from_le_bytes);
-        if due_ms > now_ms {
-            noted.next_ms = Some(noted.next_ms.map_or(due_ms, |next_ms| next_ms.min(due_ms)));
+        let due = Due::decode(note);
+        if due.ms > now_ms {
+            noted.next_ms = Some(noted.next_ms.map_or(due.ms, |next_ms| next_ms.min(due.ms)));
             continue;
         }
         let Some(key) = address.key() else { continue };
@@ -55,6 +55,21 @@ pub fn forgettable(
         noted.candidates.push(Candidate { context: record.forgettable(now_ms), is_spent, key });
     }
     Ok(noted)
+}
+
+/// How many keys of one page of `span` may be forgotten whole at `now_ms`, and where the next page begins. Reads the notes
+/// alone, 1 µs each.
+pub fn count_spent(
+    store: &dyn Store,
+    span: &Span,
+    size: PageSize,
+    now_ms: u64,
+    pace: &mut dyn FnMut(),
+) -> Result<(u64, Option<Address>), StoreError> {
+    let page = store.scan(span, size)?;
+    pace();
+    let spent = page.rows.iter().filter(|(_, note)| Due::decode(note).whole_ms <= now_ms).count();
+    Ok((spent as u64, page.next))
 }
 
 #[cfg(test)]
@@ -72,13 +87,13 @@ mod tests {
         let write = |content| Record::default().write(&Seen::Everything, dot(1), content).unwrap();
         let rows = [("deleted", write(None)), ("over", write(Some(brief(50)))), ("later", write(Some(brief(900))))];
         for (name, record) in &rows {
-            let note = record.due_ms().unwrap().to_le_bytes().to_vec();
+            let note = record.due().unwrap().encode().to_vec();
             let row = Row::of(record.clone()).encode();
             let changes = vec![(Address::data(&key(name)), Some(row)), (Address::due(&key(name)), Some(note.into()))];
             store.append(changes, Stamp(1)).unwrap();
         }
         // Written again since, and noted all the same.
-        store.append(vec![(Address::due(&key("stale")), Some(vec![0; 8].into()))], Stamp(1)).unwrap();
+        store.append(vec![(Address::due(&key("stale")), Some(vec![0; 16].into()))], Stamp(1)).unwrap();
         let noted = forgettable(&store, &Span::kind(Kind::Due), PageSize::rows(10), 100, &mut || ()).unwrap();
         let mut found: Vec<_> = noted.candidates.iter().map(|one| (one.key.clone(), one.is_spent)).collect();
         found.sort();
@@ -86,5 +101,7 @@ mod tests {
         assert_eq!((noted.next_ms, noted.next), (Some(900), None));
         let stale = noted.candidates.iter().find(|one| !one.is_spent).unwrap();
         assert!(stale.context.is_empty());
+        let spent = count_spent(&store, &Span::kind(Kind::Due), PageSize::rows(10), 100, &mut || ()).unwrap();
+        assert_eq!(spent, (3, None), "the stale one as well, as only the row would tell");
     }
 }

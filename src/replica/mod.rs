@@ -7,7 +7,7 @@ mod compare;
 mod forgettable;
 
 pub use compare::{compare, is_quick, shared};
-pub use forgettable::{Candidate, Noted, forgettable};
+pub use forgettable::{Candidate, Noted, count_spent, forgettable};
 
 use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request, SyncRequest};
 use crate::record::{Context, Dot, Row};

@@ -26,7 +26,7 @@ pub enum Kind {
     Data = 2,
     /// A key's record kept for other owners.
     Hint = 3,
-    /// A note that something of the key's own row may be forgotten in time: see [`crate::record::Record::due_ms`].
+    /// A note that something of the key's own row may be forgotten in time: see [`crate::record::Record::due`].
     Due = 4,
 }
 

@@ -409,10 +409,10 @@ impl DataDraft {
 
     /// What is to be noted if something of the row is due now that was not before, or the other way round.
     fn note_of_due(&self, key: &Key) -> Option<RowChange> {
-        let before = self.before.as_ref().and_then(Record::due_ms);
-        let due = self.row.record.due_ms();
+        let before = self.before.as_ref().and_then(Record::due);
+        let due = self.row.record.due();
         let is_new = self.changed && before != due;
-        (is_new || self.renoted).then(|| (Address::due(key), due.map(|ms| Bytes::copy_from_slice(&ms.to_le_bytes()))))
+        (is_new || self.renoted).then(|| (Address::due(key), due.map(|due| Bytes::copy_from_slice(&due.encode()))))
     }
 
     fn set(&mut self, record: Record) {

@@ -240,19 +240,3 @@ fn a_write_taken_by_a_node_that_was_cut_off_lives_whatever_was_forgotten_meanwhi
     }
     beside.iter().for_each(|key| drop(cluster.client(0).get(&format!("/kv/{key}?r=3")).expect(404)));
 }
-
-#[test]
-fn what_was_written_while_no_owner_could_be_reached_is_forgotten_like_anything_else() {
-    let cluster = Cluster::behind_proxies(5, &QUICK);
-    let key = cluster.key_where("k", |owners| !owners.contains(&4));
-    cluster.split(&[&[0, 1, 2, 3], &[4]]);
-    eventually("node 4 is alone", SOON, || {
-        let written = cluster.client(4).put(&format!("/kv/{key}"), "v");
-        (written.status == 202 && replicas(&written)["hinted"] == 3).then_some(()).ok_or(written.to_string())
-    });
-    cluster.unite();
-    assert_equal_and_quiet(&cluster);
-    assert_eq!(cluster.client(0).get(&format!("/kv/{key}?r=3")).expect(200).text(), "v");
-    cluster.client(1).delete(&format!("/kv/{key}?w=3")).expect(204);
-    await_unknown(&cluster, &key);
-}

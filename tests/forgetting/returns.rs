@@ -92,17 +92,3 @@ fn nothing_deleted_comes_back_with_an_old_disk_that_still_has_it() {
     }
     assert_equal_and_quiet(&cluster);
 }
-
-#[test]
-fn what_a_node_in_memory_wrote_last_and_lost_is_forgotten_all_the_same() {
-    let mut cluster = Cluster::start(3, &[&["--memory"][..], &QUICK].concat());
-    let deleted = keys("deleted", 40);
-    on_each(&cluster, &[2], &deleted, put);
-    // Nobody has compared itself with the store that made these writes, and it is gone.
-    cluster.nodes[2].kill();
-    cluster.nodes[2].restart();
-    await_filled(&cluster, 2);
-    on_each(&cluster, &[0, 1, 2], &deleted, delete);
-    await_forgotten(&cluster, 0);
-    assert_absent(&cluster, &deleted);
-}
