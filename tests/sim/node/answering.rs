@@ -87,9 +87,6 @@ impl World {
                         Heard::Answered { call, answer: Answer::Merged { applied: true, more: None } }
                     }
                     Ok(answer) => Heard::Answered { call, answer },
-                    Err(_) if self.plant == Some(Plant::IncrementPassedOn) => {
-                        Heard::Failed { call, failure: Failure::Unreachable }
-                    }
                     Err(failure) => Heard::Failed { call, failure },
                 };
                 self.event(node, id, event);

@@ -7,7 +7,7 @@ use crate::workload::Purpose;
 use crate::world::{Event, World};
 use kringle::antientropy::{Forget, Session};
 use kringle::coordinator::{Get, Put, Restore};
-use kringle::operation::{Command, Event as Told, Operation};
+use kringle::operation::{CallId, Command, Event as Told, Failure, Operation};
 use kringle::placement::MemberIndex;
 use kringle::protocol::Request;
 use kringle::record::Stamp;
@@ -212,8 +212,18 @@ impl World {
         let Some(running) = self.up(node).operations.get_mut(&id) else { return };
         if running.wake.is_some_and(|wake| wake <= now) {
             running.wake = None;
-            if running.purpose.is_some() && matches!(running.machine, Machine::Put(_)) {
+            let is_put = matches!(running.machine, Machine::Put(_));
+            let write = match running.purpose {
+                Some(Purpose::Write { write, .. }) => Some(write),
+                _ => None,
+            };
+            if is_put && write.is_some() {
                 self.counters.hit("silent maker passed over");
+            }
+            let counts = write.is_some_and(|write| self.oracle.writes[write].counts);
+            if self.plant == Some(Plant::IncrementPassedOn) && counts {
+                let failure = Failure::Unreachable;
+                self.event(node, id, Told::Failed { call: CallId(0), failure });
             }
             self.event(node, id, Told::Woken);
         }
