@@ -85,7 +85,12 @@ impl Completeness {
         let mut filling = self.filling();
         filling.lost();
         self.counts.store(filling.stage() == Stage::Filled, Ordering::Relaxed);
-        self.losses.fetch_add(1, Ordering::Relaxed);
+        self.count_loss();
+    }
+
+    /// What was compared before counts for nothing from now on.
+    pub(super) fn count_loss(&self) {
+        self.losses.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The same, once the store says so as well, and with it what `also` is; where it cannot, nothing is lost yet.
@@ -117,7 +122,7 @@ impl Completeness {
 
     /// How often something was lost: what was compared before counts for nothing after.
     pub(super) fn losses(&self) -> u64 {
-        self.losses.load(Ordering::Relaxed)
+        self.losses.load(Ordering::SeqCst)
     }
 
     fn filling(&self) -> MutexGuard<'_, Filling> {

@@ -101,15 +101,19 @@ impl Mending {
     fn replace(&mut self, node: &Shared, store: &Arc<LogStore>) -> Result<bool, BaseError> {
         let (tell, told) = channel();
         let (bases, store, forest) = (self.bases.clone(), store.clone(), node.forest.clone());
-        let (completeness, seen) = (node.completeness.clone(), node.forget_seen());
+        let (completeness, seen) = (node.completeness.clone(), node.seen.clone());
         let make = move |mark| Ok(Arc::new(bases.make(mark)?) as Arc<dyn Base>);
         node.queue.between_batches(Box::new(move |committer| {
             // Before anybody could miss what is no longer there: now, or after another start.
-            let lost = completeness.lose(committer, seen);
+            seen.forget(committer.actor());
+            let lost = completeness.lose(committer, Change::KeepContexts);
             let lost = lost.map_err(|why| BaseError(format!("that something is lost cannot be kept: {why}").into()));
             let replaced = lost.and_then(|()| committer.replace_base(&store, make));
             if replaced.is_ok() {
                 Partition::all().for_each(|partition| forest.unbuild(partition));
+                // Until now a session may have found digests of rows that are no longer there.
+                completeness.count_loss();
+                seen.take_back();
             }
             let _ = tell.send(replaced);
         }));

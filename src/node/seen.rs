@@ -16,17 +16,32 @@ use crate::storage::{Change, ContextLedger, Said, Unconfirmed, contexts};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-/// What was seen here and, as far as they said, at the peers.
-#[derive(Default)]
+/// What was seen here and, as far as they said, at the peers. What is said is locked first, and as long as the contexts
+/// learn or lose something by it: what was lost must not be learned again from what was found before.
+#[derive(Clone, Default)]
 pub struct SeenWrites {
     contexts: Arc<ContextLedger>,
     /// What the peers said.
-    said: Mutex<Said>,
+    said: Arc<Mutex<Said>>,
 }
 
 impl SeenWrites {
     pub(super) fn new(contexts: Arc<ContextLedger>) -> SeenWrites {
-        SeenWrites { contexts, said: Mutex::default() }
+        SeenWrites { contexts, said: Arc::default() }
+    }
+
+    /// What sessions found to be the same until now may have been lost since.
+    pub(super) fn take_back(&self) {
+        let mut said = self.said();
+        said.lost(None);
+        self.contexts.change(|contexts| contexts.take_back());
+    }
+
+    /// Rows were lost that nobody can name, of what was written under the name `present` among others.
+    pub(super) fn forget(&self, present: Actor) {
+        let mut said = self.said();
+        said.lost(None);
+        self.contexts.change(|contexts| contexts.forget(present));
     }
 
     pub(super) fn said(&self) -> MutexGuard<'_, Said> {
@@ -55,14 +70,6 @@ impl Shared {
         (actors, self.seen.contexts.look(|contexts| contexts.partitions_joined()))
     }
 
-    /// Rows were lost that nobody can name: the store is to say so from now on, by the change that this returns.
-    pub(super) fn forget_seen(&self) -> Change {
-        self.seen.said().lost(None);
-        let actor = Actor(self.queue.actor.load(Ordering::Acquire));
-        self.seen.contexts.change(|contexts| contexts.forget(actor));
-        Change::KeepContexts
-    }
-
     /// What this node has seen of these partitions.
     pub fn seen(&self, partitions: &[Partition]) -> SeenGroups {
         let (last, present) = self.queue.committed();
@@ -79,40 +86,53 @@ impl Shared {
 }
 
 impl Worker {
-    /// A session with `peer` ended, before which it had said `theirs`: that goes for every partition in which the two were
-    /// found to hold the same, if the peer says so still.
-    pub(super) fn found_equal(&self, ring: &Ring, peer: MemberIndex, theirs: Option<SeenGroups>, report: &Report) {
+    /// A session with `peer` ended, before which it had said `theirs` and so many `losses` were counted: that goes for every
+    /// partition in which the two were found to hold the same, if the peer says so still, and nothing was lost since.
+    pub(super) fn found_equal(
+        &self,
+        ring: &Ring,
+        peer: MemberIndex,
+        theirs: Option<SeenGroups>,
+        losses: u64,
+        report: &Report,
+    ) {
         let (Some(theirs), None) = (theirs, &report.failed) else { return };
         let me = self.node.me(ring);
-        let news = {
-            let equal = contexts::spread(&theirs).filter(|(partition, context)| {
-                let both = ring.is_owner(me, *partition) && ring.is_owner(peer, *partition);
-                let is_news = || self.node.seen.contexts.look(|contexts| contexts.is_news(*partition, context));
-                both && !report.unequal.contains(partition) && is_news()
-            });
-            equal.collect::<Vec<_>>()
-        };
-        self.node.seen.said().found_equal(&ring.member(peer).name, news);
+        let equal = contexts::spread(&theirs).filter(|(partition, context)| {
+            let both = ring.is_owner(me, *partition) && ring.is_owner(peer, *partition);
+            let is_news = || self.node.seen.contexts.look(|contexts| contexts.is_news(*partition, context));
+            both && !report.unequal.contains(partition) && is_news()
+        });
+        let news = equal.collect::<Vec<_>>();
+        let mut said = self.node.seen.said();
+        // Whoever loses something counts it first, and then has what was found taken back.
+        if losses == self.node.completeness.losses() {
+            said.found_equal(&ring.member(peer).name, news);
+        }
     }
 
     /// `peer` was asked what it has seen when so much was `unconfirmed`, and has answered.
     pub(super) fn join_seen(&self, peer: &str, unconfirmed: Unconfirmed) {
-        let confirmed = self.node.seen.said().answered(peer, unconfirmed);
+        let mut said = self.node.seen.said();
+        let confirmed = said.answered(peer, unconfirmed);
         if !confirmed.is_empty() {
             self.node.seen.contexts.change(|contexts| {
                 confirmed.iter().for_each(|(partition, context)| {
                     contexts.join(*partition, context);
                 });
             });
+            drop(said);
             self.keep_seen();
         }
     }
 
     /// A row of the partition was lost: what was seen there is no longer known to be held.
     pub(super) fn void_seen(&self, partition: Partition) {
-        self.node.seen.said().lost(Some(partition));
         let actor = Actor(self.node.queue.actor.load(Ordering::Acquire));
+        let mut said = self.node.seen.said();
+        said.lost(Some(partition));
         self.node.seen.contexts.change(|contexts| contexts.void(partition, actor));
+        drop(said);
         self.keep_seen();
     }
 

@@ -119,6 +119,11 @@ impl Contexts {
         true
     }
 
+    /// Nothing that was taken over from other owners is known any more to be held here.
+    pub fn take_back(&mut self) {
+        self.joined.clear();
+    }
+
     /// Rows were lost that nobody can name: nothing said before is true any more, nor what `present` made.
     pub fn forget(&mut self, present: Actor) {
         let mut forgotten = std::mem::take(&mut self.forgotten);
