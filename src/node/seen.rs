@@ -129,6 +129,8 @@ impl Worker {
     /// A row of the partition was lost: what was seen there is no longer known to be held.
     pub(super) fn void_seen(&self, partition: Partition) {
         let actor = Actor(self.node.queue.actor.load(Ordering::Acquire));
+        // A session that is under way compares digests in which the row still is.
+        self.node.completeness.count_loss();
         let mut said = self.node.seen.said();
         said.lost(Some(partition));
         self.node.seen.contexts.change(|contexts| contexts.void(partition, actor));

@@ -9,7 +9,8 @@
 //! - what another owner's context covered before the two were found to hold the same rows of the partition.
 //!
 //! A name under which hints are made is never taken in here: those dots lie elsewhere until they are delivered. Claiming
-//! less than is true is always right, so what is over a bound is left out.
+//! less than is true loses nothing, so what is over a bound is left out; but late copies of what was forgotten by it are
+//! then taken for new, until another owner tells. Claiming more would have sound values dropped.
 
 use crate::placement::{PARTITIONS, Partition};
 use crate::protocol::SeenGroups;
