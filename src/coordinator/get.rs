@@ -90,7 +90,6 @@ pub struct Get {
     kept: Vec<(MemberIndex, Option<Record>)>,
     /// Owners that answered were asked again whether they had seen what is kept.
     confirming: bool,
-    again_awaited: usize,
     standing_in: bool,
     /// All owners were asked, and had their time.
     patience_over: bool,
@@ -130,7 +129,6 @@ impl Get {
             answers: Vec::with_capacity(2),
             kept: Vec::new(),
             confirming: false,
-            again_awaited: 0,
             standing_in: false,
             patience_over: false,
             concluded: false,
@@ -153,7 +151,6 @@ impl Get {
             }
             Asked::Again(member) => {
                 self.owners_awaited += 1;
-                self.again_awaited += 1;
                 (member, Request::ReadSince { key, since: self.kept_context() })
             }
             Asked::StandIn(member) => {
@@ -252,11 +249,7 @@ impl Get {
     fn take(&mut self, call: CallId) -> Option<Asked> {
         let asked = self.calls.get_mut(call.0 as usize)?.take()?;
         match asked {
-            Asked::Owner(_) => self.owners_awaited -= 1,
-            Asked::Again(_) => {
-                self.owners_awaited -= 1;
-                self.again_awaited -= 1;
-            }
+            Asked::Owner(_) | Asked::Again(_) => self.owners_awaited -= 1,
             Asked::StandIn(_) => self.stand_ins_awaited -= 1,
         }
         Some(asked)
@@ -304,10 +297,11 @@ impl Get {
         if self.concluded || !(enough || must || over || stood_in) {
             return None;
         }
-        if !must && (self.again_awaited > 0 || self.confirm(commands)) {
+        let unheard = self.calls.iter().any(|call| matches!(call, Some(Asked::Again(_))));
+        if !must && (unheard || self.confirm(commands)) {
             return None;
         }
-        if must && !self.answers.is_empty() && self.is_doubtful() && (self.again_awaited > 0 || !self.confirming) {
+        if must && !self.answers.is_empty() && self.is_doubtful() && (unheard || !self.confirming) {
             // Nobody said in time whether it is old. What owners answered goes before what may have been deleted.
             self.kept.clear();
         }
