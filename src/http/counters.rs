@@ -4,7 +4,8 @@ use super::ask::{self, CONTEXT, READ_PARAMETERS, REPLICAS, SIBLINGS, StoredKind,
 use super::input::{self, Query};
 use super::refuse::ApiError;
 use crate::node::Worker;
-use crate::record::{Edit, Key, Record, RequestId};
+use crate::protocol::Refusal;
+use crate::record::{Edit, Key, Record, RequestId, Unfit};
 use actix_web::http::header::HeaderName;
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -36,7 +37,7 @@ pub(super) async fn serve(
     payload: web::Payload,
     key: &str,
 ) -> Result<HttpResponse, ApiError> {
-    let key = Key::within(input::percent_decode(key.as_bytes(), false)?, worker.node.settings.key_bytes_max)?;
+    let key = input::key(key, worker.node.settings.key_bytes_max)?;
     match *request.method() {
         Method::POST => add(worker, request, payload, key).await,
         _ => get(worker, request, key).await,
@@ -86,7 +87,7 @@ async fn add(
 }
 
 fn answer(status: StatusCode, record: &Record, now_ms: u64) -> Result<HttpResponse, ApiError> {
-    let value = record.counter(now_ms).ok_or(ApiError::NotACounter)?;
+    let value = record.counter(now_ms).ok_or(ApiError::Refused(Refusal::Unfit(Unfit::NotACounter)))?;
     let count = ask::sibling_count(record, now_ms).max(1);
     // Written by hand: parts from both sides of a split may leave 64 bits, which JSON allows and its library does not.
     let body = format!("{{\"value\":{value}}}");

@@ -2,6 +2,7 @@
 
 use super::refuse::ApiError;
 use crate::node::Shared;
+use crate::record::Key;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
@@ -43,6 +44,11 @@ pub(super) fn percent_decode(text: &[u8], plus_is_space: bool) -> Result<Vec<u8>
         }
     }
     Ok(decoded)
+}
+
+/// The key that the rest of a path names, decoded once, of at most `max` bytes.
+pub(super) fn key(rest: &str, max: usize) -> Result<Key, ApiError> {
+    Ok(Key::within(percent_decode(rest.as_bytes(), false)?, max)?)
 }
 
 /// The parameters of a query or a form.

@@ -23,7 +23,7 @@ pub(super) async fn serve(
     payload: web::Payload,
     key: &str,
 ) -> Result<HttpResponse, ApiError> {
-    let key = Key::within(input::percent_decode(key.as_bytes(), false)?, worker.node.settings.key_bytes_max)?;
+    let key = input::key(key, worker.node.settings.key_bytes_max)?;
     match *request.method() {
         Method::PUT => put(worker, request, payload, key).await,
         Method::DELETE => delete(worker, request, key).await,
@@ -40,8 +40,7 @@ pub(super) fn get_at_hand(worker: &Worker, request: &HttpRequest) -> Option<Http
     if head.uri.query().is_some() || !ask::one_is_enough(worker, &ring) {
         return None;
     }
-    let key = input::percent_decode(key.as_bytes(), false).ok()?;
-    let key = Key::within(key, worker.node.settings.key_bytes_max).ok()?;
+    let key = input::key(key, worker.node.settings.key_bytes_max).ok()?;
     if head.headers.contains_key(CONTEXT) {
         return None;
     }

@@ -50,8 +50,6 @@ pub(super) enum ApiError {
     NotAnswered { answered: usize, needed: usize, unfilled: usize },
     /// Whoever answered had not seen all that the client's context shows.
     Behind { answered: usize },
-    /// The key's value is no integer.
-    NotACounter,
     /// A node said no.
     Refused(Refusal),
     /// This node's store did.
@@ -72,7 +70,6 @@ impl ApiError {
     /// The response: a status, `error`, `hint`, and what else helps.
     pub(super) fn into_response(self) -> HttpResponse {
         let surface = "it may still surface: read the key again before you rely on either outcome";
-        let not_a_counter = "write an integer to the key, or delete it, and count from there";
         let (status, error, hint) = match &self {
             ApiError::NoSuchPath => {
                 (StatusCode::NOT_FOUND, "no such path".to_string(), format!("the paths are {}", super::routes::paths()))
@@ -157,13 +154,12 @@ impl ApiError {
                 format!("{answered} owners answered, and none had all that the Kringle-Context of this request shows"),
                 "try again shortly, or read without Kringle-Context for what there is".into(),
             ),
-            ApiError::NotACounter => (StatusCode::CONFLICT, Unfit::NotACounter.to_string(), not_a_counter.into()),
             ApiError::Refused(Refusal::Unfit(why)) => {
                 let hint = match why {
                     Unfit::TooManySiblings => {
                         "read the key with ?siblings=1, and write the resolved value with the Kringle-Context you got"
                     }
-                    Unfit::NotACounter => not_a_counter,
+                    Unfit::NotACounter => "write an integer to the key, or delete it, and count from there",
                     Unfit::Overflow => "nothing was counted; set the key to another number first",
                     Unfit::TooManyRequests => "nothing was counted; try again later, or without Idempotency-Key",
                 };
