@@ -1,10 +1,8 @@
 //! What may be forgotten: has the owners agree on it, now and then, and tells what waits and for whom.
 
 use super::outside::jittered;
-use super::shared::Shared;
 use super::worker::Worker;
-use crate::antientropy::{FORGET_KEYS_MAX, Forget, Forgotten};
-use crate::membership::State;
+use crate::antientropy::{FORGET_KEYS_MAX, Forget};
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::record::{Context, Key};
 use crate::replica::{self, Candidate};
@@ -37,7 +35,10 @@ pub struct Waiting {
 /// The same, as it is kept, and until when nothing becomes due in a partition where nothing was deleted, in milliseconds
 /// since 1970: values that expire may be many, and need not be gone through every time.
 #[derive(Default)]
-pub struct Waits(Mutex<Waiting>, Mutex<BTreeMap<Partition, u64>>);
+pub struct Waits {
+    waiting: Mutex<Waiting>,
+    quiet: Mutex<BTreeMap<Partition, u64>>,
+}
 
 impl Waits {
     /// As of the last round.
@@ -46,18 +47,21 @@ impl Waits {
     }
 
     fn is_quiet(&self, partition: Partition, now_ms: u64) -> bool {
-        let quiet = self.1.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        quiet.get(&partition).is_some_and(|until_ms| now_ms < *until_ms)
+        self.quiet().get(&partition).is_some_and(|until_ms| now_ms < *until_ms)
     }
 
     /// Nothing is due there before `next_ms`, but for what is written meanwhile.
     fn note_quiet(&self, partition: Partition, now_ms: u64, next_ms: Option<u64>) {
         let until_ms = next_ms.unwrap_or(u64::MAX).min(now_ms + QUIET_MS_MAX);
-        self.1.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(partition, until_ms);
+        self.quiet().insert(partition, until_ms);
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn quiet(&self) -> MutexGuard<'_, BTreeMap<Partition, u64>> {
+        self.quiet.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -89,13 +93,15 @@ async fn round(worker: &Rc<Worker>) -> Option<Waiting> {
             return None;
         }
         let tombstones = node.forest.tombstones(partition).max(0) as u64;
-        let away = away(node, &ring, ring.owners(partition));
+        let avoid = node.avoid(&ring);
+        let away: Vec<MemberIndex> =
+            ring.owners(partition).iter().copied().filter(|owner| avoid.contains(owner)).collect();
         if !away.is_empty() {
             // Nobody else need be asked, nor the rows be read.
             let spent = count(worker, partition).await?;
             waiting.waiting += spent;
-            for owner in away.into_iter().filter(|_| spent > 0) {
-                *waiting.waiting_for.entry(owner).or_default() += spent;
+            if spent > 0 {
+                note(&ring, away.into_iter().map(|owner| (owner, spent)), &mut waiting);
             }
         } else if tombstones > 0 || !node.waits.is_quiet(partition, node.now_stamp().ms()) {
             go_through(worker, &ring, partition, &mut waiting).await?;
@@ -169,7 +175,7 @@ async fn forget(
         let spent = handful.iter().filter(|candidate| candidate.is_spent).count() as u64;
         waiting.waiting = waiting.waiting.saturating_sub(outcome.keys.min(spent));
         waiting.forgotten += outcome.keys;
-        note(ring, &outcome, waiting);
+        note(ring, outcome.waiting, waiting);
         if node.is_stopping() || outcome.keys == 0 {
             return;
         }
@@ -179,15 +185,9 @@ async fn forget(
     }
 }
 
-fn note(ring: &Ring, outcome: &Forgotten, waiting: &mut Waiting) {
-    for (owner, keys) in &outcome.waiting {
-        *waiting.waiting_for.entry(ring.member(*owner).name.clone()).or_default() += keys;
+/// For whom so many keys wait.
+fn note(ring: &Ring, owners: impl IntoIterator<Item = (MemberIndex, u64)>, waiting: &mut Waiting) {
+    for (owner, keys) in owners {
+        *waiting.waiting_for.entry(ring.member(owner).name.clone()).or_default() += keys;
     }
-}
-
-/// The owners that nobody need ask, as they are away.
-fn away(node: &Shared, ring: &Ring, owners: &[MemberIndex]) -> Vec<String> {
-    let view = node.view();
-    let names = owners.iter().map(|owner| &ring.member(*owner).name);
-    names.filter(|name| view.peer(name).is_some_and(|peer| peer.state != State::Alive)).cloned().collect()
 }

@@ -6,7 +6,6 @@ use crate::rotting::Part;
 use crate::workload::Purpose;
 use crate::world::{Event, World};
 use kringle::antientropy::{Forget, Forgotten};
-use kringle::membership::State;
 use kringle::placement::Partition;
 use kringle::record::Dot;
 use kringle::replica;
@@ -42,7 +41,8 @@ impl World {
             if !owners.contains(&me) {
                 continue;
             }
-            if self.is_any_away(node, partition) {
+            let avoid = self.avoid(node);
+            if owners.iter().any(|owner| avoid.contains(owner)) {
                 self.counters.hit("nothing forgotten as an owner is away");
                 continue;
             }
@@ -61,14 +61,6 @@ impl World {
             let machine = Machine::Forget(Box::new(Forget::new(me, owners, keys)));
             self.start_operation(node, machine, Purpose::Forget, None);
         }
-    }
-
-    fn is_any_away(&self, node: usize, partition: Partition) -> bool {
-        let up = self.nodes[node].up.as_ref().expect("only a running node asks");
-        self.ring.owners(partition).iter().any(|owner| {
-            let name = &self.ring.member(*owner).name;
-            up.view.peer(name).is_some_and(|peer| peer.state != State::Alive)
-        })
     }
 
     /// What a node had seen of some partitions is no longer known to it: what had been forgotten there may come back, until
