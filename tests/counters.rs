@@ -398,20 +398,6 @@ fn what_a_node_counts_in_place_of_absent_owners_adds_up_over_their_returns() {
     }
 }
 
-/// Waits until every node of each side counts those of its side as alive and no others.
-#[track_caller]
-fn await_gone(cluster: &Cluster, sides: &[&[usize]]) {
-    eventually("those cut off are known to be gone", SOON, || {
-        let alive = |index: usize| {
-            let members = cluster.client(index).get("/status").expect(200).json()["members"].to_string();
-            members.matches(r#""state":"alive""#).count()
-        };
-        let wrong = sides.iter().flat_map(|side| side.iter().map(|index| (*index, alive(*index), side.len())));
-        let wrong: Vec<_> = wrong.filter(|(_, counted, wanted)| counted != wanted).collect();
-        wrong.is_empty().then_some(()).ok_or(format!("node, counted, wanted: {wrong:?}"))
-    });
-}
-
 /// 1,000 increments through all nodes, which are split one way and the other; in between, one of them is killed.
 #[track_caller]
 fn count_to_1000(count: usize, first_split: &[&[usize]], second_split: &[&[usize]]) {
@@ -422,7 +408,7 @@ fn count_to_1000(count: usize, first_split: &[&[usize]], second_split: &[&[usize
     clients.allow(150, 100);
     cluster.split(first_split);
     clients.allow(100, 100);
-    await_gone(&cluster, first_split);
+    cluster.await_gone(first_split);
     clients.allow(100, 50);
     cluster.unite();
     clients.allow(100, 75);
@@ -430,13 +416,13 @@ fn count_to_1000(count: usize, first_split: &[&[usize]], second_split: &[&[usize
     cluster.nodes[killed].kill();
     clients.allow(100, 100);
     let left: Vec<usize> = (0..count).filter(|index| *index != killed).collect();
-    await_gone(&cluster, &[&left]);
+    cluster.await_gone(&[&left]);
     clients.allow(100, 50);
     cluster.nodes[killed].restart();
     clients.allow(100, 75);
     cluster.split(second_split);
     clients.allow(100, 100);
-    await_gone(&cluster, second_split);
+    cluster.await_gone(second_split);
     clients.allow(100, 50);
     cluster.unite();
     clients.allow(50, 0);

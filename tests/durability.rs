@@ -11,23 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 use support::http::{Client, Request, connect, read_to_close};
 use support::load::{History, Load, Outcome, Workload};
 use support::node::{Node, Plan, refused, reserve_port};
-use support::{eventually, thorough};
+use support::{copy_folder, eventually, thorough};
 use tempfile::TempDir;
 
 /// How soon an orderly stop is over.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder for the copy");
-    for entry in std::fs::read_dir(from).expect("the folder") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        match entry.file_type().expect("its type").is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).expect("a copy")),
-        }
-    }
-}
 
 /// The log segment written last that has anything in it, and where its written part ends. Segments are
 /// preallocated: behind that point there are only zeros.

@@ -4,12 +4,11 @@ mod support;
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::cluster::Cluster;
 use support::http::Request;
-use support::{eventually, replicas};
+use support::{copy_folder, eventually, replicas};
 
 /// Long enough for whatever a busy machine makes of it.
 const SOON: Duration = Duration::from_secs(30);
@@ -49,18 +48,6 @@ fn counts(acked: u64, hinted: u64) -> BTreeMap<String, u64> {
 
 fn lines(cluster: &Cluster, index: usize, text: &str) -> usize {
     cluster.nodes[index].log().lines().filter(|line| line.contains(text)).count()
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder to copy") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        match entry.file_type().expect("its kind").is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).expect("a copy")),
-        }
-    }
 }
 
 /// Reads on every road, of every number of owners, until told to stop: how often what was answered.

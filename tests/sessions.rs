@@ -274,20 +274,6 @@ impl Walker {
     }
 }
 
-/// Waits until every node of each side counts those of its side as alive and no others.
-#[track_caller]
-fn await_gone(cluster: &Cluster, sides: &[&[usize]]) {
-    eventually("those cut off are known to be gone", SOON, || {
-        let alive = |index: usize| {
-            let members = cluster.client(index).get("/status").expect(200).json()["members"].to_string();
-            members.matches(r#""state":"alive""#).count()
-        };
-        let wrong = sides.iter().flat_map(|side| side.iter().map(|index| (*index, alive(*index), side.len())));
-        let wrong: Vec<_> = wrong.filter(|(_, counted, wanted)| counted != wanted).collect();
-        wrong.is_empty().then_some(()).ok_or(format!("node, counted, wanted: {wrong:?}"))
-    });
-}
-
 /// Eight clients walk from node to node of a cluster that is split one way and the other, between which node 1 is killed.
 #[track_caller]
 fn walk_through(count: usize, first_split: &[&[usize]], second_split: &[&[usize]]) {
@@ -328,14 +314,14 @@ fn walk_through(count: usize, first_split: &[&[usize]], second_split: &[&[usize]
     more(600);
     cluster.split(first_split);
     more(200);
-    await_gone(&cluster, first_split);
+    cluster.await_gone(first_split);
     more(200);
     cluster.unite();
     more(400);
     cluster.nodes[1].kill();
     more(200);
     let left: Vec<usize> = (0..count).filter(|index| *index != 1).collect();
-    await_gone(&cluster, &[&left]);
+    cluster.await_gone(&[&left]);
     more(200);
     cluster.nodes[1].restart();
     more(400);

@@ -2,21 +2,8 @@
 
 use super::kit::{QUICK, ROADS, SOON, Watch, assert_equal_and_quiet, await_forgotten, keys, on_each, status};
 use super::support::cluster::Cluster;
-use super::support::eventually;
+use super::support::{copy_folder, eventually};
 use super::{assert_absent, delete, put};
-use std::path::Path;
-
-fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).expect("a folder");
-    for entry in std::fs::read_dir(from).expect("a folder to copy") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        match entry.file_type().expect("its kind").is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(std::fs::copy(entry.path(), target).expect("a copy")),
-        }
-    }
-}
 
 #[track_caller]
 fn await_filled(cluster: &Cluster, index: usize) {

@@ -8,6 +8,9 @@ use kringle::placement::NodeId;
 use serde_json::Value;
 use std::time::Duration;
 
+/// Long enough for detection, hints and several sessions on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+
 /// Nodes in the order of their start. Clients reach them directly, peers through the proxies where there are.
 #[derive(Debug)]
 pub struct Cluster {
@@ -86,6 +89,32 @@ impl Cluster {
     /// Ends a split.
     pub fn unite(&self) {
         self.proxies.iter().for_each(|proxy| proxy.admit_only(None));
+    }
+
+    /// Waits until every node of each side counts those of its side as alive and no others.
+    #[track_caller]
+    pub fn await_gone(&self, sides: &[&[usize]]) {
+        eventually("those cut off are known to be gone", SOON, || {
+            let alive = |index: usize| {
+                let members = self.client(index).get("/status").expect(200).json()["members"].to_string();
+                members.matches(r#""state":"alive""#).count()
+            };
+            let wrong = sides.iter().flat_map(|side| side.iter().map(|index| (*index, alive(*index), side.len())));
+            let wrong: Vec<_> = wrong.filter(|(_, counted, wanted)| counted != wanted).collect();
+            wrong.is_empty().then_some(()).ok_or(format!("node, counted, wanted: {wrong:?}"))
+        });
+    }
+
+    /// The first two nodes whose digests of what both keep are not equal, and those; nothing where all are.
+    pub fn first_difference(&self) -> Option<String> {
+        let members: Vec<String> = self.nodes.iter().map(|node| node.id().to_string()).collect();
+        let pairs = (0..self.nodes.len()).flat_map(|one| (0..one).map(move |other| (one, other)));
+        let hash =
+            |index: usize, with: usize| self.client(index).get(&format!("/store/hash?with={}", members[with])).json();
+        pairs.into_iter().find_map(|(one, other)| {
+            let (left, right) = (hash(one, other), hash(other, one));
+            (left != right || left["hash"].is_null()).then(|| format!("{one} and {other}: {left} {right}"))
+        })
     }
 
     pub fn proxy(&self, index: usize) -> &Proxy {

@@ -22,6 +22,7 @@ pub mod proxy;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How often a condition is looked at while waiting for it.
@@ -71,6 +72,19 @@ pub fn replicas(answer: &http::Answer) -> BTreeMap<String, u64> {
             (name.to_owned(), number.parse().unwrap_or_else(|_| panic!("not name=number: {header}")))
         })
         .collect()
+}
+
+/// Copies a folder with all that is in it.
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder to copy") {
+        let entry = entry.expect("an entry");
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("its kind").is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).expect("a copy")),
+        }
+    }
 }
 
 /// Standard base64 with padding.
