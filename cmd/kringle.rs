@@ -10,6 +10,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    take_memory_by_small_pages();
     let read = |path: &std::path::Path| std::fs::read_to_string(path);
     match Settings::load(std::env::args_os(), std::env::vars_os(), read) {
         Err(error) => fail(2, &error.to_string()),
@@ -31,6 +32,16 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Asks for pages of 4 KiB, whatever the machine's setting for huge ones, which the allocator asks for otherwise. Of 2 MiB
+/// each, every thread's first row and every table that grows keeps up to as much again that nothing lies in: 20 MiB of
+/// the 78 that a node of 100,000 small keys took. What they had spared: 3 to 6 % of a GET's processor time at 100,000
+/// keys; of a PUT's, and of both at a million keys, nothing that could be seen. To be called first: what is in memory
+/// already stays as it is. Where it is refused the node is larger, and works.
+fn take_memory_by_small_pages() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 fn say(text: &str) -> ExitCode {

@@ -146,6 +146,13 @@ fn requests_leave_no_line_in_the_log_at_info() {
     assert!(after < before + 20, "{} lines for 600 requests", after - before);
 }
 
+#[test]
+fn a_node_takes_no_huge_pages_whatever_the_machine_is_set_to() {
+    let node = Node::in_memory();
+    // Kernels before 5.0 do not tell.
+    assert_ne!(node.process_status("THP_enabled").as_deref(), Some("1"));
+}
+
 // ---- /store
 
 #[test]

@@ -31,6 +31,8 @@ const ALL: &[(&str, Scenario)] = &[
 
 /// Keys in play, where a scenario does not say.
 const KEYS: u64 = 100_000;
+/// What a node of so many keys may take: the keys, values and their tables are about 45 MiB of it.
+const RESIDENT_MIB: f64 = 70.0;
 /// More than this is a stall that a client notices.
 const STALL_MS: f64 = 50.0;
 
@@ -171,17 +173,18 @@ fn memory(options: &Options) -> Outcome<()> {
     println!("{}, {KEYS} keys", ours(options, 1));
     show("empty");
     fill(&node.url, Shape::Put, KEYS)?;
-    show("after every key was put once");
+    let filled = show("after every key was put once");
     std::thread::sleep(Duration::from_secs(12));
     let idle = show("12 s later");
     let reads = Options { seconds: 5, ..options.clone() };
     wrk::run(&node, Shape::Get, KEYS, options.connections, &reads, Pin::Free)?;
     let after_reads = show("after 5 s of reads");
     wrk::run(&node, Shape::Put, KEYS, options.connections, options, Pin::Free)?;
+    let after_writes = show(&format!("after {} s of writes", options.seconds));
     std::thread::sleep(Duration::from_secs(12));
-    show(&format!("after {} s of writes, and 12 s of rest", options.seconds));
-    let most = idle.max(after_reads);
-    println!("with every key put once: {most:.1} MiB, {}", judged(most, Target::AtMost(80.0)));
+    let rested = show("12 s later");
+    let most = [filled, idle, after_reads, after_writes, rested].into_iter().fold(0.0, f64::max);
+    println!("at most: {most:.1} MiB, {}", judged(most, Target::AtMost(RESIDENT_MIB)));
     Ok(())
 }
 

@@ -192,7 +192,7 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["src/config/"]),
     ("toml", &["src/config/"]),
     ("getrandom", &["src/node/outside.rs"]),
-    ("rustix", &["src/node/background.rs", "src/http/server.rs"]),
+    ("rustix", &["src/node/background.rs", "src/http/server.rs", "cmd/"]),
     ("log", &["src/node/", "cmd/"]),
     ("env_logger", &["cmd/"]),
     ("mimalloc", &["cmd/"]),

@@ -305,10 +305,16 @@ impl Node {
 
     /// Resident memory in bytes.
     pub fn resident_bytes(&self) -> u64 {
+        let line = self.process_status("VmRSS").expect("the node's memory");
+        line.trim_end_matches(" kB").trim().parse::<u64>().expect("kilobytes") * 1024
+    }
+
+    /// What the kernel says of the node's process under this name, if it knows of it.
+    pub fn process_status(&self, name: &str) -> Option<String> {
         let id = self.child.as_ref().expect("the node runs").id();
-        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the node's memory");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the node's memory");
-        line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("kilobytes") * 1024
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the node's status");
+        let found = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        found.map(|text| text.trim().to_owned())
     }
 }
 
