@@ -40,14 +40,19 @@ pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Resu
     }
 }
 
-/// The generator of a test's random choices. Its seed is printed, so that a failure can be held.
+/// The generator of a test's random choices.
 pub fn seeded(test: &str) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed(test))
+}
+
+/// The seed of a test's random choices: printed, so that a failure can be held.
+pub fn seed(test: &str) -> u64 {
     let seed = match std::env::var("KRINGLE_SEED") {
         Ok(text) => text.parse().expect("KRINGLE_SEED is a number"),
         Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_nanos() as u64,
     };
     eprintln!("{test}: KRINGLE_SEED={seed}");
-    ChaCha8Rng::seed_from_u64(seed)
+    seed
 }
 
 /// Whether the caller has time for the wide ranges.
