@@ -2,12 +2,15 @@
 
 mod support;
 
+use kringle::placement::NodeId;
+use kringle::protocol::{Answer, MemberTag, Refusal, Reply, Request as PeerRequest, SyncAnswer, SyncRequest};
+use kringle::record::Stamp;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use support::cluster::Cluster;
-use support::eventually;
 use support::http::Request;
 use support::proxy::Way;
+use support::{eventually, peer};
 
 /// Long enough for several sessions on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
@@ -325,4 +328,32 @@ fn what_each_partition_has_seen_is_joined_by_sessions_and_survives_a_restart() {
     cluster.nodes[2].kill();
     cluster.nodes[2].restart();
     assert_eq!(seen(&cluster, 2), json!({"actors": 4, "partitions_joined": 1024}));
+}
+
+#[test]
+fn a_session_that_was_cut_short_keeps_nobody_else_away_once_its_peer_is_found_equal() {
+    let cluster = Cluster::start(3, &RARELY);
+    await_first_sessions(&cluster);
+    let ring = cluster.client(0).get("/ring").expect(200).json();
+    let members = ring["members"].as_array().expect("members").clone();
+    let peers: Vec<&str> = members
+        .iter()
+        .filter(|member| member["id"] != cluster.nodes[0].id().to_string().as_str())
+        .map(|member| member["name"].as_str().expect("a name"))
+        .collect();
+    let ask = |from: &str, root: Option<[u8; 32]>| {
+        let root = PeerRequest::Sync(SyncRequest::Root { from: MemberTag::of(from), root });
+        let batch = peer::post("/store/hash", NodeId(7), Stamp(0), vec![root]);
+        let reply = Reply::decode(&cluster.client(0).send(&batch).expect(200).body).expect("a reply");
+        reply.answers.expect("answers").remove(0)
+    };
+    let differs = |answer: Answer| matches!(answer, Answer::Sync(SyncAnswer::Groups(Some(_))));
+    // It differs, and is never heard of again: nobody else is let in.
+    assert!(differs(ask(peers[0], Some([1; 32]))));
+    assert_eq!(ask(peers[1], Some([1; 32])), Answer::Refused(Refusal::Overloaded));
+    let hash = cluster.client(0).get(&format!("/store/hash?with={}", peers[0])).expect(200).json();
+    let hash = hash["hash"].as_str().expect("a hash").to_owned();
+    let byte = |at: usize| u8::from_str_radix(&hash[2 * at..2 * at + 2], 16).expect("hexadecimal digits");
+    assert_eq!(ask(peers[0], Some(std::array::from_fn(byte))), Answer::Sync(SyncAnswer::Groups(None)));
+    assert!(differs(ask(peers[1], Some([1; 32]))), "the other is let in at once");
 }

@@ -319,6 +319,11 @@ pub(super) fn compare(worker: &Rc<Worker>, request: SyncRequest, told: Box<dyn F
     let is_busy = |asker| has_hints_first(&node, &[asker]) || !node.syncs.admit(asker);
     match asker {
         Some(asker) if differs && is_busy(asker) => told(Answer::Refused(Refusal::Overloaded)),
+        Some(asker) if !differs => {
+            // A new session, and already over: an earlier one that was cut short is not gone on with.
+            node.syncs.release(asker);
+            told(answer);
+        }
         _ => told(answer),
     }
 }

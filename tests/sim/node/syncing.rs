@@ -209,6 +209,8 @@ impl World {
             if hints || !self.up(node).schedule.admit(asker, now_ms) {
                 answer = Answer::Refused(Refusal::Overloaded);
             }
+        } else if let Some(asker) = asker {
+            self.up(node).schedule.release(asker);
         }
         self.answered(node, done, answer);
     }
