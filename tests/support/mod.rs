@@ -12,6 +12,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its own part of the kit")]
 
+pub mod clock;
 pub mod cluster;
 pub mod http;
 pub mod load;
