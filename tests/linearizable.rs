@@ -24,7 +24,7 @@ mod twin;
 
 use clients::Mix;
 use faults::Kind;
-use rig::{Plan, play};
+use rig::{Plan, Wants, play};
 
 /// Histories of each mode in a quick run, some seconds each, and in a thorough one.
 const FEW: usize = 4;
@@ -34,7 +34,14 @@ const MANY: usize = 50;
 const CP: [&str; 3] = ["quorum", "sync", "chain"];
 
 fn histories_are_linearizable(test: &str, modes: &'static [&'static str]) {
-    let plan = Plan { modes, clients: 5, nodes: &[3, 3, 4, 5], kinds: &Kind::ALL, mixes: &Mix::ALL, hopes: false };
+    let plan = Plan {
+        modes,
+        clients: 5,
+        nodes: &[3, 3, 4, 5],
+        kinds: &Kind::ALL,
+        mixes: &Mix::ALL,
+        wants: Wants::Linearizable,
+    };
     let sum = play(test, &plan, FEW, MANY);
     let answered = sum.operations - sum.unknown;
     assert!(answered >= 200 * sum.histories, "hardly anything was answered: {sum:?}");
@@ -66,18 +73,34 @@ fn histories_that_mix_these_modes_on_every_key_are_linearizable() {
 #[test]
 fn one_node_alone_is_linearizable_in_any_mode() {
     let (mixes, kinds) = (&[Mix::Plain, Mix::Counter, Mix::ResetCounter], &[Kind::Kill, Kind::Freeze]);
-    let plan = Plan { modes: &["sloppy"], clients: 5, nodes: &[1], kinds, mixes, hopes: false };
+    let plan = Plan { modes: &["sloppy"], clients: 5, nodes: &[1], kinds, mixes, wants: Wants::Linearizable };
     let sum = play("one_node_alone_is_linearizable_in_any_mode", &plan, 2, 20);
     assert!(sum.operations > 500, "{sum:?}");
+}
+
+#[test]
+fn whatever_went_wrong_every_node_answers_for_every_key_afterwards() {
+    let test = "whatever_went_wrong_every_node_answers_for_every_key_afterwards";
+    let mixes = &[Mix::Plain, Mix::Counter, Mix::ResetCounter];
+    let plan =
+        Plan { modes: &["sloppy"], clients: 5, nodes: &[3, 4, 5], kinds: &Kind::ALL, mixes, wants: Wants::Answers };
+    play(test, &plan, 2, 20);
 }
 
 /// One client only, so that it is the splits and nothing else.
 #[test]
 fn a_sloppy_history_is_not_linearizable_with_splits_and_is_without_and_the_checker_sees_both() {
     let test = "a_sloppy_history_is_not_linearizable_with_splits_and_is_without_and_the_checker_sees_both";
-    let alone = Plan { modes: &["sloppy"], clients: 1, nodes: &[3], kinds: &[], mixes: &[Mix::Plain], hopes: false };
+    let alone = Plan {
+        modes: &["sloppy"],
+        clients: 1,
+        nodes: &[3],
+        kinds: &[],
+        mixes: &[Mix::Plain],
+        wants: Wants::Linearizable,
+    };
     play(test, &alone, 1, 5);
-    let sum = play(test, &Plan { kinds: &[Kind::Split], hopes: true, ..alone }, 8, 8);
+    let sum = play(test, &Plan { kinds: &[Kind::Split], wants: Wants::Violation, ..alone }, 8, 8);
     let first = sum.violations.first().unwrap_or_else(|| panic!("splits do nothing: {sum:?}"));
     assert!(first.contains("none of these can follow"), "{first}");
     eprintln!("{first}");

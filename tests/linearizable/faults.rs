@@ -116,6 +116,7 @@ impl<'a> Nemesis<'a> {
             let pause = Duration::from_millis(self.rng.random_range(50..900));
             std::thread::sleep(pause.min(lasts.saturating_sub(self.began.elapsed())));
         }
+        self.clocks.iter().for_each(|clock| clock.set("+0"));
         self.heal();
     }
 
@@ -225,8 +226,8 @@ impl<'a> Nemesis<'a> {
         });
     }
 
-    /// Ends every fault, and waits until every node is ready and whole. Clocks stay wrong.
-    pub fn heal(&mut self) {
+    /// Ends every fault that lasts, and waits until every node is ready and whole.
+    fn heal(&mut self) {
         while !self.troubles.is_empty() {
             self.end(0);
         }
