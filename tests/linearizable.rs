@@ -44,7 +44,7 @@ fn histories_are_linearizable(test: &str, modes: &'static [&'static str]) {
     };
     let sum = play(test, &plan, FEW, MANY);
     let answered = sum.operations - sum.unknown;
-    assert!(answered >= 200 * sum.histories, "hardly anything was answered: {sum:?}");
+    assert!(answered >= 100 * sum.histories, "hardly anything was answered: {sum:?}");
     assert!(sum.conditions_failed > 0, "no condition ever failed: {sum:?}");
 }
 

@@ -136,7 +136,7 @@ fn history(draws: &[Draw], counter: bool) -> Vec<Operation> {
             Act::Read | Act::Count => None,
         };
         // Lost with its effect, lost without, told and a lie, or told.
-        let (lost, never, lie) = (*fate % 8 < 2, *fate % 8 == 0, *fate % 32 == 2);
+        let (lost, never, lie) = (*fate % 8 < 2, *fate % 8 == 0, *fate % 16 == 2);
         operation.outcome = match (&operation.act, &after, there) {
             (Act::Read, _, Some(etag)) => Outcome::Value(value, (!counter).then_some(etag)),
             (Act::Read, _, None) => Outcome::Absent,
@@ -191,5 +191,5 @@ fn the_checker_and_a_twin_that_tries_every_order_agree() {
         panic!("{error}");
     }
     eprintln!("{} linearizable, {} not", clean.get(), violations.get());
-    assert!(clean.get() > cases / 10 && violations.get() > cases / 20, "one verdict is hardly tried");
+    assert!(clean.get() > cases / 10 && violations.get() > cases / 25, "one verdict is hardly tried");
 }
