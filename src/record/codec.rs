@@ -9,11 +9,14 @@
 //!  +---------+-------+------------+----------------------+---------------------+----------+
 //!  sibling:  flags 1 | actor's place in the context (varint) | [stamp 8]
 //!            | [content type: length (varint), bytes] | [expires 8, ms] | value: length (varint), bytes
-//!  ids:      only where there are any: k (varint), k × (request 16, until 8, ms), requests rising
+//!  ids:      only where there are any, or a ballot: k (varint), k × (request 16, until 8, ms), requests rising
+//!            | [the ballot accepted: stamp 8, actor 8]
 //!
-//!  row flags:      bit 0 a promised ballot follows; the others are free (an accepted ballot will take bit 1)
+//!  row flags:      bit 0 a promised ballot follows
 //!  sibling flags:  bit 0 content type, bit 1 expiry, bit 2 no stamp: it is the context's of its actor, as that of a
-//!                  lone value always is; bits 4–7 kind: 0 plain value, 1 counter, its value decimal digits
+//!                  lone value always is; bit 3 agreed on: in place of actor and stamp it has (stamp 8, actor 8) of the
+//!                  ballot first proposed under, its dot is the ballot accepted; bits 4–7 kind: 0 plain value, 1 counter,
+//!                  its value decimal digits
 //!  n, m, lengths:  LEB128; all fixed numbers little-endian
 //!  checksum:       first 8 bytes of BLAKE3 over everything before it
 //! ```
@@ -29,6 +32,7 @@ const ROW_PROMISED: u8 = 1;
 const SIBLING_CONTENT_TYPE: u8 = 1;
 const SIBLING_EXPIRES: u8 = 2;
 const SIBLING_LATEST: u8 = 4;
+const SIBLING_AGREED: u8 = 8;
 const SIBLING_COUNTER: u8 = 1 << 4;
 /// Bytes of a request that was counted.
 const COUNTED_BYTES: usize = 24;
@@ -83,8 +87,7 @@ impl Row {
         out.put_u8(ROW_VERSION);
         out.put_u8(if self.promised.is_some() { ROW_PROMISED } else { 0 });
         if let Some(ballot) = self.promised {
-            out.put_u64_le(ballot.stamp.0);
-            out.put_u64_le(ballot.actor.0);
+            put_ballot(&mut out, ballot.stamp, ballot.actor);
         }
         put_record(&mut out, &self.record);
         let checksum = checksum(&out[front.len()..]);
@@ -114,7 +117,7 @@ impl Row {
         }
         let promised = match input.u8()? {
             0 => None,
-            ROW_PROMISED => Some(Ballot { stamp: Stamp(input.u64()?), actor: Actor(input.u64()?) }),
+            ROW_PROMISED => Some(input.ballot()?),
             _ => return Err(RowError::LaterVersion(ROW_VERSION)),
         };
         Ok(Row { promised, record: input.record()? })
@@ -138,12 +141,17 @@ fn bytes_about(record: &Record) -> usize {
     let sibling_bytes = |sibling: &Sibling| {
         let content = &sibling.content;
         let content_type = content.content_type.as_ref().map_or(0, |text| text.len() + 2);
-        let stamp = if is_latest(record.context(), sibling.dot) { 0 } else { 8 };
+        let stamp = match sibling.agreed {
+            Some(_) => 16,
+            None if is_latest(record.context(), sibling.dot) => 0,
+            None => 8,
+        };
         3 + stamp + content_type + 8 * usize::from(content.expires_ms.is_some()) + content.value.len()
     };
     let siblings: usize = record.siblings().iter().map(sibling_bytes).sum();
     let counted = if record.counted.is_empty() { 0 } else { 2 + COUNTED_BYTES * record.counted.len() };
-    3 + 16 * record.context().entries().len() + siblings + counted
+    let ballot = if record.context().ballot().is_some() { 17 } else { 0 };
+    3 + 16 * record.context().entries().len() + siblings + counted + ballot
 }
 
 fn is_latest(context: &Context, dot: Dot) -> bool {
@@ -156,17 +164,22 @@ fn put_record(out: &mut BytesMut, record: &Record) {
     put_varint(out, record.siblings().len() as u64);
     for sibling in record.siblings() {
         let content = &sibling.content;
-        let latest = is_latest(context, sibling.dot);
+        let latest = sibling.agreed.is_none() && is_latest(context, sibling.dot);
         let mut flags = 0;
         flags |= if content.content_type.is_some() { SIBLING_CONTENT_TYPE } else { 0 };
         flags |= if content.expires_ms.is_some() { SIBLING_EXPIRES } else { 0 };
         flags |= if latest { SIBLING_LATEST } else { 0 };
+        flags |= if sibling.agreed.is_some() { SIBLING_AGREED } else { 0 };
         flags |= if content.kind == ContentKind::Counter { SIBLING_COUNTER } else { 0 };
         out.put_u8(flags);
-        let place = context.entries().partition_point(|entry| entry.0 < sibling.dot.actor);
-        put_varint(out, place as u64);
-        if !latest {
-            out.put_u64_le(sibling.dot.stamp.0);
+        if let Some(id) = sibling.agreed {
+            put_ballot(out, id.stamp, id.actor);
+        } else {
+            let place = context.entries().partition_point(|entry| entry.0 < sibling.dot.actor);
+            put_varint(out, place as u64);
+            if !latest {
+                out.put_u64_le(sibling.dot.stamp.0);
+            }
         }
         if let Some(content_type) = &content.content_type {
             put_varint(out, content_type.len() as u64);
@@ -178,13 +191,21 @@ fn put_record(out: &mut BytesMut, record: &Record) {
         put_varint(out, content.value.len() as u64);
         out.put_slice(&content.value);
     }
-    if !record.counted.is_empty() {
+    if !record.counted.is_empty() || context.ballot().is_some() {
         put_varint(out, record.counted.len() as u64);
         for counted in &record.counted {
             out.put_u128_le(counted.request.0);
             out.put_u64_le(counted.until_ms);
         }
     }
+    if let Some(ballot) = context.ballot() {
+        put_ballot(out, ballot.stamp, ballot.actor);
+    }
+}
+
+fn put_ballot(out: &mut BytesMut, stamp: Stamp, actor: Actor) {
+    out.put_u64_le(stamp.0);
+    out.put_u64_le(actor.0);
 }
 
 /// The checksum of a row, or of a message: the first bytes of BLAKE3.
@@ -275,14 +296,34 @@ impl Input<'_> {
         for _ in 0..count {
             siblings.push(self.sibling(&context)?);
         }
-        let counted = if self.at == self.end { Vec::new() } else { self.counted(&context)? };
+        let mut counted = Vec::new();
+        let mut ballot = None;
+        if self.at < self.end {
+            counted = self.counted()?;
+            ballot = if self.at < self.end { Some(self.ballot()?) } else { None };
+            let is_needless = counted.is_empty() && ballot.is_none();
+            if is_needless {
+                return Err(RowError::Malformed("a list of no requests"));
+            }
+        }
         self.end()?;
+        let context = context.with_ballot(ballot);
+        if counter::join(&counted, &[], &context) != counted {
+            return Err(RowError::Malformed("requests out of order, or over"));
+        }
+        for sibling in siblings.iter_mut().filter(|sibling| sibling.agreed.is_some()) {
+            sibling.dot = ballot.map(Ballot::dot).ok_or(RowError::Malformed("agreed on under no ballot"))?;
+        }
         let record = Record::from_parts(context, siblings);
         let record = record.ok_or(RowError::Malformed("a sibling outside the context"))?;
         Ok(Record { counted, ..record })
     }
 
-    fn counted(&mut self, context: &Context) -> Result<Vec<Counted>, RowError> {
+    fn ballot(&mut self) -> Result<Ballot, RowError> {
+        Ok(Ballot { stamp: Stamp(self.u64()?), actor: Actor(self.u64()?) })
+    }
+
+    fn counted(&mut self) -> Result<Vec<Counted>, RowError> {
         let count = self.length()?;
         let mut counted = Vec::with_capacity(count.min(REQUESTS_MAX));
         for _ in 0..count {
@@ -290,19 +331,25 @@ impl Input<'_> {
             let request = RequestId(low | u128::from(self.u64()?) << 64);
             counted.push(Counted { request, until_ms: self.u64()? });
         }
-        let in_order = !counted.is_empty() && counter::join(&counted, &[], context) == counted;
-        in_order.then_some(counted).ok_or(RowError::Malformed("requests out of order, or over"))
+        Ok(counted)
     }
 
+    /// The dot of one that was agreed on is filled in by its caller, who knows the ballot.
     fn sibling(&mut self, context: &Context) -> Result<Sibling, RowError> {
         let flags = self.u8()?;
-        if flags & !(SIBLING_CONTENT_TYPE | SIBLING_EXPIRES | SIBLING_LATEST | SIBLING_COUNTER) != 0 {
+        if flags & !(SIBLING_CONTENT_TYPE | SIBLING_EXPIRES | SIBLING_LATEST | SIBLING_AGREED | SIBLING_COUNTER) != 0 {
             return Err(RowError::LaterVersion(ROW_VERSION));
         }
-        let place = self.length()?;
-        let (actor, latest) =
-            *context.entries().get(place).ok_or(RowError::Malformed("an actor outside the context"))?;
-        let dot = Dot { stamp: if flags & SIBLING_LATEST == 0 { Stamp(self.u64()?) } else { latest }, actor };
+        let mut agreed = None;
+        let mut dot = Dot::default();
+        if flags & SIBLING_AGREED == 0 {
+            let place = self.length()?;
+            let (actor, latest) =
+                *context.entries().get(place).ok_or(RowError::Malformed("an actor outside the context"))?;
+            dot = Dot { stamp: if flags & SIBLING_LATEST == 0 { Stamp(self.u64()?) } else { latest }, actor };
+        } else {
+            agreed = Some(self.ballot()?.dot());
+        }
         let content_type = match flags & SIBLING_CONTENT_TYPE {
             0 => None,
             _ => {
@@ -319,7 +366,7 @@ impl Input<'_> {
         if kind == ContentKind::Counter && counter::parse(&value).is_none() {
             return Err(RowError::Malformed("a counter that is no number"));
         }
-        Ok(Sibling { dot, content: Content { value, content_type, expires_ms, kind } })
+        Ok(Sibling { dot, content: Content { value, content_type, expires_ms, kind }, agreed })
     }
 
     pub(super) fn end(&self) -> Result<(), RowError> {
@@ -348,21 +395,29 @@ mod tests {
     fn row() -> impl Strategy<Value = Row> {
         let dots = prop::collection::btree_map((any::<u64>(), 0..6u64), content(), 0..6);
         let requests = prop::collection::vec((any::<u128>(), any::<u64>()), 0..4);
-        (dots, prop::collection::vec((0..9u64, any::<u64>()), 0..4), any::<Option<(u64, u64)>>(), requests).prop_map(
-            |(writes, seen, promised, requests)| {
+        let accepted = prop::option::of((any::<(u64, u64)>(), prop::option::of(content())));
+        let seen = prop::collection::vec((0..9u64, any::<u64>()), 0..4);
+        (dots, seen, any::<Option<(u64, u64)>>(), accepted, requests).prop_map(
+            |(writes, seen, promised, accepted, requests)| {
                 let mut context = Context::new();
-                let siblings: Vec<Sibling> = writes
+                let mut siblings: Vec<Sibling> = writes
                     .into_iter()
                     .map(|((stamp, actor), content)| {
                         let dot = Dot { stamp: Stamp(stamp), actor: Actor(actor) };
                         context.add(dot);
-                        Sibling { dot, content }
+                        Sibling::new(dot, content)
                     })
                     .collect();
                 for (actor, stamp) in seen {
                     context.add(Dot { stamp: Stamp(stamp), actor: Actor(actor) });
                 }
                 let promised = promised.map(|(stamp, actor)| Ballot { stamp: Stamp(stamp), actor: Actor(actor) });
+                if let Some((ballot, value)) = accepted {
+                    let ballot = Ballot { stamp: Stamp(ballot.0), actor: Actor(ballot.1) };
+                    context = context.with_ballot(Some(ballot));
+                    let agreed = Some(Dot { stamp: Stamp(3), actor: Actor(ballot.actor.0 / 2) });
+                    siblings.extend(value.map(|content| Sibling { dot: ballot.dot(), content, agreed }));
+                }
                 let requests = requests.into_iter();
                 let counted = requests.map(|(id, until_ms)| Counted { request: RequestId(id), until_ms });
                 let counted = counter::join(&counted.collect::<Vec<_>>(), &[], &context);
@@ -421,7 +476,7 @@ mod tests {
             expires_ms: Some(1),
             kind: ContentKind::Plain,
         };
-        let sibling = Sibling { dot: Dot { stamp: Stamp(0x20), actor: Actor(2) }, content };
+        let sibling = Sibling::new(Dot { stamp: Stamp(0x20), actor: Actor(2) }, content);
         let row = Row {
             promised: Some(Ballot { stamp: Stamp(3), actor: Actor(4) }),
             record: Record::from_parts(context, vec![sibling]).unwrap(),
@@ -429,6 +484,19 @@ mod tests {
         let hex: String = row.encode().iter().map(|byte| format!("{byte:02x}")).collect();
         let body = "0101030000000000000004000000000000000201000000000000001000000000000000020000000000000020000000\
                     000000000107010a746578742f706c61696e0100000000000000076b72696e676c65";
+        assert_eq!(hex[..hex.len() - 16], *body);
+    }
+
+    #[test]
+    fn nor_do_those_of_what_was_agreed_on() {
+        let dot = |stamp, actor| Dot { stamp: Stamp(stamp), actor: Actor(actor) };
+        let ballot = Ballot { stamp: Stamp(0x30), actor: Actor(3) };
+        let sibling = Sibling { dot: ballot.dot(), content: Content::plain("kringle"), agreed: Some(dot(0x20, 2)) };
+        let record = Record::from_parts(Context::new().with_ballot(Some(ballot)), vec![sibling]).unwrap();
+        let hex: String = Row::of(record).encode().iter().map(|byte| format!("{byte:02x}")).collect();
+        let body = "010000010820000000000000000200000000000000076b72696e676c65\
+                    00\
+                    30000000000000000300000000000000";
         assert_eq!(hex[..hex.len() - 16], *body);
     }
 

@@ -3,6 +3,9 @@
 //! A dot names one write. A context is a version vector: for each actor the highest stamp seen, and with it
 //! every earlier dot of that actor on the same key, because an actor makes its dots on the record it holds and
 //! only whole records travel. Preguiça et al., "Dotted Version Vectors" (2012), §4.
+//!
+//! What consensus agreed on has an entry of its own, the highest ballot accepted, which covers values of earlier ballots and
+//! nothing else: neither of the two kinds of writes swallows the other unseen.
 
 use super::Stamp;
 use serde::{Deserialize, Serialize};
@@ -10,7 +13,7 @@ use std::fmt;
 
 /// One incarnation of a node's store. Random and new at every start, so a store that lost writes, or an old
 /// disk put back, never gives a name out twice.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Actor(pub u64);
 
 impl fmt::Display for Actor {
@@ -20,7 +23,7 @@ impl fmt::Display for Actor {
 }
 
 /// The name of one write. Ordered by stamp, then actor: the order in which the last writer wins.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Dot {
     /// When.
     pub stamp: Stamp,
@@ -28,19 +31,34 @@ pub struct Dot {
     pub actor: Actor,
 }
 
-/// The number of a consensus proposal; ordered by stamp, then actor.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// The number of a consensus proposal; ordered by stamp, then actor. Of one key no two proposals have the same.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Ballot {
     /// When it was opened.
     pub stamp: Stamp,
-    /// Who opened it.
+    /// Who opened it: a proposer, which makes no dots under this name.
     pub actor: Actor,
 }
 
-/// A version vector: actor → highest stamp seen. Kept sorted by actor; a handful of entries, so a flat list.
+impl Ballot {
+    /// The name of the value that is accepted under it.
+    pub fn dot(self) -> Dot {
+        Dot { stamp: self.stamp, actor: self.actor }
+    }
+
+    /// Later than every ballot of this stamp.
+    pub fn after_all_of(stamp: Stamp) -> Ballot {
+        Ballot { stamp, actor: Actor(u64::MAX) }
+    }
+}
+
+/// A version vector: actor → highest stamp seen, and the highest ballot accepted. Kept sorted by actor; a handful of entries,
+/// so a flat list.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Context {
     entries: Vec<(Actor, Stamp)>,
+    /// The first one there could be, where nothing was accepted: 8 bytes less than an option, in every record.
+    ballot: Ballot,
 }
 
 impl Context {
@@ -51,7 +69,17 @@ impl Context {
 
     /// From entries sorted strictly by actor; `None` when they are not.
     pub fn from_sorted(entries: Vec<(Actor, Stamp)>) -> Option<Context> {
-        entries.windows(2).all(|pair| pair[0].0 < pair[1].0).then_some(Context { entries })
+        entries.windows(2).all(|pair| pair[0].0 < pair[1].0).then_some(Context { entries, ballot: Ballot::default() })
+    }
+
+    /// The same, knowing of consensus just what was accepted under `ballot`.
+    pub fn with_ballot(self, ballot: Option<Ballot>) -> Context {
+        Context { ballot: ballot.unwrap_or_default(), ..self }
+    }
+
+    /// The highest ballot under which anything was accepted.
+    pub fn ballot(&self) -> Option<Ballot> {
+        (self.ballot > Ballot::default()).then_some(self.ballot)
     }
 
     /// The entries, sorted by actor.
@@ -61,17 +89,17 @@ impl Context {
 
     /// Whether nothing was seen.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.ballot().is_none()
     }
 
-    /// The latest write in it.
+    /// The latest write in it that an actor made without consensus.
     pub fn newest(&self) -> Option<Dot> {
         self.entries.iter().map(|&(actor, stamp)| Dot { stamp, actor }).max()
     }
 
-    /// The stamp of the latest write in it.
+    /// The stamp of the latest write in it, of either kind.
     pub fn latest(&self) -> Option<Stamp> {
-        self.newest().map(|dot| dot.stamp)
+        self.newest().map(|dot| dot.stamp).max(self.ballot().map(|ballot| ballot.stamp))
     }
 
     /// The highest stamp seen of the actor.
@@ -80,14 +108,14 @@ impl Context {
         Some(self.entries[found].1)
     }
 
-    /// Whether the write called `dot` was seen.
+    /// Whether the write called `dot`, made without consensus, was seen.
     pub fn covers(&self, dot: Dot) -> bool {
         self.get(dot.actor).is_some_and(|latest| latest >= dot.stamp)
     }
 
     /// Whether everything `other` has seen was seen here too.
     pub fn dominates(&self, other: &Context) -> bool {
-        other.entries.iter().all(|&(actor, stamp)| self.covers(Dot { stamp, actor }))
+        self.ballot >= other.ballot && other.entries.iter().all(|&(actor, stamp)| self.covers(Dot { stamp, actor }))
     }
 
     /// Notes that `dot`, and with it every earlier dot of its actor, was seen.
@@ -103,6 +131,7 @@ impl Context {
         for &(actor, stamp) in &other.entries {
             self.add(Dot { stamp, actor });
         }
+        self.ballot = self.ballot.max(other.ballot);
     }
 }
 
@@ -132,6 +161,19 @@ mod tests {
         let mut joined = context(&[(1, 5), (3, 2)]);
         joined.join(&context(&[(1, 4), (2, 8)]));
         assert_eq!(joined, context(&[(1, 5), (2, 8), (3, 2)]));
+    }
+
+    #[test]
+    fn a_ballot_is_seen_apart_from_what_actors_wrote() {
+        let ballot = |stamp| Some(Ballot { stamp: Stamp(stamp), actor: Actor(9) });
+        let (old, new) = (context(&[(1, 5)]).with_ballot(ballot(7)), context(&[(1, 4)]).with_ballot(ballot(8)));
+        assert!(!old.dominates(&new) && !new.dominates(&old));
+        assert!(!new.covers(Dot { stamp: Stamp(1), actor: Actor(9) }));
+        let mut joined = old.clone();
+        joined.join(&new);
+        assert_eq!(joined, context(&[(1, 5)]).with_ballot(ballot(8)));
+        assert_eq!((joined.latest(), joined.newest().map(|dot| dot.stamp)), (Some(Stamp(8)), Some(Stamp(5))));
+        assert!(!Context::new().with_ballot(ballot(1)).is_empty());
     }
 
     #[test]

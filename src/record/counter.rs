@@ -140,7 +140,7 @@ impl Record {
                 ..base.unwrap_or_else(|| Content { content_type: Some("text/plain".into()), ..Content::default() })
             };
             let dot = values.first().map_or(latest.dot, |base| base.dot.max(latest.dot));
-            let winner = Cow::Owned(Sibling { dot, content });
+            let winner = Cow::Owned(Sibling::new(dot, content));
             match values.first_mut() {
                 Some(first) => *first = winner,
                 None => values.push(winner),

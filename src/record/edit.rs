@@ -37,11 +37,11 @@ impl Seen {
         since
     }
 
-    fn covers(&self, dot: Dot) -> bool {
+    pub(super) fn covers(&self, sibling: &Sibling) -> bool {
         match self {
             Seen::Everything => true,
-            Seen::Only(context) => context.covers(dot),
-            Seen::OnlyAnd(context, own) => context.covers(dot) || dot == *own,
+            Seen::Only(context) => sibling.is_covered_by(context),
+            Seen::OnlyAnd(context, own) => sibling.is_covered_by(context) || sibling.dot == *own,
         }
     }
 }
@@ -129,13 +129,13 @@ impl Record {
         // dots would be claimed with it.
         if let Some(shown) = seen.context() {
             context.join(shown);
-            siblings.extend(self.siblings.iter().filter(|sibling| !seen.covers(sibling.dot)).cloned());
+            siblings.extend(self.siblings.iter().filter(|sibling| !seen.covers(sibling)).cloned());
         }
         let plain = siblings.iter().filter(|sibling| sibling.content.kind == ContentKind::Plain).count();
         if content.is_some() && plain >= SIBLINGS_MAX {
             return Err(Unfit::TooManySiblings);
         }
-        siblings.extend(content.map(|content| Sibling { dot, content }));
+        siblings.extend(content.map(|content| Sibling::new(dot, content)));
         Ok(self.after(context, siblings, dot, None))
     }
 
@@ -151,17 +151,22 @@ impl Record {
                 return Err(Unfit::TooManyRequests);
             }
         }
-        let sum = self.counter(now_ms).ok_or(Unfit::NotACounter)?;
-        let in_range = |number: &i128| i64::try_from(*number).is_ok();
-        sum.checked_add(by.into()).filter(in_range).ok_or(Unfit::Overflow)?;
+        self.sum(by, now_ms)?;
         let is_own =
             |sibling: &&Sibling| sibling.dot.actor == dot.actor && sibling.content.kind == ContentKind::Counter;
         let before: i128 = self.siblings.iter().filter(is_own).map(counter::part).sum();
         let mut siblings: Vec<Sibling> = self.siblings.iter().filter(|sibling| !is_own(sibling)).cloned().collect();
         let part = before.checked_add(by.into()).ok_or(Unfit::Overflow)?;
-        siblings.push(Sibling { dot, content: counter::content(part) });
+        siblings.push(Sibling::new(dot, counter::content(part)));
         let counted = request.map(|request| Counted { request, until_ms: now_ms + REMEMBERED_MS });
         Ok(self.after(self.context_before(dot), siblings, dot, counted))
+    }
+
+    /// What the integer that is held becomes.
+    pub(super) fn sum(&self, by: i64, now_ms: u64) -> Result<i128, Unfit> {
+        let sum = self.counter(now_ms).ok_or(Unfit::NotACounter)?;
+        let in_range = |number: &i128| i64::try_from(*number).is_ok();
+        sum.checked_add(by.into()).filter(in_range).ok_or(Unfit::Overflow)
     }
 
     fn context_before(&self, dot: Dot) -> Context {
@@ -171,7 +176,7 @@ impl Record {
 
     fn after(&self, mut context: Context, mut siblings: Vec<Sibling>, dot: Dot, counted: Option<Counted>) -> Record {
         context.add(dot);
-        siblings.sort_by_key(|sibling| sibling.dot);
+        siblings.sort_by_key(Sibling::place);
         let counted = counter::join(&self.counted, counted.as_slice(), &context);
         Record { context, siblings, counted }
     }

@@ -78,7 +78,7 @@ impl Record {
 
     /// Whether nothing that `context` covers is live here at `now_ms`, in milliseconds since 1970.
     pub fn has_superseded(&self, context: &Context, now_ms: u64) -> bool {
-        !self.siblings.iter().any(|sibling| context.covers(sibling.dot) && sibling.content.lives(now_ms))
+        !self.siblings.iter().any(|sibling| sibling.is_covered_by(context) && sibling.content.lives(now_ms))
             && (!self.is_within(context) || self.is_spent(now_ms))
     }
 
@@ -97,19 +97,22 @@ impl Record {
             return Record::default();
         }
         let siblings: Vec<Sibling> =
-            self.siblings.iter().filter(|sibling| !context.covers(sibling.dot)).cloned().collect();
+            self.siblings.iter().filter(|sibling| !sibling.is_covered_by(context)).cloned().collect();
         let is_kept = |&&(actor, stamp): &&(super::Actor, super::Stamp)| {
             !context.covers(Dot { stamp, actor }) || siblings.iter().any(|sibling| sibling.dot.actor == actor)
         };
         let mut kept = Context::new();
         self.context.entries().iter().filter(is_kept).for_each(|&(actor, stamp)| kept.add(Dot { stamp, actor }));
+        // What was accepted is remembered as long as there is anything to remember: only a mark of all keys may stand for it.
+        let kept = kept.with_ballot(self.context.ballot());
         Record { context: kept, siblings, counted: self.counted.clone() }
     }
 
     /// `other` without the siblings that were superseded here, though nothing in this record says so: `seen` tells of
     /// which dots that this record does not cover it is known that they were once here.
     pub fn without_superseded<'a>(&self, other: &'a Record, seen: impl Fn(Dot) -> bool) -> Cow<'a, Record> {
-        let is_old = |sibling: &Sibling| !self.context.covers(sibling.dot) && seen(sibling.dot);
+        let is_old =
+            |sibling: &Sibling| sibling.agreed.is_none() && !self.context.covers(sibling.dot) && seen(sibling.dot);
         if !other.siblings.iter().any(is_old) {
             return Cow::Borrowed(other);
         }

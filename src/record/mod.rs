@@ -1,6 +1,7 @@
 //! Nouns: what is stored, and how two copies of it become one.
 
 mod codec;
+mod consensus;
 mod context;
 mod counter;
 mod edit;
@@ -14,6 +15,7 @@ mod wire;
 
 pub(crate) use codec::{CHECKSUM_BYTES, checksum};
 pub use codec::{Row, RowError};
+pub use consensus::{Condition, Proposal, Tag, Unmet};
 pub use context::{Actor, Ballot, Context, Dot};
 pub use counter::{REMEMBERED_MS, REQUESTS_MAX, RequestId};
 pub use edit::{Edit, SIBLINGS_MAX, Seen, Unfit};

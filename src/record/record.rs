@@ -10,21 +10,51 @@
 //! Causality Tracking for Eventually Consistent Stores", 2014, §5): commutative, associative, idempotent and
 //! monotone, so copies become equal in whatever order they meet. A tombstone is a record without siblings.
 //!
+//! One sibling at most is what consensus agreed on. Its dot is the ballot under which it was last accepted, which is the
+//! context's, and covered by that alone; its id stays the same when it is accepted again: see [`Record::propose`].
+//!
 //! Some siblings are counters, each the part that one actor counted: they add up, beside the integer in the latest of
 //! the others. See [`Edit::Add`](super::Edit::Add) and [`Record::values`].
 
 use super::counter::Counted;
-use super::{Actor, Context, Dot, Key, counter};
+use super::{Actor, Ballot, Context, Dot, Key, Tag, counter};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 /// One live value and the write that made it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sibling {
-    /// The write's name.
+    /// The write's name; of what consensus agreed on, the ballot under which it was last accepted.
     pub dot: Dot,
     /// What was written.
     pub content: Content,
+    /// Of what consensus agreed on: the ballot under which it was first proposed.
+    pub agreed: Option<Dot>,
+}
+
+impl Sibling {
+    /// A value that an actor wrote without consensus.
+    pub fn new(dot: Dot, content: Content) -> Sibling {
+        Sibling { dot, content, agreed: None }
+    }
+
+    /// The write's name for good: its dot, or the ballot under which it was first proposed.
+    pub fn id(&self) -> Dot {
+        self.agreed.unwrap_or(self.dot)
+    }
+
+    /// Siblings are sorted by this, and no two have the same.
+    pub(super) fn place(&self) -> (Dot, bool) {
+        (self.dot, self.agreed.is_some())
+    }
+
+    /// Whether whoever has seen this much has seen the write.
+    pub fn is_covered_by(&self, context: &Context) -> bool {
+        match self.agreed {
+            None => context.covers(self.dot),
+            Some(_) => context.ballot().is_some_and(|ballot| ballot.dot() >= self.dot),
+        }
+    }
 }
 
 /// What a write carries.
@@ -67,7 +97,7 @@ impl Content {
     }
 }
 
-/// A strong digest of (key, context, dots, counted requests): equal on two nodes when they hold the same version of the key.
+/// A strong digest of (key, context, ballot, dots, counted requests): equal on two nodes when they hold the same version of the key.
 /// Values are left out, a dot names its value for good.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub struct Version(pub u128);
@@ -82,13 +112,16 @@ pub struct Record {
 }
 
 impl Record {
-    /// A record of these parts, the siblings in any order; `None` when one has a dot that the context does not
-    /// cover, or two have the same.
+    /// A record of these parts, the siblings in any order; `None` when one has a dot that the context does not cover, two have
+    /// the same, or one was agreed on under another ballot than the context's.
     pub fn from_parts(context: Context, mut siblings: Vec<Sibling>) -> Option<Record> {
-        siblings.sort_by_key(|sibling| sibling.dot);
-        let covered = siblings.iter().all(|sibling| context.covers(sibling.dot));
-        let unique = siblings.windows(2).all(|pair| pair[0].dot != pair[1].dot);
-        (covered && unique).then_some(Record { context, siblings, counted: Vec::new() })
+        siblings.sort_by_key(Sibling::place);
+        let fits = |sibling: &Sibling| match sibling.agreed {
+            None => context.covers(sibling.dot),
+            Some(_) => context.ballot().map(Ballot::dot) == Some(sibling.dot),
+        };
+        let unique = siblings.windows(2).all(|pair| pair[0].place() != pair[1].place());
+        (siblings.iter().all(fits) && unique).then_some(Record { context, siblings, counted: Vec::new() })
     }
 
     /// All writes known here.
@@ -104,6 +137,16 @@ impl Record {
     /// The live values, oldest first, taken out of the record.
     pub fn into_siblings(self) -> Vec<Sibling> {
         self.siblings
+    }
+
+    /// What consensus agreed on, if that is a value, and nothing has superseded it since.
+    pub fn agreed(&self) -> Option<&Sibling> {
+        self.siblings.iter().find(|sibling| sibling.agreed.is_some())
+    }
+
+    /// The version that is shown at `now_ms`, in milliseconds since 1970; that of a key without a living value, too.
+    pub fn tag(&self, now_ms: u64) -> Tag {
+        Tag::of(self.siblings.iter().filter(|sibling| sibling.content.lives(now_ms)).map(Sibling::id))
     }
 
     /// Whether the key was deleted, or never written.
@@ -144,14 +187,14 @@ impl Record {
                 (None, None) => break,
                 (Some(_), None) => std::cmp::Ordering::Less,
                 (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some(left), Some(right)) => left.dot.cmp(&right.dot),
+                (Some(left), Some(right)) => left.place().cmp(&right.place()),
             };
             if order.is_eq() {
                 siblings.extend(mine.next().cloned());
                 theirs.next();
             } else {
                 let (side, absent_from) = if order.is_lt() { (&mut mine, other) } else { (&mut theirs, self) };
-                siblings.extend(side.next().filter(|sibling| !absent_from.context.covers(sibling.dot)).cloned());
+                siblings.extend(side.next().filter(|sibling| !sibling.is_covered_by(&absent_from.context)).cloned());
             }
         }
         let mut context = self.context.clone();
@@ -164,14 +207,15 @@ impl Record {
     pub fn includes(&self, other: &Record) -> bool {
         self.context.dominates(&other.context)
             && self.siblings.iter().all(|sibling| {
-                !other.context.covers(sibling.dot) || other.siblings.iter().any(|theirs| theirs.dot == sibling.dot)
+                !sibling.is_covered_by(&other.context)
+                    || other.siblings.iter().any(|theirs| theirs.place() == sibling.place())
             })
             && counter::includes(&self.counted, &other.counted, &self.context)
     }
 
     /// The record without its values: enough to tell, with [`Record::includes`], which of two copies knows more.
     pub fn outline(&self) -> Record {
-        let bare = |sibling: &Sibling| Sibling { dot: sibling.dot, content: Content::default() };
+        let bare = |sibling: &Sibling| Sibling { content: Content::default(), ..*sibling };
         let siblings = self.siblings.iter().map(bare).collect();
         Record { context: self.context.clone(), siblings, counted: Vec::new() }
     }
@@ -182,12 +226,12 @@ impl Record {
     pub fn cover(&self, other: &Record, dot: Dot) -> Record {
         let mut merged = self.merge(other);
         if merged.context.covers(dot) {
-            merged.siblings.retain(|sibling| sibling.dot >= dot || !other.context.covers(sibling.dot));
+            merged.siblings.retain(|sibling| sibling.dot >= dot || !sibling.is_covered_by(&other.context));
         }
         merged
     }
 
-    /// The digest of this version of `key`. One BLAKE3 over key, context, dots and counted requests, about 0.2 µs.
+    /// The digest of this version of `key`. One BLAKE3 over key, context, ballot, dots and counted requests, about 0.2 µs.
     pub fn version(&self, key: &Key) -> Version {
         // A key of its own keeps these digests apart from every other use of the hash.
         const DOMAIN: &[u8; 32] = b"kringle record version digest 01";
@@ -203,6 +247,13 @@ impl Record {
         for counted in &self.counted {
             bytes.extend_from_slice(&counted.request.0.to_le_bytes());
             bytes.extend_from_slice(&counted.until_ms.to_le_bytes());
+        }
+        if let Some(ballot) = self.context.ballot() {
+            let id = self.agreed().map(Sibling::id).unwrap_or_default();
+            for dot in [ballot.dot(), id] {
+                bytes.extend_from_slice(&dot.actor.0.to_le_bytes());
+                bytes.extend_from_slice(&dot.stamp.0.to_le_bytes());
+            }
         }
         let hash = blake3::keyed_hash(DOMAIN, &bytes);
         let mut first = [0; 16];

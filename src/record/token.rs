@@ -1,8 +1,9 @@
 //! A context as clients carry it: an opaque word that they hand back with their next write of the same key.
 //!
 //! ```text
-//!  base64url( version | position of the key 8 | n, n × (actor 8, stamp 8) | [own dot: actor 8, stamp 8] | checksum 4 )
-//!  version:   1 without an own dot, 2 with one
+//!  base64url( version | position of the key 8 | n, n × (actor 8, stamp 8)
+//!             | [own dot: actor 8, stamp 8] | [ballot: actor 8, stamp 8] | checksum 4 )
+//!  version:   1, 2 with an own dot, 3 with a ballot, 4 with both
 //! ```
 //!
 //! The own dot is the client's last write where others stand beside it that the client was not shown: its context cannot
@@ -14,13 +15,15 @@
 
 use super::codec::{Input, put_context};
 use super::key::Key;
-use super::{Actor, Context, Dot, Seen, Stamp};
+use super::{Actor, Ballot, Context, Dot, Seen, Stamp};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::BufMut;
 
 const TOKEN_VERSION: u8 = 1;
-const WITH_OWN_DOT: u8 = 2;
+/// What an own dot adds to the version, and what a ballot does.
+const WITH_OWN_DOT: u8 = 1;
+const WITH_BALLOT: u8 = 2;
 const CHECKSUM_BYTES: usize = 4;
 
 /// The word is not one this store gave out. Nothing changed; read the key again for a good one.
@@ -44,12 +47,14 @@ pub fn seen_to_token(key: &Key, seen: &Seen) -> String {
 
 fn to_token(key: &Key, context: &Context, own: Option<Dot>) -> String {
     let mut out = Vec::with_capacity(32 + 16 * context.entries().len());
-    out.put_u8(if own.is_some() { WITH_OWN_DOT } else { TOKEN_VERSION });
+    let ballot = context.ballot().map(Ballot::dot);
+    let (with_own, with_ballot) = (own.map_or(0, |_| WITH_OWN_DOT), ballot.map_or(0, |_| WITH_BALLOT));
+    out.put_u8(TOKEN_VERSION + with_own + with_ballot);
     out.put_u64(key.position().0);
     put_context(&mut out, context);
-    if let Some(own) = own {
-        out.put_u64_le(own.actor.0);
-        out.put_u64_le(own.stamp.0);
+    for dot in own.into_iter().chain(ballot) {
+        out.put_u64_le(dot.actor.0);
+        out.put_u64_le(dot.stamp.0);
     }
     let checksum = checksum(&out);
     out.put_slice(&checksum);
@@ -66,23 +71,27 @@ pub fn seen_from_token(key: &Key, token: &str) -> Result<Seen, TokenError> {
     let bytes = bytes::Bytes::from(bytes);
     let mut input = Input { bytes: &bytes, at: 0, end: body };
     let mut parse = || {
-        let version = input.u8()?;
+        let parts = input.u8()?.wrapping_sub(TOKEN_VERSION);
         let position = input.u64()?.swap_bytes();
         let context = input.context()?;
-        let seen = match version {
-            WITH_OWN_DOT => {
+        let mut dot = |part| match parts & part {
+            0 => Ok(None),
+            _ => {
                 let actor = Actor(input.u64()?);
-                Seen::OnlyAnd(context, Dot { stamp: Stamp(input.u64()?), actor })
+                Ok::<_, super::RowError>(Some(Dot { stamp: Stamp(input.u64()?), actor }))
             }
-            _ => Seen::Only(context),
         };
+        let (own, ballot) = (dot(WITH_OWN_DOT)?, dot(WITH_BALLOT)?);
+        let context = context.with_ballot(ballot.map(|dot| Ballot { stamp: dot.stamp, actor: dot.actor }));
         input.end()?;
-        Ok::<_, super::RowError>((version, position, seen))
+        let seen = own.map_or_else(|| Seen::Only(context.clone()), |own| Seen::OnlyAnd(context.clone(), own));
+        Ok::<_, super::RowError>((parts, position, seen))
     };
     match parse() {
-        Ok((TOKEN_VERSION | WITH_OWN_DOT, position, seen)) if position == key.position().0 => Ok(seen),
-        Ok((TOKEN_VERSION | WITH_OWN_DOT, ..)) => Ok(Seen::Only(Context::new())),
-        _ => Err(TokenError),
+        Ok((parts, ..)) if parts > WITH_OWN_DOT + WITH_BALLOT => Err(TokenError),
+        Ok((_, position, seen)) if position == key.position().0 => Ok(seen),
+        Ok(_) => Ok(Seen::Only(Context::new())),
+        Err(_) => Err(TokenError),
     }
 }
 
@@ -101,9 +110,11 @@ mod tests {
         fn what_was_seen_comes_back_from_its_word(
             entries in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..5),
             own in any::<Option<(u64, u64)>>(),
+            ballot in any::<Option<(u64, u64)>>(),
         ) {
             let entries = entries.into_iter().map(|(actor, stamp)| (Actor(actor), Stamp(stamp))).collect();
-            let context = Context::from_sorted(entries).unwrap();
+            let ballot = ballot.map(|(stamp, actor)| Ballot { stamp: Stamp(stamp), actor: Actor(actor) });
+            let context = Context::from_sorted(entries).unwrap().with_ballot(ballot);
             let (key, other) = (Key::new("k").unwrap(), Key::new("other").unwrap());
             let seen = match own {
                 Some((stamp, actor)) => Seen::OnlyAnd(context, Dot { stamp: Stamp(stamp), actor: Actor(actor) }),

@@ -2,7 +2,7 @@
 //! format is described in one place only.
 
 use super::codec::{decode_record, encode_record};
-use super::{Context, Key, Record};
+use super::{Ballot, Context, Key, Record};
 use bytes::Bytes;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -67,14 +67,15 @@ impl<'de> Deserialize<'de> for Record {
 impl Serialize for Context {
     fn serialize<S: Serializer>(&self, output: S) -> Result<S::Ok, S::Error> {
         let entries: Vec<(u64, u64)> = self.entries().iter().map(|(actor, stamp)| (actor.0, stamp.0)).collect();
-        entries.serialize(output)
+        (entries, self.ballot()).serialize(output)
     }
 }
 
 impl<'de> Deserialize<'de> for Context {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Context, D::Error> {
-        let entries = Vec::<(u64, u64)>::deserialize(input)?;
+        let (entries, ballot) = <(Vec<(u64, u64)>, Option<Ballot>)>::deserialize(input)?;
         let entries = entries.into_iter().map(|(actor, stamp)| (super::Actor(actor), super::Stamp(stamp))).collect();
-        Context::from_sorted(entries).ok_or_else(|| Error::custom("a context out of order"))
+        let context = Context::from_sorted(entries).ok_or_else(|| Error::custom("a context out of order"))?;
+        Ok(context.with_ballot(ballot))
     }
 }

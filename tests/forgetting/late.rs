@@ -28,7 +28,7 @@ fn dot(cluster: &Cluster, key: &str) -> Dot {
 fn record(dot: Dot, value: Option<&str>) -> Record {
     let mut context = Context::new();
     context.add(dot);
-    let sibling = value.map(|value| Sibling { dot, content: Content::plain(value.to_owned()) });
+    let sibling = value.map(|value| Sibling::new(dot, Content::plain(value.to_owned())));
     Record::from_parts(context, sibling.into_iter().collect()).expect("a record")
 }
 
