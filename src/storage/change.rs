@@ -2,7 +2,7 @@
 
 use super::StoreError;
 use crate::placement::{MemberName, Partition};
-use crate::record::{Context, Dot, Edit, Key, Record, Stamp, StampAhead, Unfit};
+use crate::record::{Ballot, Context, Dot, Edit, Key, Record, Stamp, StampAhead, Unfit};
 use bytes::Bytes;
 
 /// One change, atomic and durable as a whole or not at all.
@@ -23,6 +23,28 @@ pub enum Change {
         key: Key,
         /// The copy.
         record: Record,
+    },
+    /// Promise to accept nothing under an earlier ballot. Synced before it is answered, whatever the durability.
+    Prepare {
+        /// The key.
+        key: Key,
+        /// The ballot.
+        ballot: Ballot,
+    },
+    /// Accept a proposal, and promise the ballot `next` with it. Synced before it is answered, whatever the durability.
+    Accept {
+        /// The key.
+        key: Key,
+        /// What is proposed, under the ballot in its context.
+        record: Record,
+        /// A ballot of the same proposer's, under which it may propose again without asking.
+        next: Option<Ballot>,
+    },
+    /// Counts every ballot up to this stamp, and to all that was made or seen here, as promised for every key: promises were
+    /// lost with the store that gave them, and nobody can name them.
+    RaiseFloor {
+        /// A stamp of which it is known that it is no earlier than any such promise's.
+        stamp: Stamp,
     },
     /// What the other owners of a key hold, merged, in place of a row that cannot be read. On a sound row it is a `Merge`.
     Restore {
@@ -112,11 +134,21 @@ pub enum Outcome {
         /// What is held now, when that is more than what came.
         more: Option<Record>,
     },
+    /// `Prepare`: it is promised, and this is what is held.
+    Promised {
+        /// The record.
+        record: Record,
+    },
+    /// `Accept`: it is accepted.
+    Accepted {
+        /// What is held now, when that is more than what was proposed.
+        more: Option<Record>,
+    },
     /// `MayForget`: for each key, whether.
     MayForget(Vec<bool>),
     /// `Forget`: of how many keys something was forgotten.
     Forgotten(u64),
-    /// `HintDelivered`, `Fact`, `KeepContexts` or `Recount`.
+    /// `HintDelivered`, `Fact`, `KeepContexts`, `RaiseFloor` or `Recount`.
     Done,
 }
 
@@ -131,6 +163,12 @@ pub enum Refused {
     Overtaken {
         /// The latest stamp known of the key.
         latest: Stamp,
+    },
+    /// A later ballot was promised; a proposer may try again with one that is later still.
+    #[error("a later ballot was promised")]
+    Promised {
+        /// The ballot.
+        ballot: Ballot,
     },
     /// A stamp from too far in the future.
     #[error(transparent)]

@@ -7,6 +7,7 @@
 //! One committer per store, on one thread: that is the per-key serialisation and the group commit. Dots are made here
 //! and nowhere else, and nothing is shown to anyone before the append that holds it has returned.
 
+use super::ballots::Ballots;
 use super::hints::Entry;
 use super::{
     Address, CONTEXTS_FACT, Change, ContextLedger, Feed, Hint, HintLedger, Outcome, Refused, RowChange, Store,
@@ -35,8 +36,12 @@ pub struct Committer {
     /// an owner drop what was handed over before.
     hint_actor: Actor,
     clock: Clock,
+    /// What is promised beside the promises in rows.
+    ballots: Ballots,
     /// Keys whose rows were met and could not be read, since they were last asked for.
     damaged: Vec<Key>,
+    /// Keys of which something was refused that was accepted elsewhere, since they were last asked for.
+    contested: Vec<Key>,
     /// Memory of rows that were replaced, for those to come. Given back to the system's allocator it would be joined with
     /// what lies beside it and cut up again: at a million keys a tenth of all that a put costs here, as none of that is in
     /// the processor's caches. The replaced row was just read. What it spares under the node's own allocator is not known.
@@ -55,6 +60,10 @@ struct Batch {
     recounts: BTreeSet<Partition>,
     /// Whether what was seen is kept with it.
     keeps_contexts: bool,
+    /// Marks and floors that rise with it.
+    ballots: Vec<RowChange>,
+    /// Whether it promises or accepts anything: synced before it is answered.
+    promises: bool,
 }
 
 struct DataDraft {
@@ -62,7 +71,9 @@ struct DataDraft {
     /// The record as stored; `None` when there is no row.
     before: Option<Record>,
     row: Row,
+    /// Whether the row changed, and whether the record in it did.
     changed: bool,
+    recorded: bool,
     /// Whether it is noted anew if something of it is due, whatever was noted before.
     renoted: bool,
 }
@@ -87,8 +98,22 @@ impl Committer {
         clock: Clock,
     ) -> Committer {
         let hint_actor = after(actor, clock.last(), For::Hints);
-        let (damaged, spares) = (Vec::new(), Vec::new());
-        Committer { store, forest, feed, hints, contexts, actor, hint_actor, clock, damaged, spares }
+        let ballots = Ballots::load(&*store);
+        let (damaged, contested, spares) = (Vec::new(), Vec::new(), Vec::new());
+        Committer {
+            store,
+            forest,
+            feed,
+            hints,
+            contexts,
+            actor,
+            hint_actor,
+            clock,
+            ballots,
+            damaged,
+            contested,
+            spares,
+        }
     }
 
     /// The name under which this store writes.
@@ -117,14 +142,25 @@ impl Committer {
         std::mem::take(&mut self.damaged)
     }
 
+    /// The keys of which a copy was refused for a promise since this was last asked: an identity write settles them.
+    pub fn take_contested(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.contested)
+    }
+
     /// Commits a batch: one outcome or refusal for each change, in order. Changes of one key see one another in that
     /// order. When it returns, every change with an outcome is durable and visible; a refusal of one change leaves the
     /// others alone, and a failed append refuses all that had not been refused. A batch that changes nothing appends nothing.
     pub fn commit(&mut self, wall_ms: u64, changes: Vec<Change>) -> Vec<Result<Outcome, Refused>> {
         let mut batch = Batch::default();
         let outcomes: Vec<_> = changes.into_iter().map(|change| self.draft(&mut batch, wall_ms, change)).collect();
+        let raises = !batch.ballots.is_empty();
         match self.append(batch) {
             Ok(()) => outcomes,
+            Err(refused) if raises => {
+                // What was raised in memory alone would not be kept the next time either.
+                self.ballots = Ballots::load(&*self.store);
+                outcomes.into_iter().map(|outcome| outcome.and_then(|_| Err(refused.clone()))).collect()
+            }
             Err(refused) => outcomes.into_iter().map(|outcome| outcome.and_then(|_| Err(refused.clone()))).collect(),
         }
     }
@@ -146,9 +182,13 @@ impl Committer {
             }
             Change::Merge { key, record } => {
                 self.observe_record(&record, wall_ms)?;
+                self.check_promise(batch, &key, &record)?;
                 let seen = self.seen_in(&key);
                 Ok(self.data(batch, &key)?.merge(&record, seen))
             }
+            Change::Prepare { key, ballot } => self.prepare(batch, &key, ballot, wall_ms),
+            Change::Accept { key, record, next } => self.accept(batch, &key, &record, next, wall_ms),
+            Change::RaiseFloor { stamp } => Ok(self.raise_floor(batch, stamp)),
             Change::Restore { key, record } => self.restore(batch, key, record, wall_ms),
             Change::Recount { partition } => {
                 batch.recounts.insert(partition);
@@ -157,6 +197,7 @@ impl Committer {
             Change::Cover { key, other, dot } => {
                 self.observe_record(&other, wall_ms)?;
                 self.clock.observe(dot.stamp, wall_ms)?;
+                self.check_promise(batch, &key, &other)?;
                 let seen = self.seen_in(&key);
                 let draft = self.data(batch, &key)?;
                 let record = draft.row.record.cover(&draft.row.record.without_superseded(&other, seen), dot);
@@ -258,9 +299,19 @@ impl Committer {
                         self.damaged.push(key.clone());
                         Refused::Damaged(why)
                     })?;
-                    DataDraft { address, before: Some(row.record.clone()), row, changed: false, renoted: false }
+                    DataDraft {
+                        address,
+                        before: Some(row.record.clone()),
+                        row,
+                        changed: false,
+                        recorded: false,
+                        renoted: false,
+                    }
                 }
-                None => DataDraft { address, before: None, row: Row::default(), changed: false, renoted: false },
+                None => {
+                    let row = Row::default();
+                    DataDraft { address, before: None, row, changed: false, recorded: false, renoted: false }
+                }
             };
             batch.data.insert(key.clone(), draft);
         }
@@ -334,6 +385,7 @@ impl Committer {
         for (name, bytes) in batch.facts {
             rows.push((Address::fact(name), Some(bytes)));
         }
+        rows.extend(batch.ballots);
         for (key, draft) in &batch.data {
             if draft.changed && draft.row == Row::default() {
                 rows.push((draft.address.clone(), None));
@@ -351,9 +403,12 @@ impl Committer {
         }
         if rows.is_empty() {
             self.recount(&batch.recounts);
-            return Ok(());
+            return if batch.promises { Ok(self.store.sync()?) } else { Ok(()) };
         }
         let sequence = self.store.append(rows, self.clock.last())?;
+        if batch.promises {
+            self.store.sync()?;
+        }
         kept.into_iter().for_each(|changes| self.contexts.note_kept(changes));
         let mut committed = Vec::with_capacity(batch.data.len());
         for (key, draft) in batch.data.into_iter().filter(|(_, draft)| draft.changed) {
@@ -361,7 +416,7 @@ impl Committer {
             let before = draft.before.as_ref().and_then(|record| super::digest_entry(record, record.version(&key)));
             self.forest.apply(key.position(), before, super::digest_entry(&draft.row.record, version));
             draft.before.into_iter().for_each(|replaced| self.keep_spare(replaced));
-            committed.push((key, version));
+            committed.extend(draft.recorded.then_some((key, version)));
         }
         for (key, draft) in batch.hints.into_iter().filter(|(_, draft)| draft.changed) {
             self.hints.replace(&key, draft.before.as_ref(), draft.now.as_ref().map(|now| &now.1));
@@ -417,6 +472,7 @@ impl DataDraft {
 
     fn set(&mut self, record: Record) {
         self.row.record = record;
+        self.recorded = true;
         self.changed = true;
     }
 }
@@ -441,6 +497,7 @@ impl Batch {
     }
 }
 
+mod consensus;
 mod forget;
 mod mend;
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! here: the shell calls [`LogStore::checkpoint`], [`LogStore::prepare`] and [`Store::sync`] when they are due.
 
 mod address;
+mod ballots;
 mod base;
 #[cfg(feature = "disk")]
 mod bases;

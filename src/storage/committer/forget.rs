@@ -58,15 +58,26 @@ impl Committer {
             let Some(draft) = self.forgettable(batch, key, context, wall_ms) else { continue };
             let rest = draft.row.record.forget(context, now_ms);
             draft.renoted = true;
-            if rest != draft.row.record {
-                draft.set(rest);
-                forgotten += 1;
+            if rest == draft.row.record {
+                continue;
+            }
+            let is_gone = rest.is_unknown();
+            draft.set(rest);
+            forgotten += 1;
+            if is_gone {
+                // What was promised and accepted for the key is promised for all of its partition from now on.
+                let promised = draft.row.promised.take().max(context.ballot());
+                if let Some(promised) = promised {
+                    self.raise_mark(batch, Partition::of(key.position()), promised);
+                    batch.promises = true;
+                }
             }
         }
         forgotten
     }
 
-    /// The row of `key`, if what `context` covers of it may go as far as this store knows. A promise would go with the row.
+    /// The row of `key`, if what `context` covers of it may go as far as this store knows. What consensus agreed on goes only
+    /// where just that ballot is the last one accepted here, or was and is gone already.
     fn forgettable<'a>(
         &mut self,
         batch: &'a mut Batch,
@@ -76,8 +87,14 @@ impl Committer {
     ) -> Option<&'a mut DataDraft> {
         let now_ms = self.clock.last().ms().max(wall_ms);
         let is_seen = self.seen(key).dominates(context);
+        let mark = self.ballots.mark(Partition::of(key.position()));
         let draft = self.data(batch, key).ok()?;
-        let may = is_seen && draft.row.promised.is_none() && draft.row.record.has_superseded(context, now_ms);
+        let is_last = match (context.ballot(), draft.row.record.context().ballot()) {
+            (None, _) => true,
+            (Some(ballot), Some(held)) => ballot == held,
+            (Some(ballot), None) => mark >= Some(ballot),
+        };
+        let may = is_seen && is_last && draft.row.record.has_superseded(context, now_ms);
         may.then_some(draft)
     }
 }

@@ -26,8 +26,13 @@ impl Committer {
         let seen = self.seen_in(&key);
         let is_noted = self.load(&Address::due(&key)).is_ok_and(|note| note.is_some());
         match self.data(batch, &key) {
-            Ok(draft) if draft.before.is_none() => return Ok(draft.merge(&record, seen)),
-            Ok(draft) if is_built => {
+            Ok(draft) if draft.before.is_none() => {
+                self.check_promise(batch, &key, &record)?;
+                return Ok(self.data(batch, &key)?.merge(&record, seen));
+            }
+            Ok(_) if is_built => {
+                self.check_promise(batch, &key, &record)?;
+                let draft = self.data(batch, &key)?;
                 // Sound in memory, and not where it lies: written anew, and counted, as a recount may have passed it over.
                 draft.set(draft.row.record.merge(&record));
                 batch.recounts.insert(partition);
@@ -49,11 +54,18 @@ impl Committer {
         self.contexts.change(|contexts| contexts.begin(self.actor, self.clock.last()));
         batch.keeps_contexts = true;
         batch.recounts.insert(partition);
+        // What was promised in the lost row is not known.
+        let promised = self.promise_anew();
+        if record.is_unknown() {
+            self.raise_mark(batch, partition, promised);
+        }
+        let promised = (!record.is_unknown()).then_some(promised);
         let draft = DataDraft {
             address: Address::data(&key),
             before: None,
-            row: Row::of(record),
+            row: Row { promised, record },
             changed: true,
+            recorded: true,
             renoted: true,
         };
         batch.data.insert(key, draft);

@@ -1,5 +1,6 @@
 //! What the committer promises, told on a store in memory and on a disk that breaks.
 
+mod consensus;
 mod forgetting;
 
 use super::*;

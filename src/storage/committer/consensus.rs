@@ -1,0 +1,108 @@
+//! What the committer does as an acceptor of CASPaxos: promises, acceptances, and the refusal of what comes late.
+//!
+//! A promise is a node's own and stays in its row, beside the record, which travels. An acceptance is a merge like any
+//! other, let in only where nothing later was promised, from whatever road it comes: a copy that a session carries counts
+//! towards a majority as much as one that its proposer sent. Rystsov, "CASPaxos" (2018), §2.2.
+
+use super::{Batch, Committer};
+use crate::placement::Partition;
+use crate::record::{Ballot, Key, Record, RowError, Stamp};
+use crate::storage::{Outcome, Refused};
+
+impl Committer {
+    /// [`Change::Prepare`](crate::storage::Change::Prepare).
+    pub(super) fn prepare(
+        &mut self,
+        batch: &mut Batch,
+        key: &Key,
+        ballot: Ballot,
+        wall_ms: u64,
+    ) -> Result<Outcome, Refused> {
+        self.clock.observe(ballot.stamp, wall_ms)?;
+        let promised = self.promised(batch, key)?;
+        if let Some(promised) = promised.filter(|promised| *promised >= ballot) {
+            return Err(Refused::Promised { ballot: promised });
+        }
+        batch.promises = true;
+        let draft = self.data(batch, key)?;
+        let record = draft.row.record.clone();
+        if record.is_unknown() {
+            // No row for the sake of a promise alone: keys that are only asked for would never go.
+            self.raise_mark(batch, Partition::of(key.position()), ballot);
+        } else {
+            draft.row.promised = Some(ballot);
+            draft.changed = true;
+        }
+        Ok(Outcome::Promised { record })
+    }
+
+    /// [`Change::Accept`](crate::storage::Change::Accept).
+    pub(super) fn accept(
+        &mut self,
+        batch: &mut Batch,
+        key: &Key,
+        record: &Record,
+        next: Option<Ballot>,
+        wall_ms: u64,
+    ) -> Result<Outcome, Refused> {
+        let malformed = Refused::Damaged(RowError::Malformed("accepted under no ballot"));
+        let ballot = record.context().ballot().ok_or(malformed)?;
+        self.observe_record(record, wall_ms)?;
+        if let Some(next) = next {
+            self.clock.observe(next.stamp, wall_ms)?;
+        }
+        let promised = self.promised(batch, key)?;
+        let is_held = self.data(batch, key)?.row.record.context().ballot() == Some(ballot);
+        // One that comes a second time finds what was promised with it, or later, and was accepted all the same.
+        if let Some(promised) = promised.filter(|promised| *promised > ballot && !is_held) {
+            return Err(Refused::Promised { ballot: promised });
+        }
+        batch.promises = true;
+        let seen = self.seen_in(key);
+        let draft = self.data(batch, key)?;
+        let Outcome::Merged { more, .. } = draft.merge(record, seen) else { unreachable!("a merge was made") };
+        // A session may have brought it first, without the promise.
+        let before = draft.row.promised.filter(|_| is_held);
+        draft.row.promised = before.max(next.filter(|next| *next > ballot));
+        draft.changed = true;
+        Ok(Outcome::Accepted { more })
+    }
+
+    /// [`Change::RaiseFloor`](crate::storage::Change::RaiseFloor).
+    pub(super) fn raise_floor(&mut self, batch: &mut Batch, stamp: Stamp) -> Outcome {
+        let floor = Ballot::after_all_of(self.clock.last().max(stamp));
+        batch.promises = true;
+        batch.ballots.extend(self.ballots.raise_floor(floor));
+        Outcome::Done
+    }
+
+    /// Refuses a copy with something in it that was accepted before a ballot which is promised here, and which is news:
+    /// whoever was promised has been told that it is not here. The key is noted: an identity write settles it.
+    pub(super) fn check_promise(&mut self, batch: &mut Batch, key: &Key, record: &Record) -> Result<(), Refused> {
+        let Some(ballot) = record.context().ballot() else { return Ok(()) };
+        let promised = self.promised(batch, key)?;
+        let held = self.data(batch, key)?.row.record.context().ballot();
+        match promised {
+            Some(promised) if promised > ballot && held < Some(ballot) => {
+                self.contested.push(key.clone());
+                Err(Refused::Promised { ballot: promised })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A row was lost, and with it what was promised in it: everything made or seen until now counts as that.
+    pub(super) fn promise_anew(&self) -> Ballot {
+        Ballot::after_all_of(self.clock.last())
+    }
+
+    pub(super) fn raise_mark(&mut self, batch: &mut Batch, partition: Partition, ballot: Ballot) {
+        batch.ballots.extend(self.ballots.raise_mark(partition, ballot));
+    }
+
+    fn promised(&mut self, batch: &mut Batch, key: &Key) -> Result<Option<Ballot>, Refused> {
+        let partition = Partition::of(key.position());
+        let row = self.data(batch, key)?.row.clone();
+        Ok(self.ballots.promised(partition, &row))
+    }
+}
