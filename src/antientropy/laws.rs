@@ -119,6 +119,7 @@ impl World {
             }
             Step::ReadSince(address, _) => panic!("no session asks what was seen: {address:?}"),
             Step::Greet(greeting) => panic!("no session greets: {greeting:?}"),
+            Step::Propose { key, .. } => panic!("no session proposes: {key:?}"),
             Step::UnderWay(_) => Answer::UnderWay { since: None, hints: false },
             Step::Compare(request) => replica::compare(&ring, me, &node.forest, &*node.store, request, &mut || ()),
             Step::Gossip(_) => panic!("a session does not gossip"),

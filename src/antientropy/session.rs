@@ -472,7 +472,10 @@ impl Operation for Session {
 
 /// Whether a refusal is about the record at hand; any other would meet the next one just the same.
 fn concerns_one_record(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::StampAhead(_) | Refusal::Damaged | Refusal::Unfit(_) | Refusal::Unreadable)
+    matches!(
+        refusal,
+        Refusal::StampAhead(_) | Refusal::Damaged | Refusal::Unfit(_) | Refusal::Unreadable | Refusal::Promised { .. }
+    )
 }
 
 fn is_settled(outline: &Record, settled: Stamp) -> bool {

@@ -13,18 +13,32 @@ pub enum Mode {
     Sloppy,
     /// The coordinator alone, the others later. The lowest latency.
     Async,
+    /// Consensus of a majority of the owners, for each key.
+    Quorum,
+    /// The same, accepted by every owner.
+    Sync,
+    /// The same, accepted by every owner in the order of the ring, and read from the last.
+    Chain,
 }
 
 impl Mode {
     /// Every mode, in the order of their numbers.
-    pub const ALL: [Mode; 2] = [Mode::Sloppy, Mode::Async];
+    pub const ALL: [Mode; 5] = [Mode::Sloppy, Mode::Async, Mode::Quorum, Mode::Sync, Mode::Chain];
 
     /// Its name in arguments, URLs and settings: one lower-case word.
     pub fn name(self) -> &'static str {
         match self {
             Mode::Sloppy => "sloppy",
             Mode::Async => "async",
+            Mode::Quorum => "quorum",
+            Mode::Sync => "sync",
+            Mode::Chain => "chain",
         }
+    }
+
+    /// Whether it agrees by consensus: linearizable for each key, and refused where too few owners can be had.
+    pub fn agrees(self) -> bool {
+        matches!(self, Mode::Quorum | Mode::Sync | Mode::Chain)
     }
 }
 
@@ -66,6 +80,9 @@ mod tests {
     #[test]
     fn an_unknown_word_is_told_the_modes() {
         let error = "eventual".parse::<Mode>().unwrap_err();
-        assert_eq!(error.to_string(), "there is no mode \"eventual\"; the modes are sloppy, async");
+        assert_eq!(
+            error.to_string(),
+            "there is no mode \"eventual\"; the modes are sloppy, async, quorum, sync, chain"
+        );
     }
 }

@@ -12,7 +12,7 @@
 //! refused whole, not stored: the sum of TCP alone misses a flipped pair of bits.
 
 use super::message::{Batch, FORGET_KEYS_MAX, PACKETS_MAX, REQUESTS_PER_BATCH_MAX, Reply, Request};
-use crate::record::{CHECKSUM_BYTES, CONTENT_TYPE_BYTES_MAX, Content, checksum};
+use crate::record::{CHECKSUM_BYTES, CONTENT_TYPE_BYTES_MAX, Content, Edit, checksum};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -52,9 +52,12 @@ impl Batch {
             return Err(MalformedMessage::Limit("too many requests in one batch"));
         }
         for request in &batch.requests {
-            if let Request::Write { edit, .. } | Request::HintWrite { edit, .. } = request
-                && let Some(content) = edit.content()
-            {
+            let edit = match request {
+                Request::Write { edit, .. } | Request::HintWrite { edit, .. } => Some(edit),
+                Request::Propose { proposal, .. } => proposal.as_ref().map(|proposal| &proposal.edit),
+                _ => None,
+            };
+            if let Some(content) = edit.and_then(Edit::content) {
                 check_content(content)?;
             }
             if let Request::MayForget { keys } | Request::Forget { keys } = request
@@ -130,7 +133,7 @@ mod tests {
     use crate::protocol::{
         Answer, Bed, Difference, Envelope, KeyEntry, Lacking, Leaves, MemberTag, Refusal, SyncAnswer, SyncRequest,
     };
-    use crate::record::{Actor, Context, Dot, Edit, Key, Record, Seen, Stamp};
+    use crate::record::{Actor, Context, Dot, Key, Record, Seen, Stamp};
     use proptest::prelude::*;
 
     fn envelope() -> Envelope {

@@ -4,7 +4,7 @@ use super::Refusal;
 use super::sync::{MemberTag, SyncAnswer, SyncRequest};
 use crate::membership::{Life, Word};
 use crate::placement::{ClusterId, MemberName, NodeId, Partition};
-use crate::record::{Context, Dot, Edit, Key, Record, Stamp};
+use crate::record::{Ballot, Context, Dot, Edit, Key, Proposal, Record, Stamp, Unfit};
 use serde::{Deserialize, Serialize};
 
 /// Most requests in one batch. Bounds what a node holds for one peer call, and keeps a slow batch short.
@@ -85,6 +85,33 @@ pub enum Request {
         other: Record,
         /// The write.
         dot: Dot,
+    },
+    /// Promise to accept nothing under an earlier ballot. → [`Answer::Promised`]
+    Prepare {
+        /// The key.
+        key: Key,
+        /// The ballot.
+        ballot: Ballot,
+    },
+    /// Accept a proposal, under the ballot in its context. → [`Answer::Accepted`]
+    Accept {
+        /// The key.
+        key: Key,
+        /// What is proposed.
+        record: Record,
+        /// A ballot to be promised together with it.
+        next: Option<Ballot>,
+    },
+    /// Have the owners agree on an edit of a key, or on what it holds; only owners are asked. → [`Answer::Decided`]
+    Propose {
+        /// The key.
+        key: Key,
+        /// What is wanted; nothing, for an identity write.
+        proposal: Option<Box<Proposal>>,
+        /// Who must accept it.
+        reach: Reach,
+        /// How long it is waited for, in milliseconds.
+        within_ms: u32,
     },
     /// Keep a record for owners that cannot be reached. → [`Answer::Merged`]
     Hint {
@@ -169,6 +196,18 @@ pub enum Answer {
         /// The record.
         record: Option<Record>,
     },
+    /// It is promised, durably.
+    Promised {
+        /// What is held there.
+        record: Record,
+    },
+    /// It is accepted, durably.
+    Accepted {
+        /// What is held there, when that is more than what was proposed.
+        more: Option<Record>,
+    },
+    /// How a proposal ended.
+    Decided(Decision),
     /// For each key, whether it may be forgotten.
     MayForget(Vec<bool>),
     /// Of so many keys something was forgotten.
@@ -198,6 +237,52 @@ pub enum Answer {
     Gossip {
         /// Packets, at most [`PACKETS_MAX`].
         packets: Vec<Vec<u8>>,
+    },
+}
+
+/// Which owners must accept a proposal. The numbers are the wire's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Reach {
+    /// More than half of them.
+    Majority,
+    /// All of them.
+    All,
+    /// All of them, one after the other in the order of the ring.
+    InOrder,
+}
+
+/// How a proposal ended.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Decision {
+    /// As many owners as must have accepted it.
+    Made {
+        /// Whether the key had no living value before.
+        created: bool,
+        /// The record accepted.
+        record: Record,
+        /// How many owners are known to have it.
+        acked: u8,
+    },
+    /// Its condition is not true of what a majority has accepted. Nothing changed.
+    Unmet {
+        /// What that is.
+        record: Record,
+    },
+    /// It does not fit what a majority has accepted. Nothing changed.
+    Unfit(Unfit),
+    /// Too few owners could be had. Nothing was accepted anywhere, and nothing will be.
+    Unavailable {
+        /// How many answered.
+        answered: u8,
+        /// Why the last one that refused did so.
+        cause: Option<Refusal>,
+    },
+    /// Some owners may have accepted it; it may still surface, or never.
+    Unknown {
+        /// How many owners are known to have it.
+        acked: u8,
+        /// Why the last one that refused did so.
+        cause: Option<Refusal>,
     },
 }
 
@@ -271,6 +356,8 @@ pub enum Lane {
     Reads,
     /// Records that sessions and hints move, looked up or committed: they give way to clients.
     Repairs,
+    /// Proposals handed to an owner: each is over when other owners have answered.
+    Proposals,
     /// Comparison, which may take a while.
     Digests,
     /// What nodes say of themselves.
@@ -279,12 +366,12 @@ pub enum Lane {
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Lane; 5] = [Lane::Writes, Lane::Reads, Lane::Repairs, Lane::Digests, Lane::Gossip];
+    pub const ALL: [Lane; 6] = [Lane::Writes, Lane::Reads, Lane::Repairs, Lane::Proposals, Lane::Digests, Lane::Gossip];
 
     /// The endpoint the lane's batches are posted to.
     pub fn path(self) -> &'static str {
         match self {
-            Lane::Writes | Lane::Repairs => "/replicate",
+            Lane::Writes | Lane::Repairs | Lane::Proposals => "/replicate",
             Lane::Reads => "/store/key",
             Lane::Digests => "/store/hash",
             Lane::Gossip => "/ping",
@@ -306,9 +393,15 @@ impl Request {
         match self {
             Request::Read { .. } | Request::ReadSince { .. } | Request::ReadHint { .. } => Lane::Reads,
             Request::Sync(_) => Lane::Digests,
+            Request::Propose { .. } => Lane::Proposals,
             Request::Greet(_) | Request::UnderWay { .. } | Request::Gossip { .. } => Lane::Gossip,
             _ => Lane::Writes,
         }
+    }
+
+    /// Whether it asks for a vote of an owner, which only one may give that still has what it once promised.
+    pub fn asks_for_a_vote(&self) -> bool {
+        matches!(self, Request::Prepare { .. } | Request::Accept { .. } | Request::Propose { .. })
     }
 
     /// The partitions of the keys that are to be forgotten.
@@ -326,6 +419,9 @@ impl Request {
             Request::Write { key, .. }
             | Request::Merge { key, .. }
             | Request::Cover { key, .. }
+            | Request::Prepare { key, .. }
+            | Request::Accept { key, .. }
+            | Request::Propose { key, .. }
             | Request::Hint { key, .. }
             | Request::HintWrite { key, .. }
             | Request::Read { key }
@@ -347,9 +443,15 @@ impl Request {
             Request::Write { edit, .. } | Request::HintWrite { edit, .. } => {
                 edit.content().map_or(0, |content| content.value.len())
             }
-            Request::Merge { record, .. } | Request::Hint { record, .. } => values(record),
+            Request::Merge { record, .. } | Request::Hint { record, .. } | Request::Accept { record, .. } => {
+                values(record)
+            }
+            Request::Propose { proposal, .. } => {
+                let content = proposal.as_ref().and_then(|proposal| proposal.edit.content());
+                content.map_or(0, |content| content.value.len())
+            }
             Request::Cover { other, .. } => values(other),
-            Request::Read { .. } | Request::ReadHint { .. } | Request::Greet(_) => 0,
+            Request::Read { .. } | Request::ReadHint { .. } | Request::Prepare { .. } | Request::Greet(_) => 0,
             Request::ReadSince { since, .. } => 20 * since.entries().len(),
             Request::MayForget { keys } | Request::Forget { keys } => {
                 let bytes = |(key, context): &(Key, Context)| key.as_bytes().len() + 20 * context.entries().len();

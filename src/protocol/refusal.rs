@@ -1,6 +1,6 @@
 //! Why a node said no. Each line says whether anything changed, and who should act.
 
-use crate::record::{Stamp, StampAhead, Unfit};
+use crate::record::{Ballot, Stamp, StampAhead, Unfit};
 use serde::{Deserialize, Serialize};
 
 /// A node's no. Nothing was changed unless the line says otherwise.
@@ -14,6 +14,12 @@ pub enum Refusal {
     Overtaken {
         /// The latest stamp known of the key there.
         latest: Stamp,
+    },
+    /// A later ballot was promised; the proposer may begin anew with one that is later still.
+    #[error("another proposal of this key came first")]
+    Promised {
+        /// The ballot.
+        ballot: Ballot,
     },
     /// A clock is wrong: the client's, the peer's, or this node's.
     #[error(transparent)]
@@ -75,6 +81,7 @@ impl Refusal {
         match self {
             Refusal::Unfit(_)
             | Refusal::Overtaken { .. }
+            | Refusal::Promised { .. }
             | Refusal::StampAhead(_)
             | Refusal::HintsFull
             | Refusal::Damaged

@@ -9,8 +9,8 @@ mod forgettable;
 pub use compare::{compare, is_quick, shared};
 pub use forgettable::{Candidate, Noted, count_spent, forgettable};
 
-use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request, SyncRequest};
-use crate::record::{Context, Dot, Row};
+use crate::protocol::{Answer, Greeting, MemberTag, Reach, Refusal, Request, SyncRequest};
+use crate::record::{Context, Dot, Key, Proposal, Row};
 use crate::storage::{Address, Change, Hint, Kind, Outcome, Refused};
 use bytes::Bytes;
 
@@ -24,6 +24,17 @@ pub enum Step {
     /// Note which of these the node has seen in the row's partition, and then look it up; [`found`] and [`having_seen`] turn
     /// the results into the answer.
     ReadSince(Address, Context),
+    /// Have the owners agree on it.
+    Propose {
+        /// The key.
+        key: Key,
+        /// What is wanted; nothing, for an identity write.
+        proposal: Option<Box<Proposal>>,
+        /// Who must accept it.
+        reach: Reach,
+        /// How long it is waited for, in milliseconds.
+        within_ms: u32,
+    },
     /// Ask [`compare`].
     Compare(SyncRequest),
     /// Take note of how a peer stands, and say how this node does.
@@ -44,6 +55,9 @@ pub fn step(request: Request) -> Step {
         Request::HintWrite { key, edit, targets } => Step::Commit(Change::HintWrite { key, edit, targets }),
         Request::Read { key } => Step::Read(Address::data(&key)),
         Request::ReadSince { key, since } => Step::ReadSince(Address::data(&key), since),
+        Request::Prepare { key, ballot } => Step::Commit(Change::Prepare { key, ballot }),
+        Request::Accept { key, record, next } => Step::Commit(Change::Accept { key, record, next }),
+        Request::Propose { key, proposal, reach, within_ms } => Step::Propose { key, proposal, reach, within_ms },
         Request::MayForget { keys } => Step::Commit(Change::MayForget { keys }),
         Request::Forget { keys } => Step::Commit(Change::Forget { keys }),
         Request::ReadHint { key } => Step::Read(Address::hint(&key)),
@@ -59,6 +73,8 @@ pub fn committed(result: Result<Outcome, Refused>) -> Answer {
     match result {
         Ok(Outcome::Written { created, record }) => Answer::Written { created, record },
         Ok(Outcome::Merged { applied, more }) => Answer::Merged { applied, more },
+        Ok(Outcome::Promised { record }) => Answer::Promised { record },
+        Ok(Outcome::Accepted { more }) => Answer::Accepted { more },
         Ok(Outcome::MayForget(may)) => Answer::MayForget(may),
         Ok(Outcome::Forgotten(keys)) => Answer::Forgotten(keys),
         Ok(Outcome::Done) => Answer::Merged { applied: true, more: None },
@@ -107,6 +123,7 @@ pub fn found(address: &Address, row: Option<&Bytes>) -> Answer {
 pub fn refusal(refused: &Refused) -> Refusal {
     match refused {
         Refused::Overtaken { latest } => Refusal::Overtaken { latest: *latest },
+        Refused::Promised { ballot } => Refusal::Promised { ballot: *ballot },
         Refused::Unfit(why) => Refusal::Unfit(*why),
         Refused::StampAhead(why) => Refusal::StampAhead(*why),
         Refused::HintsFull { .. } => Refusal::HintsFull,
