@@ -232,7 +232,15 @@ impl Get {
 
     /// Whether what was answered so far is older than what the client has seen.
     fn is_behind(&self) -> bool {
-        !self.options.since.is_empty() && !self.merged().context().dominates(&self.options.since)
+        let since = &self.options.since;
+        if since.is_empty() {
+            return false;
+        }
+        let merged = self.merged();
+        // What consensus agreed on is on a majority, unless it was forgotten: of which a key's own record says nothing.
+        let is_majority = 2 * self.answers.len() > self.ring.owners(self.partition).len();
+        let seen_ballot = is_majority || merged.context().ballot() >= since.ballot();
+        !(seen_ballot && super::is_since(&merged, since))
     }
 
     /// Asks further nodes for what the client has seen; whether there is anybody left to wait for.

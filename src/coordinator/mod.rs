@@ -1,17 +1,25 @@
 //! Verbs: what a node does with a client's request. Machines that ask owners and judge their answers; the node
 //! they run on is asked like any other.
 
+mod confirm;
+mod entrust;
 mod get;
 mod order;
 mod outcome;
+mod propose;
 mod put;
 mod quorum;
 mod replay;
 mod restore;
+mod turns;
 
+pub use confirm::{Confirm, ConfirmOptions, ConfirmOutcome, Source, is_since};
+pub use entrust::Entrust;
 pub use get::{Get, GetOptions, GetOutcome};
 pub use outcome::{PutOutcome, Replicas};
+pub use propose::{Propose, ProposeOptions, Proposed};
 pub use put::{Put, PutOptions, Write};
 pub use quorum::{Count, Quorum};
 pub use replay::{Fate, HINTS_AT_A_TIME, REFUSED_AGAIN_MS, Replay};
 pub use restore::Restore;
+pub use turns::{Kept, TOGETHER_MAX, Turn, Turns};

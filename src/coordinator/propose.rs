@@ -1,0 +1,500 @@
+//! `Propose`: the owners of a key agree on what it holds. The proposer of CASPaxos, run on one of them.
+//!
+//! ```text
+//!  proposer           itself, and each other owner
+//!      | -- Prepare(9) ------> |   promised, synced; what is held there: accepted under 4
+//!      | <- Promised ---------- |
+//!      |  a majority: what they showed, merged, with the edit made on it
+//!      | -- Accept(9, new; 10)->|   accepted under 9, and 10 promised, synced
+//!      | <- Accepted ---------- |
+//!      |  as many as must: the next edit is proposed under 10 at once, in one round trip
+//! ```
+//!
+//! An edit is worked out on what a majority's promises showed, so on whatever was agreed on before; a condition that is not
+//! met, and an edit that does not fit, are answered once a majority has accepted that very state, by an identity write.
+//! Several that wait for their turn are worked out one after the other and accepted in one go, with what the last of them
+//! left: sixteen clients that swap one value cost no more round trips than one.
+//!
+//! Once an acceptance of edits is out this machine only finishes it: where a later ballot came between, it looks whether its
+//! own last write is among what was accepted, and carries that on; if every owner refused it begins anew; else nobody knows.
+//!
+//! Safe whoever else proposes, live as long as few do: proposals of one key queue at its first owner that lives
+//! ([`Turns`](super::Turns)), and those that meet all the same back off. Rystsov, "CASPaxos: Replicated State Machines
+//! without logs" (2018), §2.2 and the one-round-trip optimisation of §2.2.1.
+
+use super::Kept;
+use crate::operation::{CallId, Command, Event, Failure, Operation};
+use crate::placement::MemberIndex;
+use crate::protocol::{Answer, Decision, Reach, Refusal, Request};
+use crate::record::{Ballot, Dot, Edit, Key, Proposal, Record, Seen, Stamp, Unfit, Unmet};
+
+/// The first pause after another proposal came between, and the longest, in milliseconds, about.
+const BACKOFF_MS: u64 = 2;
+const BACKOFF_MS_MAX: u64 = 100;
+
+/// How a [`Propose`] is to go about it.
+#[derive(Clone, Debug)]
+pub struct ProposeOptions {
+    /// Who must accept.
+    pub reach: Reach,
+    /// A ballot that this proposer has used for nothing yet, nor any later one.
+    pub ballot: Ballot,
+    /// This node's time, by which values expire.
+    pub now: Stamp,
+    /// What was promised together with the last acceptance.
+    pub kept: Option<Kept>,
+    /// Members believed to be down.
+    pub avoid: Vec<MemberIndex>,
+    /// Random: how long to back off.
+    pub chance: u64,
+}
+
+/// How it ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Proposed {
+    /// What those who asked are told, in their order.
+    pub decisions: Vec<Decision>,
+    /// For the next proposal of the key.
+    pub kept: Option<Kept>,
+    /// The latest stamp of a ballot that was used.
+    pub used: Stamp,
+}
+
+/// What becomes of one proposal, if what all of them leave is accepted.
+enum Verdict {
+    /// It is made, or was before, and this is the record then.
+    Made { created: bool, record: Record },
+    /// Its condition is not true of this record.
+    Unmet { record: Record },
+    /// It does not fit.
+    Unfit(Unfit),
+}
+
+/// How the machine concludes.
+#[derive(Clone, Copy)]
+enum End {
+    /// So many owners have accepted what is left.
+    Accepted { acked: usize },
+    /// Nothing is held, and nothing would be changed: nobody need accept that.
+    Judged,
+    /// Nobody has accepted anything, or will.
+    Unavailable,
+    /// So many owners are known to have accepted it, too few.
+    Unknown { acked: usize },
+}
+
+/// What is known of one owner in a round.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Vote {
+    NotAsked,
+    Awaited,
+    Yes,
+    /// It surely did nothing.
+    No,
+    /// It may have done what it was asked.
+    Unknown,
+}
+
+enum Phase {
+    Preparing { shown: Vec<Record> },
+    Accepting { record: Record, next: Ballot, more: Option<Record> },
+    Resting,
+}
+
+/// The machine.
+pub struct Propose {
+    key: Key,
+    proposals: Vec<Option<Proposal>>,
+    verdicts: Vec<Verdict>,
+    owners: Vec<MemberIndex>,
+    options: ProposeOptions,
+    phase: Phase,
+    ballot: Ballot,
+    votes: Vec<Vote>,
+    /// Of each call, the owner asked, and in which round.
+    calls: Vec<Option<(usize, u32)>>,
+    round: u32,
+    used: Stamp,
+    /// The latest ballot of another proposal that was met.
+    met: Option<Ballot>,
+    /// Whether what is to be accepted changes anything.
+    changes: bool,
+    /// Once an acceptance that does is out: its ballot, and the id of the value in it, if it has one.
+    out: Option<(Ballot, Option<Dot>)>,
+    /// The ballot of the first such acceptance.
+    first_out: Option<Ballot>,
+    covered: bool,
+    pauses: u32,
+    cause: Option<Refusal>,
+    concluded: bool,
+}
+
+impl Propose {
+    /// Proposals for `key`, one after the other, or identity writes, among its `owners`, in the order of the ring.
+    pub fn new(
+        key: Key,
+        proposals: Vec<Option<Proposal>>,
+        owners: Vec<MemberIndex>,
+        options: ProposeOptions,
+    ) -> Propose {
+        Propose {
+            key,
+            proposals,
+            verdicts: Vec::new(),
+            changes: false,
+            votes: vec![Vote::NotAsked; owners.len()],
+            owners,
+            phase: Phase::Resting,
+            ballot: options.ballot,
+            calls: Vec::new(),
+            round: 0,
+            used: options.ballot.stamp,
+            met: None,
+            out: None,
+            first_out: None,
+            covered: false,
+            pauses: 0,
+            cause: None,
+            concluded: false,
+            options,
+        }
+    }
+
+    fn majority(&self) -> usize {
+        self.owners.len() / 2 + 1
+    }
+
+    fn count(&self, vote: Vote) -> usize {
+        self.votes.iter().filter(|held| **held == vote).count()
+    }
+
+    /// A stamp later than all that were used or met.
+    fn mint_stamp(&mut self) -> Stamp {
+        let later = self.met.map_or(self.used, |met| self.used.max(met.stamp));
+        self.used = Stamp(later.0.saturating_add(1));
+        self.used
+    }
+
+    fn mint(&mut self) -> Ballot {
+        Ballot { stamp: self.mint_stamp(), actor: self.options.ballot.actor }
+    }
+
+    fn ask(&mut self, owner: usize, request: Request, commands: &mut Vec<Command>) {
+        let call = CallId(self.calls.len() as u32);
+        self.calls.push(Some((owner, self.round)));
+        self.votes[owner] = Vote::Awaited;
+        commands.push(Command::Call { call, to: self.owners[owner], request });
+    }
+
+    fn begin_round(&mut self, ballot: Ballot, phase: Phase) {
+        self.round += 1;
+        (self.ballot, self.phase) = (ballot, phase);
+        self.votes.fill(Vote::NotAsked);
+    }
+
+    fn prepare(&mut self, commands: &mut Vec<Command>) {
+        let ballot = self.mint();
+        self.begin_round(ballot, Phase::Preparing { shown: Vec::new() });
+        for owner in 0..self.owners.len() {
+            self.ask(owner, Request::Prepare { key: self.key.clone(), ballot }, commands);
+        }
+    }
+
+    /// Has the record accepted, under the ballot in it.
+    fn accept(&mut self, ballot: Ballot, record: Record, commands: &mut Vec<Command>) {
+        let next = self.mint();
+        if self.changes {
+            self.first_out = if self.out.is_none() { Some(ballot) } else { self.first_out };
+            self.out = Some((ballot, record.agreed().map(|value| value.id())));
+        }
+        self.begin_round(ballot, Phase::Accepting { record, next, more: None });
+        let asked = if self.options.reach == Reach::InOrder { 1 } else { self.owners.len() };
+        (0..asked).for_each(|owner| self.ask_to_accept(owner, commands));
+    }
+
+    fn ask_to_accept(&mut self, owner: usize, commands: &mut Vec<Command>) {
+        if let Phase::Accepting { record, next, .. } = &self.phase {
+            let request = Request::Accept { key: self.key.clone(), record: record.clone(), next: Some(*next) };
+            self.ask(owner, request, commands);
+        }
+    }
+
+    /// What is to be accepted under `ballot`, where so much is `shown`.
+    fn decide(&mut self, shown: Record, ballot: Ballot, commands: &mut Vec<Command>) -> Option<End> {
+        if shown.context().ballot() >= Some(ballot) {
+            // No honest owner shows what it could not have promised.
+            self.met = self.met.max(shown.context().ballot());
+            return self.rest(commands);
+        }
+        if let Some((out, id)) = self.out {
+            let is_own = match shown.agreed() {
+                Some(value) => Some(value.id()) == id,
+                None => id.is_none() && shown.context().ballot() == Some(out),
+            };
+            if !is_own {
+                return Some(End::Unknown { acked: 0 });
+            }
+            self.accept(ballot, shown.reballot(ballot), commands);
+            return None;
+        }
+        let (was_unknown, wants_it_settled) = (shown.is_unknown(), self.proposals.iter().any(Option::is_none));
+        let record = self.work_out(shown.reballot(ballot));
+        if !self.changes && was_unknown && !wants_it_settled {
+            return Some(End::Judged);
+        }
+        self.accept(ballot, record, commands);
+        None
+    }
+
+    /// Makes one proposal after the other on what is held, and takes down what becomes of each; what the last one leaves.
+    fn work_out(&mut self, mut held: Record) -> Record {
+        let now_ms = self.options.now.ms();
+        (self.verdicts, self.changes) = (Vec::with_capacity(self.proposals.len()), false);
+        for at in 0..self.proposals.len() {
+            let id = Dot { stamp: self.mint_stamp(), actor: self.options.ballot.actor };
+            let made = self.proposals[at].as_ref().map(|proposal| held.propose(proposal, id, now_ms));
+            let verdict = match made {
+                Some(Ok(record)) => {
+                    let created = !held.siblings().iter().any(|sibling| sibling.content.lives(now_ms));
+                    self.changes = true;
+                    held = record.clone();
+                    Verdict::Made { created, record }
+                }
+                None | Some(Err(Unmet::Repetition)) => Verdict::Made { created: false, record: held.clone() },
+                Some(Err(Unmet::Condition)) => Verdict::Unmet { record: held.clone() },
+                Some(Err(Unmet::Unfit(why))) => Verdict::Unfit(why),
+            };
+            self.verdicts.push(verdict);
+        }
+        held
+    }
+
+    /// Leaves whoever came between some time.
+    fn rest(&mut self, commands: &mut Vec<Command>) -> Option<End> {
+        self.round += 1;
+        self.phase = Phase::Resting;
+        let most = (BACKOFF_MS << self.pauses.min(16)).min(BACKOFF_MS_MAX);
+        let after_ms = 1 + self.options.chance.rotate_left(7 * self.pauses) % most;
+        self.pauses += 1;
+        commands.push(Command::Wake { after_ms });
+        None
+    }
+
+    /// Where the present round has come to.
+    fn judge(&mut self, commands: &mut Vec<Command>) -> Option<End> {
+        let (yes, awaited) = (self.count(Vote::Yes), self.count(Vote::Awaited));
+        match &mut self.phase {
+            Phase::Resting => None,
+            Phase::Preparing { shown } => {
+                if yes > self.owners.len() / 2 {
+                    let merged = shown.iter().fold(Record::default(), |merged, record| merged.merge(record));
+                    return self.decide(merged, self.ballot, commands);
+                }
+                if yes + awaited >= self.majority() {
+                    return None;
+                }
+                match (self.met.is_some_and(|met| met > self.ballot), self.out.is_some()) {
+                    (true, _) => self.rest(commands),
+                    (false, true) => Some(End::Unknown { acked: 0 }),
+                    (false, false) => Some(End::Unavailable),
+                }
+            }
+            Phase::Accepting { .. } => {
+                let needed = if self.options.reach == Reach::Majority { self.majority() } else { self.owners.len() };
+                if yes >= needed {
+                    return self.accepted(yes, commands);
+                }
+                if awaited == 0 && self.options.reach == Reach::InOrder && self.count(Vote::NotAsked) + yes >= needed {
+                    self.ask_to_accept(yes, commands);
+                    return None;
+                }
+                let open = if self.options.reach == Reach::InOrder { self.count(Vote::NotAsked) } else { 0 };
+                if yes + awaited + open >= needed {
+                    return None;
+                }
+                let is_somewhere = yes + self.count(Vote::Unknown) > 0;
+                if !is_somewhere && awaited > 0 {
+                    return None;
+                }
+                self.fell_short(yes, is_somewhere, commands)
+            }
+        }
+    }
+
+    fn fell_short(&mut self, acked: usize, is_somewhere: bool, commands: &mut Vec<Command>) -> Option<End> {
+        // Where all refused the first acceptance of the edits, nobody has them. An earlier one may be somewhere.
+        if !is_somewhere && self.first_out == Some(self.ballot) {
+            self.out = None;
+        }
+        let overtaken = self.met.is_some_and(|met| met > self.ballot);
+        match (overtaken, self.out.is_some()) {
+            (true, _) => self.rest(commands),
+            (false, true) => Some(End::Unknown { acked }),
+            (false, false) => Some(End::Unavailable),
+        }
+    }
+
+    fn accepted(&mut self, acked: usize, commands: &mut Vec<Command>) -> Option<End> {
+        let Phase::Accepting { record, next, more } = &self.phase else { return None };
+        let (next, all) = (*next, more.as_ref().map_or_else(|| record.clone(), |more| record.merge(more)));
+        let stands_beside = all.siblings().iter().any(|sibling| sibling.agreed.is_none());
+        if self.changes && self.is_blind() && !self.covered && stands_beside && all.context().ballot() < Some(next) {
+            // Written without consensus since the last promises, and acknowledged before this: superseded, too.
+            self.covered = true;
+            self.accept(next, all.reballot(next).without_what_stands_beside(), commands);
+            return None;
+        }
+        Some(End::Accepted { acked })
+    }
+
+    /// Whether the last edit that was made supersedes whatever there is.
+    fn is_blind(&self) -> bool {
+        let mut made = self.proposals.iter().zip(&self.verdicts).rev();
+        let last = made.find(|(proposal, verdict)| proposal.is_some() && matches!(verdict, Verdict::Made { .. }));
+        let edit = last.and_then(|(proposal, _)| proposal.as_ref()).map(|proposal| &proposal.edit);
+        matches!(edit, Some(Edit::Write { seen: Seen::Everything, .. }))
+    }
+
+    /// What each of those who asked is told.
+    fn decisions(&self, end: End) -> Vec<Decision> {
+        let more = match &self.phase {
+            Phase::Accepting { more, .. } => more.as_ref(),
+            _ => None,
+        };
+        let with_more = |record: &Record| more.map_or_else(|| record.clone(), |more| record.merge(more));
+        let cause = || self.cause.clone();
+        let decide = |at: usize| match (end, self.verdicts.get(at)) {
+            (End::Accepted { acked }, Some(Verdict::Made { created, record })) => {
+                let record = if self.covered { self.with_cover(record) } else { with_more(record) };
+                Decision::Made { created: *created, record, acked: acked as u8 }
+            }
+            (End::Accepted { .. }, Some(Verdict::Unmet { record })) => Decision::Unmet { record: with_more(record) },
+            (End::Judged, Some(Verdict::Unmet { .. })) => Decision::Unmet { record: Record::default() },
+            (End::Accepted { .. } | End::Judged, Some(Verdict::Unfit(why))) => Decision::Unfit(*why),
+            (End::Unknown { acked }, None | Some(Verdict::Made { .. })) => {
+                Decision::Unknown { acked: acked as u8, cause: cause() }
+            }
+            // One that would have changed nothing has surely changed nothing.
+            _ => Decision::Unavailable { answered: self.count(Vote::Yes) as u8, cause: cause() },
+        };
+        (0..self.proposals.len()).map(decide).collect()
+    }
+
+    /// The record of one edit after the second round, in which what stands beside was superseded.
+    fn with_cover(&self, record: &Record) -> Record {
+        match &self.phase {
+            Phase::Accepting { record: last, .. } if record.agreed().map(|value| value.id()) == self.out_id() => {
+                last.clone()
+            }
+            _ => record.clone(),
+        }
+    }
+
+    fn out_id(&self) -> Option<Dot> {
+        self.out.and_then(|(_, id)| id)
+    }
+
+    /// What is left for the next proposal, where this round ended with an acceptance.
+    fn kept(&self) -> Option<Kept> {
+        match &self.phase {
+            Phase::Accepting { record, next, more } if self.count(Vote::Yes) >= self.majority() => {
+                let record = more.as_ref().map_or_else(|| record.clone(), |more| record.merge(more));
+                (record.context().ballot() < Some(*next)).then_some(Kept { ballot: *next, record })
+            }
+            _ => None,
+        }
+    }
+
+    fn heard(&mut self, owner: usize, answer: Answer) {
+        let vote = match (&mut self.phase, answer) {
+            (Phase::Preparing { shown }, Answer::Promised { record }) => {
+                shown.push(record);
+                Vote::Yes
+            }
+            (Phase::Accepting { more, .. }, Answer::Accepted { more: held }) => {
+                *more = match (more.take(), held) {
+                    (Some(one), Some(other)) => Some(one.merge(&other)),
+                    (one, other) => one.or(other),
+                };
+                Vote::Yes
+            }
+            (_, Answer::Refused(refusal)) => {
+                // A failing disk may have taken it all the same.
+                let vote = match refusal {
+                    Refusal::ReadOnly { .. } | Refusal::Fenced => Vote::Unknown,
+                    _ => Vote::No,
+                };
+                if let Refusal::Promised { ballot } = refusal {
+                    self.met = self.met.max(Some(ballot));
+                }
+                self.cause = Some(refusal);
+                vote
+            }
+            _ => Vote::Unknown,
+        };
+        self.votes[owner] = vote;
+    }
+}
+
+impl Operation for Propose {
+    type Output = Proposed;
+    const DELIVERS: bool = true;
+
+    fn on(&mut self, event: Event, commands: &mut Vec<Command>) -> Option<Proposed> {
+        if self.concluded {
+            return None;
+        }
+        let is_away = |owner: &MemberIndex| self.options.avoid.contains(owner);
+        let end = match event {
+            Event::Start if self.options.reach != Reach::Majority && self.owners.iter().any(is_away) => {
+                Some(End::Unavailable)
+            }
+            Event::Start => match self.options.kept.take() {
+                Some(Kept { ballot, record }) => self.decide(record, ballot, commands),
+                None => {
+                    self.prepare(commands);
+                    None
+                }
+            },
+            Event::Woken if matches!(self.phase, Phase::Resting) => {
+                self.prepare(commands);
+                None
+            }
+            Event::Woken => None,
+            Event::Answered { call, answer } => match self.calls.get_mut(call.0 as usize).and_then(Option::take) {
+                Some((owner, round)) if round == self.round => {
+                    self.heard(owner, answer);
+                    self.judge(commands)
+                }
+                _ => None,
+            },
+            Event::Failed { call, failure } => match self.calls.get_mut(call.0 as usize).and_then(Option::take) {
+                Some((owner, round)) if round == self.round => {
+                    match failure {
+                        Failure::Refused(refusal) => self.heard(owner, Answer::Refused(refusal)),
+                        Failure::Unreachable => self.votes[owner] = Vote::No,
+                        Failure::Unknown => self.votes[owner] = Vote::Unknown,
+                    }
+                    self.judge(commands)
+                }
+                _ => None,
+            },
+            Event::Deadline => Some(match (&self.phase, self.out) {
+                (_, None) => End::Unavailable,
+                (Phase::Accepting { .. }, Some(_)) => End::Unknown { acked: self.count(Vote::Yes) },
+                (_, Some(_)) => End::Unknown { acked: 0 },
+            }),
+        };
+        let end = end?;
+        self.concluded = true;
+        let kept = if matches!(end, End::Accepted { .. }) { self.kept() } else { None };
+        Some(Proposed { decisions: self.decisions(end), kept, used: self.used })
+    }
+
+    fn is_done(&self) -> bool {
+        self.concluded
+    }
+}
+
+#[cfg(test)]
+mod tests;
