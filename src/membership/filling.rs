@@ -94,6 +94,7 @@ pub struct Filling {
     stage: Stage,
     why: Why,
     in_time: bool,
+    refilled: bool,
     peers: BTreeMap<String, Peer>,
 }
 
@@ -111,7 +112,7 @@ impl Filling {
             false => Stage::Asking,
         };
         let why = if unfinished { Why::Unfinished } else { Why::Alone };
-        Filling { id, stamp, was_filled: filled, unfinished, former, stage, why, in_time: true, peers }
+        Filling { id, stamp, was_filled: filled, unfinished, former, stage, why, in_time: true, refilled: false, peers }
     }
 
     /// What the folder is to say, with the stage as it is.
@@ -223,9 +224,20 @@ impl Filling {
         let whole =
             self.stage == Stage::Filling && ring.partitions_of(me).iter().all(|&at| self.is_whole(ring, me, at));
         if whole {
-            self.stage = Stage::Filled;
+            (self.stage, self.refilled) = (Stage::Filled, true);
         }
         whole
+    }
+
+    /// Whether this node was filled by sessions in this life of the process: what it once promised it knows no more.
+    pub fn is_refilled(&self) -> bool {
+        self.refilled && self.stage == Stage::Filled
+    }
+
+    /// Whether more than half of the members, itself included, have said what they remember of it: none of them knows of
+    /// anything later than what it holds, or it is being filled.
+    pub fn is_confirmed(&self) -> bool {
+        2 * (1 + self.peers.values().filter(|peer| peer.heard).count()) > 1 + self.peers.len()
     }
 
     /// Whether this node holds all there is of a partition that it owns.

@@ -14,6 +14,7 @@ use crate::membership::{Clocks, Filling, Life, Memory, Stage, State, Why, Word};
 use crate::operation::Failure;
 use crate::placement::{Partition, Ring};
 use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request};
+use crate::record::Stamp;
 use crate::storage::{Change, Committer, Outcome, Refused};
 use serde_json::{Value, json};
 use std::rc::Rc;
@@ -51,6 +52,8 @@ pub struct Completeness {
     is_ahead: AtomicBool,
     /// Whether it is filled, durably: what hot paths look at.
     counts: AtomicBool,
+    /// Whether enough peers have said what they remember of it for it to vote.
+    confirmed: AtomicBool,
     /// Whether the store could not take how it stands.
     unkept: AtomicBool,
     losses: AtomicU64,
@@ -61,11 +64,13 @@ impl Completeness {
     pub(super) fn new(filling: Filling, memory: Memory) -> Completeness {
         // Alone, there is nobody to ask; what is filled is so durably before anybody is served.
         let counts = AtomicBool::new(filling.stage() == Stage::Filled);
+        let confirmed = AtomicBool::new(filling.is_confirmed());
         let (filling, memory) = (Mutex::new(filling), Mutex::new(memory));
         Completeness {
             filling,
             memory,
             counts,
+            confirmed,
             clocks: Mutex::default(),
             is_ahead: AtomicBool::default(),
             unkept: AtomicBool::default(),
@@ -104,13 +109,17 @@ impl Completeness {
 
     /// Has the store say how this node stands, on the committer: what it said before is overtaken. A node that is filled
     /// counts from then on.
-    fn keep(&self, committer: &mut Committer) {
-        let (bytes, stage) = {
+    fn keep(&self, committer: &mut Committer, heard: Stamp) {
+        let (bytes, stage, is_refilled) = {
             let filling = self.filling();
-            (filling.encode(), filling.stage())
+            (filling.encode(), filling.stage(), filling.is_refilled())
         };
-        let says = Change::Fact { name: FILLING_FACT, bytes: bytes.into() };
-        let kept = committer.commit(wall_ms(), vec![says]).iter().all(Result::is_ok);
+        let mut changes = vec![Change::Fact { name: FILLING_FACT, bytes: bytes.into() }];
+        if is_refilled {
+            // Whoever gave a promise that this node knows no more, some owner it was filled from has seen a later stamp.
+            changes.push(Change::RaiseFloor { stamp: heard });
+        }
+        let kept = committer.commit(wall_ms(), changes).iter().all(Result::is_ok);
         // Under the lock: what is heard meanwhile comes after it.
         let filling = self.filling();
         // Where it could not be kept, `watch` tries again.
@@ -194,10 +203,22 @@ impl Shared {
             // What it does not hold was perhaps never here, or lost: it knows of neither.
             return Some(Refusal::NotFilled);
         }
-        let Request::Write { key, .. } = request else { return None };
+        let key = match request {
+            Request::Write { key, .. } => key,
+            Request::Prepare { key, .. } | Request::Accept { key, .. } | Request::Propose { key, .. } => {
+                if !self.completeness.confirmed.load(Ordering::Relaxed) {
+                    return Some(Refusal::NotFilled);
+                }
+                key
+            }
+            _ => return None,
+        };
         let completeness = &self.completeness;
         if self.is_partial(Partition::of(key.position())) {
             return Some(Refusal::NotFilled);
+        }
+        if let Request::Prepare { .. } | Request::Accept { .. } = request {
+            return None;
         }
         let is_ahead = completeness.is_ahead.load(Ordering::Relaxed);
         is_ahead.then(|| Refusal::ClockAhead { ahead_ms: completeness.clocks().ahead_ms() })
@@ -293,7 +314,12 @@ impl Worker {
             }
         }
         self.node.note_clock(peer, greeting.wall_ms);
-        let changed = completeness.filling().heard(peer, greeting.word, greeting.remembered);
+        let (changed, is_confirmed) = {
+            let mut filling = completeness.filling();
+            let changed = filling.heard(peer, greeting.word, greeting.remembered);
+            (changed, filling.is_confirmed())
+        };
+        completeness.confirmed.store(is_confirmed, Ordering::Relaxed);
         if changed {
             self.stage_changed(|| ());
         }
@@ -324,10 +350,10 @@ impl Worker {
     }
 
     fn keep_stage(&self, then: impl FnOnce() + 'static) {
-        let completeness = self.node.completeness.clone();
+        let (completeness, heard) = (self.node.completeness.clone(), self.node.queue.latest_stamp());
         let (tell, told) = oneshot::channel();
         self.node.queue.between_batches(Box::new(move |committer| {
-            completeness.keep(committer);
+            completeness.keep(committer, heard);
             let _ = tell.send(());
         }));
         actix_web::rt::spawn(async move {

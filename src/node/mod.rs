@@ -19,6 +19,7 @@ mod mend;
 mod opening;
 mod outside;
 mod pinging;
+mod proposing;
 mod queue;
 mod replay;
 mod reply_room;
@@ -35,6 +36,7 @@ pub use foreground::{Class, Foreground};
 pub use forgetting::{Waiting, Waits};
 pub use opening::StartError;
 pub use outside::wall_ms;
+pub use proposing::Contested;
 pub use rot::{Rot, RotStatus, Run};
 pub use seen::SeenWrites;
 pub use shared::Shared;
@@ -60,8 +62,8 @@ impl Node {
     pub fn start(settings: Settings, port: u16) -> Result<Node, StartError> {
         let opening::Opened { shared, committer, keep } = opening::open(settings, port)?;
         let shared = Arc::new(shared);
-        let (queue, rot) = (shared.queue.clone(), shared.clone());
-        let committer = spawn("committer", move || queue.run(committer, &rot.rot))?;
+        let (queue, noted) = (shared.queue.clone(), shared.clone());
+        let committer = spawn("committer", move || queue.run(committer, &noted.rot, &noted.contested))?;
         let housekeeping = match keep {
             None => None,
             Some(keep) => {
@@ -81,6 +83,7 @@ impl Node {
         sync::on_timer(&worker);
         background::watch_health(&worker);
         rot::repair(&worker);
+        proposing::settle_contested(&worker);
         forgetting::on_timer(&worker);
         worker
     }

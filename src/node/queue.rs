@@ -9,6 +9,7 @@
 
 use super::foreground::{Class, Foreground};
 use super::outside::{now, wall_ms};
+use super::proposing::Contested;
 use super::rot::Rot;
 use crate::record::{Actor, Clock, Stamp};
 use crate::storage::{Change, Committer, Outcome, Refused};
@@ -190,8 +191,9 @@ impl CommitQueue {
         self.filled.notify_all();
     }
 
-    /// The committer's thread: runs until the queue is closed and empty. Damaged rows that it meets are noted in `rot`.
-    pub fn run(self: Arc<Self>, mut committer: Committer, rot: &Rot) {
+    /// The committer's thread: runs until the queue is closed and empty. Damaged rows that it meets are noted in `rot`, keys
+    /// whose copies disagree with a promise in `contested`.
+    pub fn run(self: Arc<Self>, mut committer: Committer, rot: &Rot, contested: &Contested) {
         self.note(&committer);
         let mut routes: Vec<(usize, u64)> = Vec::new();
         while let Some((batch, errands)) = self.take() {
@@ -208,6 +210,7 @@ impl CommitQueue {
             let results = committer.commit(wall, changes);
             self.note(&committer);
             committer.take_damaged().into_iter().for_each(|key| rot.note(key));
+            committer.take_contested().into_iter().for_each(|key| contested.note(key));
             self.answer(&routes, results);
         }
     }
@@ -288,6 +291,7 @@ fn size_of(change: &Change) -> usize {
         }
         Change::Merge { record: held, .. }
         | Change::Restore { record: held, .. }
+        | Change::Accept { record: held, .. }
         | Change::Hint { record: held, .. } => record(held),
         Change::Cover { other, .. } => record(other),
         Change::HintDelivered { record: held, .. } => record(held),
@@ -295,7 +299,7 @@ fn size_of(change: &Change) -> usize {
         Change::MayForget { keys } | Change::Forget { keys } => {
             keys.iter().map(|(key, context)| 64 + key.as_bytes().len() + 16 * context.entries().len()).sum()
         }
-        Change::Recount { .. } | Change::KeepContexts => 0,
+        Change::Prepare { .. } | Change::RaiseFloor { .. } | Change::Recount { .. } | Change::KeepContexts => 0,
     }
 }
 
@@ -320,7 +324,7 @@ mod tests {
         let clock = Clock::starting_after(store.last_stamp());
         let committer = Committer::new(store, Arc::new(Forest::new()), feed, hints, Arc::default(), Actor(1), clock);
         let running = queue.clone();
-        std::thread::spawn(move || running.run(committer, &Rot::default()));
+        std::thread::spawn(move || running.run(committer, &Rot::default(), &Contested::default()));
     }
 
     /// A queue with changes in it, 100 in the background with tokens from 100, and a client's with token 0.

@@ -5,6 +5,7 @@ use super::filling::Completeness;
 use super::foreground::Foreground;
 use super::forgetting::Waits;
 use super::outside::{now, random, wall_ms};
+use super::proposing::Contested;
 use super::queue::CommitQueue;
 use super::rot::Rot;
 use super::seen::SeenWrites;
@@ -50,6 +51,8 @@ pub struct Shared {
     pub syncs: Syncs,
     /// What was found rotten.
     pub rot: Rot,
+    /// Keys whose copies disagree with a promise.
+    pub contested: Contested,
     /// What waits to be forgotten.
     pub waits: Waits,
     /// Copies sent to owners that a read found behind.
@@ -111,6 +114,7 @@ impl Shared {
             under_way: UnderWay::default(),
             syncs: Syncs::new(started),
             rot: Rot::default(),
+            contested: Contested::default(),
             waits: Waits::default(),
             read_repairs: AtomicU64::new(0),
             reads_hedged: AtomicU64::new(0),

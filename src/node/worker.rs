@@ -9,6 +9,7 @@ use super::foreground::Class;
 use super::gathering::Gathering;
 use super::link::{Link, Told};
 use super::outside::now;
+use super::proposing::Proposer;
 use super::queue::Completion;
 use super::reply_room::ReplyRoom;
 use super::shared::Shared;
@@ -43,6 +44,7 @@ pub struct Worker {
     commits_made: Cell<u64>,
     operations: RefCell<BTreeMap<u64, Running>>,
     operations_made: Cell<u64>,
+    pub(super) proposer: Proposer,
     ticking: Notify,
 }
 
@@ -109,6 +111,7 @@ impl Worker {
             commits_made: Cell::new(0),
             operations: RefCell::default(),
             operations_made: Cell::new(0),
+            proposer: Proposer::default(),
             ticking: Notify::new(),
         });
         actix_web::rt::spawn(worker.clone().hear(receiver));
@@ -303,6 +306,7 @@ impl Worker {
             Step::Commit(change) => {
                 self.commit_as(class, [(change, Box::new(move |result| told(replica::committed(result))) as _)]);
             }
+            Step::Propose { key, proposal, reach, within_ms } => self.propose(key, proposal, reach, within_ms, told),
             Step::Greet(greeting) => self.greeted(&greeting, told),
             Step::Read(address) => self.look_up(address, told),
             Step::ReadSince(address, since) => {
@@ -435,7 +439,11 @@ impl Worker {
             Some(refusal) => Err(refusal),
             None if envelope.background => Ok(self.answer_all(batch.requests, Class::Background).await),
             None => {
-                if batch.requests.iter().any(|request| matches!(request.lane(), Lane::Writes | Lane::Reads)) {
+                if batch
+                    .requests
+                    .iter()
+                    .any(|request| matches!(request.lane(), Lane::Writes | Lane::Reads | Lane::Proposals))
+                {
                     self.node.foreground.note();
                 }
                 Ok(self.answer_all(batch.requests, Class::Foreground).await)
@@ -456,7 +464,7 @@ impl Worker {
         for (at, request) in requests.into_iter().enumerate() {
             let gathering = gathering.clone();
             let partial = self.node.answers_in_part(&request);
-            if matches!(request.lane(), Lane::Digests | Lane::Gossip) {
+            if matches!(request.lane(), Lane::Proposals | Lane::Digests | Lane::Gossip) {
                 self.answer(request, class, Box::new(move |answer| gathering.put(at, answer)));
             } else if request.lane() == Lane::Reads {
                 let room = room.clone();

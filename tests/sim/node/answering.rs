@@ -108,6 +108,7 @@ impl World {
             return self.answered(node, done, Answer::Refused(refusal));
         }
         match replica::step(request) {
+            Step::Propose { key, .. } => panic!("nobody of the simulator proposes: {key:?}"),
             Step::Commit(change) => self.commit(node, Submission { change, tag, partial, done }),
             Step::Read(address) => {
                 let (life, after) = (self.nodes[node].life, about(&mut self.rng, 500));
