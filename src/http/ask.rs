@@ -2,12 +2,13 @@
 
 use super::input::Query;
 use super::refuse::ApiError;
+use super::{agree, condition};
 use crate::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Replicas, Write};
 use crate::node::Worker;
 use crate::placement::{Member, MemberIndex, Mode, Partition, Ring};
 use crate::protocol::Answer;
 use crate::record::{
-    ContentKind, Context, Edit, Key, Record, Seen, Sibling, TokenError, context_to_token, seen_from_token,
+    ContentKind, Context, Key, Proposal, Record, Seen, Sibling, TokenError, context_to_token, seen_from_token,
     seen_to_token,
 };
 use crate::storage::Address;
@@ -38,9 +39,9 @@ pub(super) const WRITE_PARAMETERS: &[&str] = &["mode", "w"];
 const TTL_MAX_S: f64 = 100.0 * 365.25 * 86_400.0;
 
 /// The part of `--timeout` within which an operation concludes; the rest is for carrying its answer home.
-const DEADLINE_SHARE: f64 = 0.9;
+pub(super) const DEADLINE_SHARE: f64 = 0.9;
 /// How long a read waits for a silent owner before it asks another, at most; and for all of them, before it asks stand-ins.
-const READ_PATIENCE_MAX: Duration = Duration::from_millis(100);
+pub(super) const READ_PATIENCE_MAX: Duration = Duration::from_millis(100);
 
 /// A write that was stored.
 pub(super) struct Stored {
@@ -125,10 +126,25 @@ pub(super) fn expiry(worker: &Worker, query: &Query<'_>) -> Result<Option<u64>, 
 }
 
 /// Writes, as far as the request's mode wants.
-pub(super) async fn write(worker: &Rc<Worker>, query: &Query<'_>, key: Key, edit: Edit) -> Result<Stored, ApiError> {
+pub(super) async fn write(
+    worker: &Rc<Worker>,
+    query: &Query<'_>,
+    key: Key,
+    wish: impl Into<Proposal>,
+) -> Result<Stored, ApiError> {
     let node = &worker.node;
     let ring = node.ring();
     let mode = mode(query, &ring)?;
+    let wish = wish.into();
+    if mode.agrees() {
+        return agree::write(worker, query, key, wish, mode, ring).await;
+    }
+    let Proposal { edit, condition: None } = wish else {
+        return Err(ApiError::bad(
+            format!("mode {mode} cannot tell whether a condition holds: others may be writing at the same time"),
+            "add ?mode=quorum, in which the owners of a key agree",
+        ));
+    };
     let owners = ring.owners(Partition::of(key.position())).len();
     let (quorum, hard) = count(worker, query, "w", mode, owners)?;
     let deadline = node.settings.timeout.mul_f64(DEADLINE_SHARE);
@@ -175,7 +191,8 @@ pub(super) struct Read {
 pub(super) fn one_is_enough(worker: &Worker, ring: &Ring) -> bool {
     let layout = ring.layout();
     let owners = usize::from(layout.replicas()).min(layout.members().len());
-    layout.mode() == Mode::Async || worker.node.settings.r.of(owners) <= 1
+    let reads_one = layout.mode() == Mode::Async || worker.node.settings.r.of(owners) <= 1;
+    reads_one && !layout.mode().agrees()
 }
 
 /// What this node holds, where [`one_is_enough`], it is an owner, and memory can tell: nobody else need be asked, and
@@ -204,7 +221,6 @@ pub(super) async fn read(
     let ring = node.ring();
     let mode = mode(query, &ring)?;
     let owners = ring.owners(Partition::of(key.position())).len();
-    let (quorum, hard) = count(worker, query, "r", mode, owners)?;
     let me = node.me(&ring);
     if query.switch("local")? {
         let address = Address::data(key);
@@ -223,6 +239,10 @@ pub(super) async fn read(
         };
     }
     let explain = query.switch("explain")?;
+    if mode.agrees() && !explain {
+        return agree::read(worker, query, key, since, mode, ring).await;
+    }
+    let (quorum, hard) = count(worker, query, "r", mode, owners)?;
     let deadline = node.settings.timeout.mul_f64(DEADLINE_SHARE);
     let patience = (deadline / 4).min(READ_PATIENCE_MAX);
     let hedge = worker.read_patience(&ring, Partition::of(key.position()), patience);
@@ -340,25 +360,9 @@ pub(super) fn put_bytes(json: &mut Value, text: &str, base64: &str, bytes: &[u8]
     }
 }
 
-/// The version that is shown at `now_ms`, in milliseconds since 1970, as an entity tag: the lone value's dot, or a digest of
-/// all siblings' dots.
-pub(super) fn etag(key: &Key, record: &Record, now_ms: u64) -> HeaderValue {
-    let living = record.living(now_ms);
-    match living.siblings() {
-        [only] => {
-            let mut tag = [b'"'; 34];
-            put_hex(&mut tag[1..17], only.dot.stamp.0);
-            put_hex(&mut tag[17..33], only.dot.actor.0);
-            HeaderValue::from_bytes(&tag).unwrap_or(HeaderValue::from_static("\"\""))
-        }
-        _ => ascii(format!("\"{:032x}\"", living.version(key).0)),
-    }
-}
-
-fn put_hex(out: &mut [u8], number: u64) {
-    for (at, digit) in out.iter_mut().enumerate() {
-        *digit = b"0123456789abcdef"[(number >> (60 - 4 * at) & 15) as usize];
-    }
+/// The version that is shown at `now_ms`, in milliseconds since 1970, as an entity tag.
+pub(super) fn etag(record: &Record, now_ms: u64) -> HeaderValue {
+    condition::header(record.tag(now_ms))
 }
 
 /// The context word of a record as a header.

@@ -1,11 +1,12 @@
 //! `/counters/{key…}`: integers that are added to, whoever else adds to them at the same time.
 
 use super::ask::{self, CONTEXT, READ_PARAMETERS, REPLICAS, SIBLINGS, StoredKind, WRITE_PARAMETERS};
+use super::condition;
 use super::input::{self, Query};
 use super::refuse::ApiError;
 use crate::node::Worker;
 use crate::protocol::Refusal;
-use crate::record::{Edit, Key, Record, RequestId, Unfit};
+use crate::record::{Edit, Key, Proposal, Record, RequestId, Unfit};
 use actix_web::http::header::HeaderName;
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -77,7 +78,8 @@ async fn add(
             input::object::<Increment>(&body, hint)?.by
         }
     };
-    let stored = ask::write(worker, &query, key.clone(), Edit::Add { by, request: id }).await?;
+    let wish = Proposal { edit: Edit::Add { by, request: id }, condition: condition::of_write(request)? };
+    let stored = ask::write(worker, &query, key.clone(), wish).await?;
     let status = if stored.kind == StoredKind::Short { StatusCode::ACCEPTED } else { StatusCode::OK };
     let mut response = answer(status, &stored.record, worker.node.now_stamp().ms())?;
     let headers = response.headers_mut();

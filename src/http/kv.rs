@@ -1,11 +1,14 @@
 //! `/kv/{key…}`: raw bytes in and out, the content type kept.
 
 use super::ask::{self, CONTEXT, EXPIRES, READ_PARAMETERS, REPLICAS, SIBLINGS, StoredKind, WRITE_PARAMETERS};
+use super::condition;
 use super::input::{self, Query};
 use super::refuse::ApiError;
 use crate::node::Worker;
-use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, Edit, Key, Record, Sibling};
-use actix_web::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use crate::record::{CONTENT_TYPE_BYTES_MAX, Content, Edit, Key, Proposal, Record, Sibling};
+use actix_web::http::header::{
+    CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
+};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
@@ -41,7 +44,7 @@ pub(super) fn get_at_hand(worker: &Worker, request: &HttpRequest) -> Option<Http
         return None;
     }
     let key = input::key(key, worker.node.settings.key_bytes_max).ok()?;
-    if head.headers.contains_key(CONTEXT) {
+    if head.headers.contains_key(CONTEXT) || head.headers.contains_key(IF_NONE_MATCH) {
         return None;
     }
     let record = ask::read_at_hand(worker, &ring, &key)?;
@@ -56,6 +59,12 @@ async fn get(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<Htt
     let query = Query::of(request, READ_PARAMETERS)?;
     let read = ask::read(worker, request, &query, &key, None).await?;
     let winner = read.winner(&key)?;
+    let etag = ask::etag(&read.record, read.now_ms);
+    if condition::is_known(request, &etag) {
+        let mut response = HttpResponse::new(StatusCode::NOT_MODIFIED);
+        describe(&mut response, &key, &read.record, read.now_ms);
+        return Ok(response);
+    }
     let as_json = query.switch("siblings")? || query.switch("explain")?;
     let mut response = if as_json { listed(worker, &query, &read, &key)? } else { value(&winner) };
     describe(&mut response, &key, &read.record, read.now_ms);
@@ -84,7 +93,7 @@ fn value(sibling: &Sibling) -> HttpResponse {
 fn describe(response: &mut HttpResponse, key: &Key, record: &Record, now_ms: u64) {
     let count = ask::sibling_count(record, now_ms);
     let headers = response.headers_mut();
-    headers.insert(ETAG, ask::etag(key, record, now_ms));
+    headers.insert(ETAG, ask::etag(record, now_ms));
     headers.insert(CONTEXT, ask::context(key, record.context()));
     headers.insert(SIBLINGS, if count == 1 { HeaderValue::from_static("1") } else { count.into() });
 }
@@ -110,19 +119,22 @@ async fn put(
 ) -> Result<HttpResponse, ApiError> {
     let query = Query::of(request, &[WRITE_PARAMETERS, &["ttl"]].concat())?;
     let seen = ask::seen(request, &key, None)?;
+    let condition = condition::of_write(request)?;
     let content_type = content_type(request)?;
     let max = worker.node.settings.value_bytes_max;
     let value = input::body(&worker.node, request, payload, max, "value", "--value-max").await?;
     let expires_ms = ask::expiry(worker, &query)?;
     let content = Content { value, content_type, expires_ms, ..Content::default() };
-    let stored = ask::write(worker, &query, key.clone(), Edit::write(seen, Some(content))).await?;
+    let wish = Proposal { edit: Edit::write(seen, Some(content)), condition };
+    let stored = ask::write(worker, &query, key.clone(), wish).await?;
     Ok(answer(worker, &key, &stored))
 }
 
 async fn delete(worker: &Rc<Worker>, request: &HttpRequest, key: Key) -> Result<HttpResponse, ApiError> {
     let query = Query::of(request, WRITE_PARAMETERS)?;
     let seen = ask::seen(request, &key, None)?;
-    let mut stored = ask::write(worker, &query, key.clone(), Edit::write(seen, None)).await?;
+    let wish = Proposal { edit: Edit::write(seen, None), condition: condition::of_write(request)? };
+    let mut stored = ask::write(worker, &query, key.clone(), wish).await?;
     // Deleting what is not there is no error, and creates nothing.
     if stored.kind == StoredKind::Created {
         stored.kind = StoredKind::Replaced;
@@ -138,7 +150,7 @@ fn answer(worker: &Worker, key: &Key, stored: &ask::Stored) -> HttpResponse {
     };
     let mut response = HttpResponse::build(status);
     if !stored.record.is_tombstone() {
-        response.insert_header((ETAG, ask::etag(key, &stored.record, worker.node.now_stamp().ms())));
+        response.insert_header((ETAG, ask::etag(&stored.record, worker.node.now_stamp().ms())));
     }
     response.insert_header((CONTEXT, ask::seen_after(key, stored)));
     response.insert_header((REPLICAS, ask::replicas_line(&stored.replicas)));

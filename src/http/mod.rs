@@ -6,6 +6,8 @@
 //! | `refuse` | the one place where errors become status codes |
 //! | `input` | paths, queries, bodies, and their limits |
 //! | `ask` | a client's wish becomes an operation, its outcome an answer |
+//! | `agree` | the same in the modes that agree |
+//! | `condition` | entity tags, and requests that depend on them |
 //! | `kv` | raw bytes under `/kv/{key}` |
 //! | `counters` | integers that are added to |
 //! | `store` | the JSON endpoints, and the plain-text aliases |
@@ -16,8 +18,10 @@
 //! | `bare` | what the HTTP server refuses by itself, and how that becomes an error like all others |
 
 mod admin;
+mod agree;
 mod ask;
 mod bare;
+mod condition;
 mod counters;
 mod input;
 mod kv;

@@ -6,7 +6,7 @@ use crate::record::{KeyError, TokenError, Unfit};
 use crate::storage::{Refused, StoreError};
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ALLOW, HeaderValue, RETRY_AFTER};
+use actix_web::http::header::{ALLOW, ETAG, HeaderValue, RETRY_AFTER};
 use serde_json::json;
 
 /// Whatever can keep a request from being answered as wished.
@@ -50,6 +50,10 @@ pub(super) enum ApiError {
     NotAnswered { answered: usize, needed: usize, unfilled: usize },
     /// Whoever answered had not seen all that the client's context shows.
     Behind { answered: usize },
+    /// Too few owners agreed, and none has it.
+    NotAgreed { answered: usize, needed: usize, cause: Option<Refusal> },
+    /// The condition of a write is not true: the version there is, if any, and what its record has seen.
+    Unmet { etag: Option<HeaderValue>, context: Option<String> },
     /// A node said no.
     Refused(Refusal),
     /// This node's store did.
@@ -154,6 +158,22 @@ impl ApiError {
                 format!("{answered} owners answered, and none had all that the Kringle-Context of this request shows"),
                 "try again shortly, or read without Kringle-Context for what there is".into(),
             ),
+            ApiError::NotAgreed { answered, needed, cause } => {
+                let mut error = format!("{answered} of the {needed} owners that must agree could be had");
+                if let Some(cause) = cause {
+                    error = format!("{error}: {cause}");
+                }
+                let hint = "nothing was stored, and nothing will surface; try again, or write with ?mode=sloppy";
+                (StatusCode::SERVICE_UNAVAILABLE, error, hint.into())
+            }
+            ApiError::Unmet { etag, .. } => (
+                StatusCode::PRECONDITION_FAILED,
+                match etag {
+                    Some(_) => "the key holds another version than the condition asks for".into(),
+                    None => "the key holds no value, and the condition asks for one".into(),
+                },
+                "nothing was stored; read the key, and send the ETag you got with If-Match".into(),
+            ),
             ApiError::Refused(Refusal::Unfit(why)) => {
                 let hint = match why {
                     Unfit::TooManySiblings => {
@@ -211,6 +231,14 @@ impl ApiError {
                 }
                 if let Some(replicas) = replicas {
                     response.insert_header((super::ask::REPLICAS, replicas.clone()));
+                }
+            }
+            ApiError::Unmet { etag, context } => {
+                if let Some(etag) = etag {
+                    response.insert_header((ETAG, etag.clone()));
+                }
+                if let Some(context) = context {
+                    response.insert_header((super::ask::CONTEXT, context.as_str()));
                 }
             }
             ApiError::NotReplicated { replicas, .. } => {

@@ -1,10 +1,11 @@
 //! `/store`, `/store/key`: JSON in and out; `/put`, `/get`: plain text.
 
 use super::ask::{self, READ_PARAMETERS, Stored, StoredKind, WRITE_PARAMETERS};
+use super::condition;
 use super::input::{self, Query};
 use super::refuse::ApiError;
 use crate::node::Worker;
-use crate::record::{Content, Edit, Key, Seen, context_to_token, seen_to_token};
+use crate::record::{Content, Edit, Key, Proposal, Seen, context_to_token, seen_to_token};
 use actix_web::http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -61,9 +62,11 @@ pub(super) async fn put(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let query = Query::of(request, &["mode", "w", "ttl"])?;
+    let condition = condition::of_write(request)?;
     let (key, content, seen) = pair(worker, request, payload).await?;
     let content = Content { expires_ms: ask::expiry(worker, &query)?, ..content };
-    let stored = ask::write(worker, &query, key.clone(), Edit::write(seen, Some(content))).await?;
+    let wish = Proposal { edit: Edit::write(seen, Some(content)), condition };
+    let stored = ask::write(worker, &query, key.clone(), wish).await?;
     let status = match stored.kind {
         StoredKind::Created => StatusCode::CREATED,
         StoredKind::Replaced => StatusCode::OK,
@@ -92,7 +95,8 @@ pub(super) async fn key(
     };
     if is_delete {
         let seen = ask::seen(request, &key, context.as_deref())?;
-        let stored = ask::write(worker, &query, key.clone(), Edit::write(seen, None)).await?;
+        let wish = Proposal { edit: Edit::write(seen, None), condition: condition::of_write(request)? };
+        let stored = ask::write(worker, &query, key.clone(), wish).await?;
         let status = if stored.kind == StoredKind::Short { StatusCode::ACCEPTED } else { StatusCode::OK };
         return Ok(answer(status, &key, &stored));
     }
