@@ -59,30 +59,45 @@ pub fn connect(host: &str) -> std::io::Result<TcpStream> {
 }
 
 /// Sends a request and waits for its answer: the status, and the body.
-pub fn exchange(mut stream: &TcpStream, request: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
-    stream.write_all(request)?;
-    // Nothing comes after the answer until the next request is sent, so nothing read ahead is lost.
-    let mut answer = BufReader::new(stream);
-    let (status, length) = head(&mut answer)?;
-    let mut body = vec![0; length];
-    answer.read_exact(&mut body)?;
-    Ok((status, body))
+pub fn exchange(stream: &TcpStream, request: &[u8]) -> std::io::Result<(u16, Vec<u8>)> {
+    let answer = exchange_whole(stream, request)?;
+    Ok((answer.status, answer.body))
 }
 
-/// Reads the head of an answer: its status, and how many bytes follow.
-fn head(answers: &mut impl BufRead) -> std::io::Result<(u16, usize)> {
-    let (mut status, mut length) = (0, 0);
+/// An answer, as far as anybody here asks.
+pub struct Answer {
+    pub status: u16,
+    pub etag: Option<String>,
+    pub body: Vec<u8>,
+}
+
+/// Sends a request and waits for its answer.
+pub fn exchange_whole(mut stream: &TcpStream, request: &[u8]) -> std::io::Result<Answer> {
+    stream.write_all(request)?;
+    // Nothing comes after the answer until the next request is sent, so nothing read ahead is lost.
+    let mut answers = BufReader::new(stream);
+    let (mut answer, length) = head(&mut answers)?;
+    answer.body = vec![0; length];
+    answers.read_exact(&mut answer.body)?;
+    Ok(answer)
+}
+
+/// Reads the head of an answer, and how many bytes follow.
+fn head(answers: &mut impl BufRead) -> std::io::Result<(Answer, usize)> {
+    let (mut answer, mut length) = (Answer { status: 0, etag: None, body: Vec::new() }, 0);
     let mut line = String::new();
     loop {
         line.clear();
         answers.read_line(&mut line)?;
         let text = line.trim_end().to_ascii_lowercase();
         if text.is_empty() {
-            return Ok((status, length));
+            return Ok((answer, length));
         } else if text.starts_with("http/") {
-            status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+            answer.status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
         } else if let Some(value) = text.strip_prefix("content-length:") {
             length = value.trim().parse().unwrap_or(0);
+        } else if let Some(value) = text.strip_prefix("etag:") {
+            answer.etag = Some(value.trim().to_owned());
         }
     }
 }

@@ -10,6 +10,7 @@
 
 #![allow(clippy::print_stdout, reason = "a program whose result is what it prints")]
 
+mod agree;
 mod copies;
 mod felt;
 mod fill;
@@ -64,6 +65,7 @@ cargo bench --bench compare -- <scenario> … [options]
   get        one node, GET /kv, against the same HTTP server answering from a map
   put        one node, durable PUT /kv, against Redis with AOF always, and against that map
   cluster    three nodes, majority PUT and R=2 GET, against a three-node etcd; also with one connection
+  agree      three nodes, linearizable PUT and GET, against a three-node etcd; and many clients that swap one value
   growth     one node, a PUT at 1,000 and at 1,000,000 keys, beside what the map and Redis lose
   memory     resident memory of a node with 100,000 keys of 100 B
   restart    clean and after kill -9, until ready, and until the digests are built (--large: 1,000,000 keys)

@@ -6,7 +6,7 @@ use crate::process::{ask, wait_for_ok};
 use crate::report::{Side, Target, judged, median, ratio, take_turns};
 use crate::servers;
 use crate::wrk::{self, Shape, VALUE_BYTES};
-use crate::{Options, Outcome, felt, forgetting, growth, healing};
+use crate::{Options, Outcome, agree, felt, forgetting, growth, healing};
 use kringle::placement::{ClusterId, Layout, Member, Mode, Ring, Transfer};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ const ALL: &[(&str, Scenario)] = &[
     ("get", get),
     ("put", put),
     ("cluster", cluster),
+    ("agree", agree::agree),
     ("growth", growth::growth),
     ("memory", memory),
     ("restart", restart),
@@ -30,7 +31,7 @@ const ALL: &[(&str, Scenario)] = &[
 ];
 
 /// Keys in play, where a scenario does not say.
-const KEYS: u64 = 100_000;
+pub const KEYS: u64 = 100_000;
 /// What a node of so many keys may take: the keys, values and their tables are about 45 MiB of it.
 const RESIDENT_MIB: f64 = 70.0;
 /// More than this is a stall that a client notices.

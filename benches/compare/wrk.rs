@@ -35,6 +35,9 @@ pub enum Shape {
     Get,
     /// `PUT /kv/{key}`.
     Put,
+    /// The same in a mode of its own.
+    GetIn(&'static str),
+    PutIn(&'static str),
     /// `DELETE /kv/{key}`.
     Delete,
     /// etcd's put, through its JSON gateway.
@@ -47,7 +50,7 @@ impl Shape {
     /// The number `key` as it stands in a request: 16 bytes as they are, or, for etcd, 15 bytes in base64.
     pub fn key(self, key: u64) -> String {
         match self {
-            Shape::Get | Shape::Put | Shape::Delete => format!("key:{key:012}"),
+            Shape::Get | Shape::Put | Shape::GetIn(_) | Shape::PutIn(_) | Shape::Delete => format!("key:{key:012}"),
             Shape::EtcdPut | Shape::EtcdGet => format!("{key:020}"),
         }
     }
@@ -59,6 +62,8 @@ impl Shape {
             |line: &str, length: usize| format!("{line} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n");
         match self {
             Shape::Get => ("GET /kv/".into(), format!(" HTTP/1.1\r\nHost: {host}\r\n\r\n")),
+            Shape::GetIn(mode) => ("GET /kv/".into(), format!("?mode={mode} HTTP/1.1\r\nHost: {host}\r\n\r\n")),
+            Shape::PutIn(mode) => ("PUT /kv/".into(), head(&format!("?mode={mode}"), VALUE_BYTES) + &value),
             Shape::Delete => ("DELETE /kv/".into(), format!(" HTTP/1.1\r\nHost: {host}\r\n\r\n")),
             Shape::Put => ("PUT /kv/".into(), head("", VALUE_BYTES) + &value),
             Shape::EtcdPut | Shape::EtcdGet => {
@@ -76,7 +81,7 @@ impl Shape {
     /// Lua that turns the number `key` into a request.
     fn lua(self, url: &str) -> String {
         let key_format = match self {
-            Shape::Get | Shape::Put | Shape::Delete => "key:%012d",
+            Shape::Get | Shape::Put | Shape::GetIn(_) | Shape::PutIn(_) | Shape::Delete => "key:%012d",
             Shape::EtcdPut | Shape::EtcdGet => "%020d",
         };
         let (before, after) = self.around_key(url.trim_start_matches("http://"));
