@@ -187,7 +187,7 @@ fn every_kind_of_nonsense_is_refused_in_one_line() {
         ("pingfreq", "1s", seconds),
         ("replicas", "0", "is not a number of owners from 1 to 16"),
         ("replicas", "17", "is not a number of owners from 1 to 16"),
-        ("mode", "quantum", "is not a mode: sloppy or async"),
+        ("mode", "quantum", "is not a mode: sloppy, async, quorum, sync or chain"),
         ("w", "0", wanted),
         ("r", "most", wanted),
         ("w", "4", "is more than --replicas 3"),
@@ -240,7 +240,10 @@ fn a_refusal_names_the_layer_that_has_the_nonsense() {
 
 #[test]
 fn a_line_break_in_a_value_does_not_become_one_in_the_error() {
-    assert_eq!(refusal(&["--mode", "a\nb"], &[], ""), "kringle: --mode: \"a\\nb\" is not a mode: sloppy or async");
+    assert_eq!(
+        refusal(&["--mode", "a\nb"], &[], ""),
+        "kringle: --mode: \"a\\nb\" is not a mode: sloppy, async, quorum, sync or chain"
+    );
     refusal(&["--what\never"], &[], "");
     refusal(&["a\nb"], &[], "");
     refusal(&[], &[("KRINGLE_A\nB", "1")], "");

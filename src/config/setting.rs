@@ -167,7 +167,7 @@ pub const SETTINGS: &[Setting] = &[
         value: "MODE",
         fallback: Fallback::Value("sloppy"),
         heading: Heading::Cluster,
-        help: "sloppy: a write waits for --w owners, stand-ins help out; async: a write waits for one owner only",
+        help: "sloppy: a write waits for --w owners, stand-ins help out; async: for one owner only; quorum, sync, chain: owners agree, or it is refused",
     },
     Setting {
         name: "w",

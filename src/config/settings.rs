@@ -211,7 +211,8 @@ impl Settings {
             timeout: l.take("timeout", text::seconds)?,
             replicas: l.take("replicas", |given| text::count(given, "owners", 1..=REPLICAS_MAX))?,
             mode: l.take("mode", |text| {
-                text.parse::<Mode>().map_err(|_| Nonsense::new(text, "is not a mode: sloppy or async"))
+                text.parse::<Mode>()
+                    .map_err(|_| Nonsense::new(text, "is not a mode: sloppy, async, quorum, sync or chain"))
             })?,
             w: l.take("w", str::parse)?,
             r: l.take("r", str::parse)?,
@@ -301,8 +302,8 @@ impl Settings {
                 "this node calls itself {own}, where nodes on other machines cannot join it: set --advertise"
             ));
         }
-        if self.mode == Mode::Async && (self.w, self.r) != (Wanted::Majority, Wanted::Majority) {
-            warnings.push("mode async waits for one node only: --w and --r count in mode sloppy".to_owned());
+        if self.mode != Mode::Sloppy && (self.w, self.r) != (Wanted::Majority, Wanted::Majority) {
+            warnings.push(format!("mode {} itself says who is waited for: --w and --r count in mode sloppy", self.mode));
         }
         if self.insecure && !self.host.is_loopback() {
             warnings.push(format!("anybody who reaches {} can read and write: --insecure", self.host));

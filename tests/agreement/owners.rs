@@ -101,11 +101,12 @@ fn an_owner_that_lost_its_disk_does_not_vote_before_it_is_refilled() {
         }
     }
     cluster.nodes[1].restart();
-    eventually("it is filled and votes", SOON, || match cluster.client(2).get("/kv/k?mode=sync") {
-        // A write whose fate was unknown may have surfaced.
-        answer if answer.status == 200 => Ok(assert!(["new", "x"].contains(&answer.text().as_str()), "{answer}")),
+    let held = eventually("it is filled and votes", SOON, || match cluster.client(2).get("/kv/k?mode=sync") {
+        answer if answer.status == 200 => Ok(answer.text()),
         answer => Err(answer.to_string()),
     });
+    // A write whose fate was unknown may have surfaced.
+    assert!(["new", "x"].contains(&held.as_str()), "{held}");
     cluster.nodes[0].kill();
     eventually("with the other it is a majority", SOON, || {
         match cluster.client(2).put("/kv/k?mode=quorum", "newest") {
@@ -146,13 +147,14 @@ fn all_that_was_agreed_on_is_there_after_a_restart_of_every_node_whatever_the_du
         cluster.nodes.iter_mut().for_each(|node| node.relaunch());
         cluster.nodes.iter_mut().for_each(|node| node.await_ready());
         for number in 0..50 {
-            eventually("a majority votes again", SOON, || {
+            let held = eventually("a majority votes again", SOON, || {
                 let path = format!("/kv/k{number}?mode=quorum");
                 match cluster.client((number + 1) % 3).get(&path) {
-                    answer if answer.status == 200 => Ok(assert_eq!(answer.text(), number.to_string())),
+                    answer if answer.status == 200 => Ok(answer.text()),
                     answer => Err(answer.to_string()),
                 }
             });
+            assert_eq!(held, number.to_string());
             cluster.client(0).put(&format!("/kv/k{number}?mode=quorum"), "again").expect(204);
         }
     }
