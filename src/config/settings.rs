@@ -303,7 +303,8 @@ impl Settings {
             ));
         }
         if self.mode != Mode::Sloppy && (self.w, self.r) != (Wanted::Majority, Wanted::Majority) {
-            warnings.push(format!("mode {} itself says who is waited for: --w and --r count in mode sloppy", self.mode));
+            warnings
+                .push(format!("mode {} itself says who is waited for: --w and --r count in mode sloppy", self.mode));
         }
         if self.insecure && !self.host.is_loopback() {
             warnings.push(format!("anybody who reaches {} can read and write: --insecure", self.host));

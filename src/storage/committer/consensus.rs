@@ -60,7 +60,10 @@ impl Committer {
         batch.promises = true;
         let seen = self.seen_in(key);
         let draft = self.data(batch, key)?;
-        let Outcome::Merged { more, .. } = draft.merge(record, seen) else { unreachable!("a merge was made") };
+        let more = match draft.merge(record, seen) {
+            Outcome::Merged { more, .. } => more,
+            _ => None,
+        };
         // A session may have brought it first, without the promise.
         let before = draft.row.promised.filter(|_| is_held);
         draft.row.promised = before.max(next.filter(|next| *next > ballot));
