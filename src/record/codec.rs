@@ -9,7 +9,8 @@
 //!  +---------+-------+------------+----------------------+---------------------+----------+
 //!  sibling:  flags 1 | actor's place in the context (varint) | [stamp 8]
 //!            | [content type: length (varint), bytes] | [expires 8, ms] | value: length (varint), bytes
-//!  ids:      only where there are any, or a ballot: k (varint), k × (request 16, until 8, ms), requests rising
+//!  ids:      only where there are any, or a ballot: k (varint), k × (request 16, until 8, ms, its top bit:
+//!            agreed on), requests rising
 //!            | [the ballot accepted: stamp 8, actor 8]
 //!
 //!  row flags:      bit 0 a promised ballot follows
@@ -195,7 +196,7 @@ fn put_record(out: &mut BytesMut, record: &Record) {
         put_varint(out, record.counted.len() as u64);
         for counted in &record.counted {
             out.put_u128_le(counted.request.0);
-            out.put_u64_le(counted.until_ms);
+            out.put_u64_le(counted.word());
         }
     }
     if let Some(ballot) = context.ballot() {
@@ -329,7 +330,7 @@ impl Input<'_> {
         for _ in 0..count {
             let low = u128::from(self.u64()?);
             let request = RequestId(low | u128::from(self.u64()?) << 64);
-            counted.push(Counted { request, until_ms: self.u64()? });
+            counted.push(Counted::of(request, self.u64()?));
         }
         Ok(counted)
     }

@@ -130,7 +130,8 @@ impl Record {
                     expires_ms: None,
                     kind: ContentKind::Plain,
                 };
-                let counted = request.map(|request| Counted { request, until_ms: now_ms + REMEMBERED_MS });
+                let counted =
+                    request.map(|request| Counted { request, until_ms: now_ms + REMEMBERED_MS, agreed: true });
                 (Some(content), Vec::new(), counted)
             }
         };
@@ -269,6 +270,25 @@ mod tests {
         let text = agreed(&sum, "text", 7);
         let more = Proposal { edit: add(1, None), condition: None };
         assert_eq!(propose(&text, &more, 8), Err(Unmet::Unfit(Unfit::NotACounter)));
+    }
+
+    #[test]
+    fn what_was_counted_under_a_ballot_that_came_to_nothing_is_not_remembered() {
+        let (first, second) = (agreed(&Record::default(), "5", 1), RequestId(7));
+        let add = Proposal { edit: Edit::Add { by: 1, request: Some(second) }, condition: None };
+        let lost = first.propose(&add, ballot(2), 2).unwrap();
+        let by_actor = Record::default().edit(&Edit::Add { by: 1, request: Some(RequestId(8)) }, dot(1, 1)).unwrap();
+        let lost = lost.merge(&by_actor);
+        // Proposed by who did not see it, and accepted by an owner that had accepted it.
+        let chosen = first.reballot(ballot(3));
+        for merged in [chosen.merge(&lost), lost.merge(&chosen)] {
+            assert!(merged.includes(&lost) && merged.includes(&chosen) && !chosen.includes(&lost));
+            assert_eq!(merged.counted.iter().map(|counted| counted.request).collect::<Vec<_>>(), [RequestId(8)]);
+            let again = merged.propose(&add, ballot(4), 4).unwrap();
+            assert_eq!((merged.counter(4), again.counter(4)), (Some(6), Some(7)));
+            assert_eq!(again.propose(&add, ballot(5), 5), Err(Unmet::Repetition));
+            assert_eq!(again.reballot(ballot(6)).propose(&add, ballot(7), 7), Err(Unmet::Repetition));
+        }
     }
 
     #[test]

@@ -40,8 +40,25 @@ impl RequestId {
 pub struct Counted {
     /// Which.
     pub request: RequestId,
-    /// Until when it is remembered, in milliseconds since 1970.
+    /// Until when it is remembered, in milliseconds since 1970; less than 2⁶³.
     pub until_ms: u64,
+    /// Whether it was counted by consensus, under the ballot accepted or an earlier one that led to it: gone with that
+    /// ballot's value where another was accepted instead, or its repetition would be taken for done.
+    pub agreed: bool,
+}
+
+impl Counted {
+    const AGREED: u64 = 1 << 63;
+
+    /// All but the request in one word.
+    pub(super) fn word(&self) -> u64 {
+        self.until_ms | if self.agreed { Counted::AGREED } else { 0 }
+    }
+
+    /// What [`Counted::word`] said of a request.
+    pub(super) fn of(request: RequestId, word: u64) -> Counted {
+        Counted { request, until_ms: word & !Counted::AGREED, agreed: word & Counted::AGREED != 0 }
+    }
 }
 
 /// A counter sibling's content.
@@ -69,14 +86,30 @@ pub(super) fn join(ours: &[Counted], theirs: &[Counted], context: &Context) -> V
     let mut joined: Vec<Counted> =
         ours.iter().chain(theirs).filter(|counted| counted.until_ms > now_ms).copied().collect();
     // Of one that both counted, the later.
-    joined.sort_unstable_by_key(|counted| (counted.request, std::cmp::Reverse(counted.until_ms)));
-    joined.dedup_by_key(|counted| counted.request);
+    joined.sort_unstable_by_key(|counted| (counted.request, counted.agreed, std::cmp::Reverse(counted.until_ms)));
+    joined.dedup_by_key(|counted| (counted.request, counted.agreed));
     joined
 }
 
-/// Whether joining `theirs` would change nothing.
-pub(super) fn includes(ours: &[Counted], theirs: &[Counted], context: &Context) -> bool {
-    theirs.is_empty() || join(ours, theirs, context) == ours
+/// What a record remembers that is both, under the joined `context`: of what consensus counted, what the later ballot says.
+pub(super) fn merge(ours: &Record, theirs: &Record, context: &Context) -> Vec<Counted> {
+    if ours.counted.is_empty() && theirs.counted.is_empty() {
+        return Vec::new();
+    }
+    join(&under(ours, context), &under(theirs, context), context)
+}
+
+/// What of it stays where a later ballot may have been accepted.
+fn under<'a>(record: &'a Record, context: &Context) -> Cow<'a, [Counted]> {
+    if record.context.ballot() == context.ballot() {
+        return Cow::Borrowed(&record.counted);
+    }
+    Cow::Owned(record.counted.iter().filter(|counted| !counted.agreed).copied().collect())
+}
+
+/// Whether joining `theirs` would change nothing, under a context that dominates theirs.
+pub(super) fn includes(ours: &Record, theirs: &Record) -> bool {
+    theirs.counted.is_empty() || merge(ours, theirs, &ours.context) == ours.counted
 }
 
 /// Whether a client would take them for the same value.

@@ -158,7 +158,7 @@ impl Record {
         let mut siblings: Vec<Sibling> = self.siblings.iter().filter(|sibling| !is_own(sibling)).cloned().collect();
         let part = before.checked_add(by.into()).ok_or(Unfit::Overflow)?;
         siblings.push(Sibling::new(dot, counter::content(part)));
-        let counted = request.map(|request| Counted { request, until_ms: now_ms + REMEMBERED_MS });
+        let counted = request.map(|request| Counted { request, until_ms: now_ms + REMEMBERED_MS, agreed: false });
         Ok(self.after(self.context_before(dot), siblings, dot, counted))
     }
 

@@ -199,7 +199,7 @@ impl Record {
         }
         let mut context = self.context.clone();
         context.join(&other.context);
-        let counted = counter::join(&self.counted, &other.counted, &context);
+        let counted = counter::merge(self, other, &context);
         Record { context, siblings, counted }
     }
 
@@ -210,7 +210,7 @@ impl Record {
                 !sibling.is_covered_by(&other.context)
                     || other.siblings.iter().any(|theirs| theirs.place() == sibling.place())
             })
-            && counter::includes(&self.counted, &other.counted, &self.context)
+            && counter::includes(self, other)
     }
 
     /// The record without its values: enough to tell, with [`Record::includes`], which of two copies knows more.
@@ -246,7 +246,7 @@ impl Record {
         }
         for counted in &self.counted {
             bytes.extend_from_slice(&counted.request.0.to_le_bytes());
-            bytes.extend_from_slice(&counted.until_ms.to_le_bytes());
+            bytes.extend_from_slice(&counted.word().to_le_bytes());
         }
         if let Some(ballot) = self.context.ballot() {
             let id = self.agreed().map(Sibling::id).unwrap_or_default();

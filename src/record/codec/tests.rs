@@ -43,7 +43,7 @@ fn row() -> impl Strategy<Value = Row> {
                 siblings.extend(value.map(|content| Sibling { dot: ballot.dot(), content, agreed }));
             }
             let requests = requests.into_iter();
-            let counted = requests.map(|(id, until_ms)| Counted { request: RequestId(id), until_ms });
+            let counted = requests.map(|(id, until_ms)| Counted::of(RequestId(id), until_ms));
             let counted = counter::join(&counted.collect::<Vec<_>>(), &[], &context);
             Row { promised, record: Record { counted, ..Record::from_parts(context, siblings).unwrap() } }
         },
