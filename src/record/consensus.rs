@@ -276,7 +276,7 @@ mod tests {
     fn what_was_counted_under_a_ballot_that_came_to_nothing_is_not_remembered() {
         let (first, second) = (agreed(&Record::default(), "5", 1), RequestId(7));
         let add = Proposal { edit: Edit::Add { by: 1, request: Some(second) }, condition: None };
-        let lost = first.propose(&add, ballot(2), 2).unwrap();
+        let lost = propose(&first, &add, 2).unwrap();
         let by_actor = Record::default().edit(&Edit::Add { by: 1, request: Some(RequestId(8)) }, dot(1, 1)).unwrap();
         let lost = lost.merge(&by_actor);
         // Proposed by who did not see it, and accepted by an owner that had accepted it.
@@ -284,10 +284,10 @@ mod tests {
         for merged in [chosen.merge(&lost), lost.merge(&chosen)] {
             assert!(merged.includes(&lost) && merged.includes(&chosen) && !chosen.includes(&lost));
             assert_eq!(merged.counted.iter().map(|counted| counted.request).collect::<Vec<_>>(), [RequestId(8)]);
-            let again = merged.propose(&add, ballot(4), 4).unwrap();
+            let again = propose(&merged, &add, 4).unwrap();
             assert_eq!((merged.counter(4), again.counter(4)), (Some(6), Some(7)));
-            assert_eq!(again.propose(&add, ballot(5), 5), Err(Unmet::Repetition));
-            assert_eq!(again.reballot(ballot(6)).propose(&add, ballot(7), 7), Err(Unmet::Repetition));
+            assert_eq!(propose(&again, &add, 5), Err(Unmet::Repetition));
+            assert_eq!(propose(&again.reballot(ballot(6)), &add, 7), Err(Unmet::Repetition));
         }
     }
 

@@ -80,17 +80,23 @@ impl Committer {
     }
 
     /// Refuses a copy with something in it that was accepted before a ballot which is promised here, and which is news:
-    /// whoever was promised has been told that it is not here. The key is noted: an identity write settles it.
+    /// whoever was promised has been told that it is not here. The key is noted: an identity write settles it. What is let
+    /// in counts as accepted, and is synced like that.
     pub(super) fn check_promise(&mut self, batch: &mut Batch, key: &Key, record: &Record) -> Result<(), Refused> {
         let Some(ballot) = record.context().ballot() else { return Ok(()) };
         let promised = self.promised(batch, key)?;
-        let held = self.data(batch, key)?.row.record.context().ballot();
+        if self.data(batch, key)?.row.record.context().ballot() >= Some(ballot) {
+            return Ok(());
+        }
         match promised {
-            Some(promised) if promised > ballot && held < Some(ballot) => {
+            Some(promised) if promised > ballot => {
                 self.contested.push(key.clone());
                 Err(Refused::Promised { ballot: promised })
             }
-            _ => Ok(()),
+            _ => {
+                batch.promises = true;
+                Ok(())
+            }
         }
     }
 

@@ -125,10 +125,13 @@ fn promises_and_acceptances_are_synced_whatever_the_durability() {
     desk.one(prepare("promised", 5)).unwrap();
     let held = proposed(&Record::default(), "v", 6);
     desk.one(accept("accepted", &held, Some(9))).unwrap();
+    // A copy counts towards a majority as much as what its proposer sent.
+    desk.one(Change::Merge { key: key("copied"), record: held.clone() }).unwrap();
     files.crash();
     let mut desk = open(&files);
     assert_eq!(desk.one(prepare("promised", 4)), refused(5));
-    assert_eq!(desk.row("accepted"), Some(Row { promised: Some(ballot(9)), record: held }));
+    assert_eq!(desk.row("accepted"), Some(Row { promised: Some(ballot(9)), record: held.clone() }));
+    assert_eq!(desk.row("copied"), Some(Row::of(held)));
     files.fail_syncs(Some(ErrorKind::Other));
     assert!(matches!(desk.one(prepare("promised", 7)), Err(Refused::Fenced(_))), "not promised, as nobody knows");
 }
