@@ -73,7 +73,7 @@ pub enum Change {
         target: MemberName,
     },
     /// May what these contexts cover of these keys be forgotten, as far as this store knows? What it answers by is kept with
-    /// the answer, so that a crash takes nothing of it back.
+    /// the answer and synced whatever [`Durability`](super::Durability) says, so that a power cut takes nothing of it back.
     MayForget {
         /// Each with the context of what is to be forgotten.
         keys: Vec<(Key, Context)>,

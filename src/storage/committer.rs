@@ -120,11 +120,12 @@ impl Committer {
     /// Commits a batch: one outcome or refusal for each change, in order. Changes of one key see one another in that
     /// order. When it returns, every change with an outcome is durable and visible; a refusal of one change leaves the
     /// others alone, and a failed append refuses all that had not been refused. A batch that changes nothing appends nothing.
+    /// Durable means what [`Durability`](super::Durability) makes of it, but for what this store agrees to have forgotten.
     pub fn commit(&mut self, wall_ms: u64, changes: Vec<Change>) -> Vec<Result<Outcome, Refused>> {
         let mut batch = Batch::default();
         let outcomes: Vec<_> = changes.into_iter().map(|change| self.draft(&mut batch, wall_ms, change)).collect();
         match self.append(batch) {
-            Ok(()) => outcomes,
+            Ok(()) => self.sync_agreed(outcomes),
             Err(refused) => outcomes.into_iter().map(|outcome| outcome.and_then(|_| Err(refused.clone()))).collect(),
         }
     }
