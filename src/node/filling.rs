@@ -54,11 +54,13 @@ pub struct Completeness {
     /// Whether the store could not take how it stands.
     unkept: AtomicBool,
     losses: AtomicU64,
+    /// Random, new with every start.
+    entropy: u64,
 }
 
 impl Completeness {
-    /// Of a node whose store is in this state.
-    pub(super) fn new(filling: Filling, memory: Memory) -> Completeness {
+    /// Of a node whose store is in this state. `entropy` is random, and new with every start.
+    pub(super) fn new(filling: Filling, memory: Memory, entropy: u64) -> Completeness {
         // Alone, there is nobody to ask; what is filled is so durably before anybody is served.
         let counts = AtomicBool::new(filling.stage() == Stage::Filled);
         let (filling, memory) = (Mutex::new(filling), Mutex::new(memory));
@@ -70,6 +72,7 @@ impl Completeness {
             is_ahead: AtomicBool::default(),
             unkept: AtomicBool::default(),
             losses: AtomicU64::default(),
+            entropy,
         }
     }
 
@@ -123,6 +126,11 @@ impl Completeness {
     /// How often something was lost: what was compared before counts for nothing after.
     pub(super) fn losses(&self) -> u64 {
         self.losses.load(Ordering::SeqCst)
+    }
+
+    /// Another number after each start and each loss.
+    pub(super) fn unbroken(&self) -> u64 {
+        self.entropy.wrapping_add(self.losses())
     }
 
     fn filling(&self) -> MutexGuard<'_, Filling> {
@@ -245,7 +253,8 @@ impl Shared {
         let word = Word { filled: self.counts_for(peer), holds, born: self.completeness.filling().is_born() };
         let remembered = self.remembered(peer);
         let (from, durable) = (MemberTag::of(&self.name), self.store.last_stamp());
-        Greeting { from, id: self.id, word, durable, wall_ms: wall_ms(), remembered, contexts: None }
+        let unbroken = self.completeness.unbroken();
+        Greeting { from, id: self.id, word, durable, wall_ms: wall_ms(), remembered, unbroken, evidence: None }
     }
 
     /// A session with `peer` about everything that both keep, that passed over nothing, ended well. Since it began nothing
@@ -275,10 +284,10 @@ impl Worker {
         };
         self.take_greeting(peer, greeting);
         let (node, peer) = (self.node.clone(), peer.to_string());
-        let wanted = greeting.contexts;
+        let (wanted, unbroken) = (greeting.evidence, greeting.unbroken);
         let answer = move || {
-            let contexts = wanted.and_then(|known| node.seen_with(&peer, known));
-            told(Answer::Greeted { greeting: node.greeting_for(&peer), contexts });
+            let evidence = wanted.and_then(|known| node.evidence_for(&peer, unbroken, known));
+            told(Answer::Greeted { greeting: node.greeting_for(&peer), evidence });
         };
         if self.node.completeness.is_pending() { self.stage_changed(answer) } else { answer() }
     }
@@ -293,6 +302,7 @@ impl Worker {
             }
         }
         self.node.note_clock(peer, greeting.wall_ms);
+        self.node.seen.said().note_unbroken(peer, greeting.unbroken);
         let changed = completeness.filling().heard(peer, greeting.word, greeting.remembered);
         if changed {
             self.stage_changed(|| ());
@@ -387,7 +397,7 @@ async fn greet(worker: &Rc<Worker>, peer: &str, wants_contexts: bool) -> Option<
     let ring = node.ring();
     let to = ring.member_by_name(peer)?;
     let mut greeting = node.greeting_for(peer);
-    greeting.contexts = wants_contexts.then(|| node.seen.said().digest_of(peer));
+    greeting.evidence = wants_contexts.then(|| node.seen.said().digest_of(peer));
     let unconfirmed = node.seen.said().unconfirmed(peer);
     let (tell, told) = oneshot::channel();
     let answered = move |result: Result<Answer, Failure>| {
@@ -402,10 +412,11 @@ async fn greet(worker: &Rc<Worker>, peer: &str, wants_contexts: bool) -> Option<
         Box::new(answered),
     );
     match told.await {
-        Ok(Ok(Answer::Greeted { greeting: answer, contexts })) if answer.from == MemberTag::of(peer) => {
+        Ok(Ok(Answer::Greeted { greeting: answer, evidence })) if answer.from == MemberTag::of(peer) => {
             worker.take_greeting(peer, &answer);
-            if let Some(contexts) = contexts {
-                node.seen.said().note(peer, contexts);
+            if let Some(evidence) = evidence {
+                worker.join_delivered(&ring, &evidence.delivered, greeting.unbroken);
+                node.seen.said().note(peer, evidence);
             }
             if wants_contexts {
                 worker.join_seen(peer, unconfirmed);

@@ -9,7 +9,7 @@ use super::shared::Shared;
 use super::worker::Worker;
 use crate::antientropy::Report;
 use crate::placement::{MemberIndex, Partition, Ring};
-use crate::protocol::SeenGroups;
+use crate::protocol::{Evidence, SeenGroups};
 use crate::record::{Actor, Context, Dot};
 use crate::replica;
 use crate::storage::{Change, ContextLedger, Said, Unconfirmed, contexts};
@@ -50,16 +50,19 @@ impl SeenWrites {
 }
 
 impl Shared {
-    /// What this node has seen of the partitions that it shares with `peer`, unless that is what `known` stands for. Claims
-    /// nothing while it knows of rows that cannot be read: they were seen, and are not there.
-    pub(super) fn seen_with(&self, peer: &str, known: u64) -> Option<SeenGroups> {
+    /// What this node has seen of the partitions that it shares with `peer`, which is `unbroken` by this number, and what it
+    /// has handed over to it; unless that is what `known` stands for. Claims to have seen nothing while it knows of rows
+    /// that cannot be read: they were seen, and are not there.
+    pub(super) fn evidence_for(&self, peer: &str, unbroken: u64, known: u64) -> Option<Evidence> {
         let ring = self.ring();
         let other = ring.member_by_name(peer)?;
-        let groups = match self.rot.status().waiting {
+        let seen = match self.rot.status().waiting {
             0 => self.seen(&replica::shared(&ring, self.me(&ring), other)),
             _ => SeenGroups::new(),
         };
-        (contexts::digest(&groups) != known).then_some(groups)
+        let delivered = contexts::alike(ring.partitions_of(other), &self.hints.delivered(peer, unbroken));
+        let evidence = Evidence { seen, delivered };
+        (contexts::digest(&evidence) != known).then_some(evidence)
     }
 
     /// For people: how many actors this node has seen writes of, in the partition where it is most, and in how many
@@ -120,6 +123,32 @@ impl Worker {
                 confirmed.iter().for_each(|(partition, context)| {
                     contexts.join(*partition, context);
                 });
+            });
+            drop(said);
+            self.keep_seen();
+        }
+    }
+
+    /// `peer` says that this owner has all that it made under these names in its place, if nothing was lost here since this
+    /// node said that it was `unbroken`.
+    pub(super) fn join_delivered(&self, ring: &Ring, delivered: &SeenGroups, unbroken: u64) {
+        let me = self.node.me(ring);
+        let said = self.node.seen.said();
+        // Whoever loses something counts it first, and then has what was joined taken back.
+        if self.node.completeness.unbroken() != unbroken {
+            return;
+        }
+        let own = contexts::spread(delivered).filter(|(partition, _)| ring.is_owner(me, *partition));
+        let news: Vec<_> = self
+            .node
+            .seen
+            .contexts
+            .look(|contexts| own.filter(|(partition, names)| contexts.is_news(*partition, names)).collect());
+        if !news.is_empty() {
+            self.node.seen.contexts.change(|contexts| {
+                for (partition, names) in &news {
+                    contexts.join(*partition, names);
+                }
             });
             drop(said);
             self.keep_seen();

@@ -7,7 +7,7 @@
 
 use super::contexts;
 use crate::placement::Partition;
-use crate::protocol::SeenGroups;
+use crate::protocol::{Evidence, SeenGroups};
 use crate::record::Context;
 use std::collections::BTreeMap;
 
@@ -17,7 +17,9 @@ pub type Unconfirmed = BTreeMap<Partition, Context>;
 /// What the peers said.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
-    last: BTreeMap<String, SeenGroups>,
+    last: BTreeMap<String, Evidence>,
+    /// Since when each peer has all that it took, by the number it says.
+    unbroken: BTreeMap<String, u64>,
     unconfirmed: BTreeMap<String, Unconfirmed>,
 }
 
@@ -29,13 +31,31 @@ impl Said {
 
     /// What `peer` said last.
     pub fn by(&self, peer: &str) -> Option<&SeenGroups> {
-        self.last.get(peer)
+        self.last.get(peer).map(|evidence| &evidence.seen)
+    }
+
+    /// The number by which `peer` says that it has all that it took, as it said it last. Nothing, if it was away since.
+    pub fn unbroken(&self, peer: &str) -> Option<u64> {
+        self.unbroken.get(peer).copied()
+    }
+
+    /// `peer` says this number.
+    pub fn note_unbroken(&mut self, peer: &str, number: u64) {
+        match self.unbroken.get_mut(peer) {
+            Some(held) => *held = number,
+            None => drop(self.unbroken.insert(peer.to_string(), number)),
+        }
+    }
+
+    /// `peer` is away: it may be another when it is back.
+    pub fn note_away(&mut self, peer: &str) {
+        self.unbroken.remove(peer);
     }
 
     /// `peer` says what it has seen. More than any store would say is not listened to.
-    pub fn note(&mut self, peer: &str, groups: SeenGroups) {
-        if contexts::is_within_bounds(&groups) {
-            self.last.insert(peer.to_string(), groups);
+    pub fn note(&mut self, peer: &str, evidence: Evidence) {
+        if contexts::is_within_bounds(&evidence.seen) && contexts::is_within_bounds(&evidence.delivered) {
+            self.last.insert(peer.to_string(), evidence);
         }
     }
 
@@ -57,7 +77,7 @@ impl Said {
     /// `peer` has answered, and was asked when so much was `unconfirmed`: what of it is to be taken over.
     pub fn answered(&mut self, peer: &str, unconfirmed: Unconfirmed) -> Unconfirmed {
         let now: BTreeMap<Partition, Context> =
-            self.last.get(peer).map(|groups| contexts::spread(groups).collect()).unwrap_or_default();
+            self.by(peer).map(|groups| contexts::spread(groups).collect()).unwrap_or_default();
         let waiting = self.unconfirmed.entry(peer.to_string()).or_default();
         let mut taken = Unconfirmed::new();
         for (partition, said) in unconfirmed {
@@ -92,14 +112,18 @@ mod tests {
         vec![(context, vec![(at, at)])]
     }
 
+    fn note(said: &mut Said, seen: SeenGroups) {
+        said.note("a", Evidence { seen, ..Evidence::default() });
+    }
+
     fn equal_then_asked(said_before: &SeenGroups, said_after: Option<SeenGroups>) -> usize {
         let mut said = Said::default();
-        said.note("a", said_before.clone());
+        note(&mut said, said_before.clone());
         let before = said.by("a").cloned().unwrap_or_default();
         said.found_equal("a", contexts::spread(&before));
         assert!(said.is_unconfirmed("a"));
         let asked = said.unconfirmed("a");
-        said_after.into_iter().for_each(|groups| said.note("a", groups));
+        said_after.into_iter().for_each(|groups| note(&mut said, groups));
         let taken = said.answered("a", asked).len();
         assert!(!said.is_unconfirmed("a"), "once asked, done with");
         taken
@@ -117,11 +141,11 @@ mod tests {
     #[test]
     fn an_answer_says_nothing_of_a_session_that_ended_after_it_was_asked_for() {
         let mut said = Said::default();
-        said.note("a", groups(1, 5));
+        note(&mut said, groups(1, 5));
         said.found_equal("a", contexts::spread(&groups(1, 5)));
         let asked = said.unconfirmed("a");
         said.found_equal("a", contexts::spread(&groups(1, 7)));
-        said.note("a", groups(1, 8));
+        note(&mut said, groups(1, 8));
         assert_eq!(said.answered("a", asked).len(), 0);
         let asked = said.unconfirmed("a");
         assert_eq!(asked.values().collect::<Vec<_>>(), [&groups(1, 7)[0].0]);
@@ -133,7 +157,7 @@ mod tests {
     fn what_was_lost_here_before_the_answer_is_not_taken_over() {
         for lost in [None, Partition::try_from_index(3).ok()] {
             let mut said = Said::default();
-            said.note("a", groups(1, 5));
+            note(&mut said, groups(1, 5));
             said.found_equal("a", contexts::spread(&groups(1, 5)));
             let asked = said.unconfirmed("a");
             said.lost(lost);

@@ -17,7 +17,7 @@ fn number(told: &serde_json::Value) -> u64 {
 
 /// The name of the only write that node 0 shows under `key`.
 #[track_caller]
-fn dot(cluster: &Cluster, key: &str) -> Dot {
+pub fn dot(cluster: &Cluster, key: &str) -> Dot {
     let listed = cluster.client(0).get(&format!("/kv/{}?siblings=1&r=3", encode(key))).expect(200).json();
     assert_eq!(listed["siblings"].as_array().map(Vec::len), Some(1), "{listed}");
     let only = &listed["siblings"][0];
@@ -25,7 +25,7 @@ fn dot(cluster: &Cluster, key: &str) -> Dot {
 }
 
 /// The record as whoever wrote first on an empty key would have it: this write, and this value if any.
-fn record(dot: Dot, value: Option<&str>) -> Record {
+pub fn record(dot: Dot, value: Option<&str>) -> Record {
     let mut context = Context::new();
     context.add(dot);
     let sibling = value.map(|value| Sibling { dot, content: Content::plain(value.to_owned()) });
@@ -34,7 +34,7 @@ fn record(dot: Dot, value: Option<&str>) -> Record {
 
 /// A peer that nobody named brings a copy to one node.
 #[track_caller]
-fn bring(cluster: &Cluster, index: usize, key: &str, record: &Record) {
+pub fn bring(cluster: &Cluster, index: usize, key: &str, record: &Record) {
     let key = Key::new(key.to_owned()).expect("a short key");
     let merge = PeerRequest::Merge { key, record: record.clone() };
     cluster.client(index).send(&peer::post("/replicate", NodeId(7), Stamp(0), vec![merge])).expect(200);

@@ -83,6 +83,8 @@ pub(crate) const SOMETIMES: &[&str] = &[
     "session settled concurrent writes",
     "write that one owner alone has",
     "took over what a peer had seen",
+    "told that it has all that was made in its place",
+    "hints wait until their target says how it is",
     "peer no longer says what it had seen",
     "declined for a clock ahead",
     "increment",

@@ -85,6 +85,10 @@ pub(crate) enum Plant {
     SinceIgnored,
     /// A client's own last write is claimed with all that its maker had made before.
     OwnDotWidened,
+    /// What a stand-in still keeps for an owner, it says the owner has.
+    KeptToldAsDelivered,
+    /// What an owner took before it lost its disk, it is told to have.
+    DeliveredToAnotherLife,
     /// Of several siblings a copy brings, one is taken.
     SiblingDropped,
     /// A copy's counters replace those that are held.
@@ -94,7 +98,7 @@ pub(crate) enum Plant {
 }
 
 impl Plant {
-    pub(crate) const ALL: [Plant; 44] = [
+    pub(crate) const ALL: [Plant; 46] = [
         Plant::AcknowledgedBeforeSync,
         Plant::QuorumOneShort,
         Plant::HintCountedAsOwner,
@@ -136,6 +140,8 @@ impl Plant {
         Plant::ContextsLostAtStart,
         Plant::SinceIgnored,
         Plant::OwnDotWidened,
+        Plant::KeptToldAsDelivered,
+        Plant::DeliveredToAnotherLife,
         Plant::SiblingDropped,
         Plant::CountersOverwritten,
         Plant::IncrementPassedOn,

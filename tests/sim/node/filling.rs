@@ -39,6 +39,8 @@ pub(crate) struct Completeness {
     /// Whether the store could not take how it stands.
     unkept: bool,
     losses: u64,
+    /// Random, new with every start.
+    entropy: u64,
     /// As they were when the present session began.
     losses_before: u64,
     /// The first round of greetings was ended.
@@ -63,6 +65,16 @@ impl Completeness {
         self.filling.why()
     }
 
+    /// Another number after each start and each loss.
+    pub(super) fn unbroken(&self) -> u64 {
+        self.entropy.wrapping_add(self.losses)
+    }
+
+    /// What was compared before counts for nothing from now on.
+    pub(super) fn count_loss(&mut self) {
+        self.losses += 1;
+    }
+
     /// What its store is to say when something is lost.
     pub(super) fn would_say_lost(&self) -> Vec<u8> {
         self.filling.encode_lost()
@@ -77,7 +89,7 @@ impl Completeness {
 
 impl World {
     /// What the store of a node says of its own completeness, and remembers of the peers'.
-    pub(super) fn completeness(&self, node: usize, store: &LogStore, lost: bool) -> Completeness {
+    pub(super) fn completeness(&self, node: usize, store: &LogStore, lost: bool, entropy: u64) -> Completeness {
         let read = |name| store.read(&Address::fact(name)).unwrap_or_default();
         let names = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
         let mut filling = Filling::new(self.nodes[node].id(), store.last_stamp(), read(FILLING_FACT).as_deref(), names);
@@ -92,6 +104,7 @@ impl World {
             memory: read(MEMORY_FACT).map_or_else(Memory::default, |row| Memory::decode(&row)),
             unkept: false,
             losses: 0,
+            entropy,
             losses_before: 0,
             timed: false,
             watched: None,

@@ -105,6 +105,7 @@ impl World {
         // Queued before it, so that no moment claims what was lost.
         let partition = Partition::of(key.position());
         let up = self.up(node);
+        up.completeness.count_loss();
         up.said.lost(Some(partition));
         let actor = up.committer.actor();
         up.contexts.change(|contexts| contexts.void(partition, actor));
