@@ -90,7 +90,8 @@ impl Shared {
 
 impl Worker {
     /// A session with `peer` ended, before which it had said `theirs` and so many `losses` were counted: that goes for every
-    /// partition in which the two were found to hold the same, if the peer says so still, and nothing was lost since.
+    /// partition in which the two were found to hold the same, if the peer says so still, and nothing was lost since. After
+    /// one that was `whole` it goes for all: whatever the peer held was brought here.
     pub(super) fn found_equal(
         &self,
         ring: &Ring,
@@ -98,13 +99,14 @@ impl Worker {
         theirs: Option<SeenGroups>,
         losses: u64,
         report: &Report,
+        whole: bool,
     ) {
         let (Some(theirs), None) = (theirs, &report.failed) else { return };
         let me = self.node.me(ring);
         let equal = contexts::spread(&theirs).filter(|(partition, context)| {
             let both = ring.is_owner(me, *partition) && ring.is_owner(peer, *partition);
             let is_news = || self.node.seen.contexts.look(|contexts| contexts.is_news(*partition, context));
-            both && !report.unequal.contains(partition) && is_news()
+            both && (whole || !report.unequal.contains(partition)) && is_news()
         });
         let news = equal.collect::<Vec<_>>();
         let mut said = self.node.seen.said();
@@ -117,7 +119,9 @@ impl Worker {
     /// `peer` was asked what it has seen when so much was `unconfirmed`, and has answered.
     pub(super) fn join_seen(&self, peer: &str, unconfirmed: Unconfirmed) {
         let mut said = self.node.seen.said();
+        let asked = unconfirmed.len();
         let confirmed = said.answered(peer, unconfirmed);
+        let is_all = confirmed.len() == asked;
         if !confirmed.is_empty() {
             self.node.seen.contexts.change(|contexts| {
                 confirmed.iter().for_each(|(partition, context)| {
@@ -126,7 +130,10 @@ impl Worker {
             });
             drop(said);
             self.keep_seen();
+        } else {
+            drop(said);
         }
+        self.node.confirmed(peer, is_all);
     }
 
     /// `peer` says that this owner has all that it made under these names in its place, if nothing was lost here since this

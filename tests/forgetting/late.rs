@@ -42,7 +42,7 @@ pub fn bring(cluster: &Cluster, index: usize, key: &str, record: &Record) {
 
 /// Writes `key` through one node and deletes it through another, until nothing of it is left: the name of the write.
 #[track_caller]
-fn written_deleted_and_forgotten(cluster: &Cluster, through: usize, key: &str) -> Dot {
+pub fn written_deleted_and_forgotten(cluster: &Cluster, through: usize, key: &str) -> Dot {
     cluster.client(through).put(&format!("/kv/{key}?w=3"), "old").expect(201);
     let written = dot(cluster, key);
     cluster.client((through + 1) % 3).delete(&format!("/kv/{key}?w=3")).expect(204);
@@ -197,7 +197,7 @@ fn a_hint_that_comes_after_all_was_forgotten_brings_nothing_back() {
 }
 
 /// Keys of the partition of `key`.
-fn of_the_same_partition(key: &str, count: usize) -> Vec<String> {
+pub fn of_the_same_partition(key: &str, count: usize) -> Vec<String> {
     let partition = |key: &str| Partition::of(Key::new(key.to_owned()).expect("a short key").position());
     let wanted = partition(key);
     (0..).map(|number| format!("beside{number}")).filter(|beside| partition(beside) == wanted).take(count).collect()

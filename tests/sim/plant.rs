@@ -57,6 +57,8 @@ pub(crate) enum Plant {
     EmptiedCounts,
     /// An owner that lost its disk says that a key is absent.
     EmptiedAnswersAbsent,
+    /// An owner that is being filled counts before it knows what its peers had seen.
+    FilledUnseen,
     /// An owner is filled by sessions that pass over records for their latest writes.
     FilledWithoutTheYoung,
     /// A node writes under the name it had before it lost its disk.
@@ -98,7 +100,7 @@ pub(crate) enum Plant {
 }
 
 impl Plant {
-    pub(crate) const ALL: [Plant; 46] = [
+    pub(crate) const ALL: [Plant; 47] = [
         Plant::AcknowledgedBeforeSync,
         Plant::QuorumOneShort,
         Plant::HintCountedAsOwner,
@@ -126,6 +128,7 @@ impl Plant {
         Plant::SeenJoinedUnconfirmed,
         Plant::EmptiedCounts,
         Plant::EmptiedAnswersAbsent,
+        Plant::FilledUnseen,
         Plant::FilledWithoutTheYoung,
         Plant::ActorOfLostDisk,
         Plant::OldDiskBelieved,

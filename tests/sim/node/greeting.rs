@@ -258,7 +258,7 @@ impl World {
             return;
         }
         if self.completeness_of(node).unbroken() != unbroken && self.plant != Some(Plant::DeliveredToAnotherLife) {
-            return self.counters.hit("lost something before it was told what it has");
+            return;
         }
         let own = self.inhabited_of(node);
         let own: Unconfirmed = contexts::spread(delivered).filter(|(at, _)| own.contains(at)).collect();
@@ -286,7 +286,14 @@ impl World {
 
     /// A session with a peer ended, before which it had said `theirs`: that goes for every partition in which the two
     /// were found to hold the same, if the peer says so still.
-    pub(super) fn found_equal(&mut self, node: usize, peer: usize, theirs: Option<SeenGroups>, report: &Report) {
+    pub(super) fn found_equal(
+        &mut self,
+        node: usize,
+        peer: usize,
+        theirs: Option<SeenGroups>,
+        report: &Report,
+        whole: bool,
+    ) {
         let (Some(theirs), None) = (theirs, &report.failed) else { return };
         let careless = self.plant == Some(Plant::UnequalSeenJoined);
         let (ring, me, other) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].me);
@@ -295,7 +302,7 @@ impl World {
         let equal = contexts::spread(&theirs).filter(|(partition, context)| {
             let both = ring.is_owner(me, *partition) && ring.is_owner(other, *partition);
             let is_news = || up.contexts.look(|contexts| contexts.is_news(*partition, context));
-            both && (careless || !report.unequal.contains(partition)) && is_news()
+            both && (careless || whole || !report.unequal.contains(partition)) && is_news()
         });
         let equal: Unconfirmed = equal.collect();
         if believed {
@@ -308,10 +315,13 @@ impl World {
     fn join_seen(&mut self, node: usize, peer: &str, unconfirmed: Unconfirmed) {
         let asked = unconfirmed.len();
         let confirmed = self.up(node).said.answered(peer, unconfirmed);
-        if confirmed.len() < asked {
+        let is_all = confirmed.len() == asked;
+        if !is_all {
             self.counters.hit("peer no longer says what it had seen");
         }
         self.take_over(node, confirmed);
+        let peer = self.nodes.iter().position(|one| one.name == peer).expect("a member");
+        self.confirmed(node, peer, is_all);
     }
 
     fn take_over(&mut self, node: usize, confirmed: Unconfirmed) {
