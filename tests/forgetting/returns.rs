@@ -5,8 +5,11 @@ use super::kit::{
 };
 use super::late::{bring, of_the_same_partition, record, written_deleted_and_forgotten};
 use super::support::cluster::Cluster;
+use super::support::http::Request;
 use super::support::{copy_folder, eventually};
 use super::{assert_absent, delete, put};
+use kringle::placement::PARTITIONS;
+use std::time::Duration;
 
 #[track_caller]
 fn await_filled(cluster: &Cluster, index: usize) {
@@ -62,8 +65,14 @@ fn an_owner_that_counts_again_knows_at_once_what_was_forgotten_before_it_lost_it
     cluster.nodes[2].replan(|plan| plan.flag("--syncfreq", "3600"));
     std::fs::remove_dir_all(cluster.nodes[2].data()).expect("the folder of node 2");
     cluster.nodes[2].relaunch();
+    let joined = eventually("node 2 counts", SOON, || {
+        let mut client = cluster.client(2).within(Duration::from_secs(1));
+        let status = client.try_send(&Request::new("GET", "/status")).map_err(|error| error.to_string())?.json();
+        let joined = status["seen"]["partitions_joined"].clone();
+        (status["filling"]["state"] == "filled").then_some(joined).ok_or(status["filling"].to_string())
+    });
+    assert_eq!(joined, PARTITIONS, "no sooner than it knows what its peers had seen");
     cluster.nodes[2].await_ready();
-    await_filled(&cluster, 2);
     for (dot, key) in &late {
         bring(&cluster, 2, key, &record(*dot, Some("old")));
         cluster.client(2).get(&format!("/kv/{key}?local=1")).expect(404);
