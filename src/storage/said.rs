@@ -34,6 +34,14 @@ impl Said {
         self.last.get(peer).map(|evidence| &evidence.seen)
     }
 
+    /// What `peer` said last of one partition, if it said anything of it.
+    pub fn of(&self, peer: &str, partition: Partition) -> Option<&Context> {
+        let is_of = |stretches: &[(Partition, Partition)]| {
+            stretches.iter().any(|(first, last)| (*first..=*last).contains(&partition))
+        };
+        self.by(peer)?.iter().find(|(_, stretches)| is_of(stretches)).map(|(context, _)| context)
+    }
+
     /// The number by which `peer` says that it has all that it took, as it said it last. Nothing, if it was away since.
     pub fn unbroken(&self, peer: &str) -> Option<u64> {
         self.unbroken.get(peer).copied()

@@ -96,6 +96,32 @@ fn an_owner_that_counts_again_knows_at_once_what_was_forgotten_before_it_lost_it
 }
 
 #[test]
+fn for_writes_of_a_store_that_was_lost_at_once_it_is_waited_and_the_status_tells_so() {
+    let mut cluster = Cluster::start(3, &[&QUICK[..], &["--memory"]].concat());
+    on_each(&cluster, &[0, 1, 2], &keys("before", 6), put);
+    on_each(&cluster, &[0, 1, 2], &keys("before", 6), delete);
+    await_forgotten(&cluster, 0);
+    put(&mut cluster.client(2), "lost");
+    cluster.nodes[2].kill();
+    cluster.nodes[2].restart();
+    await_filled(&cluster, 2);
+    delete(&mut cluster.client(0), "lost");
+    for index in 0..3 {
+        eventually(&format!("node {index} tells for whom it waits"), SOON, || {
+            let told = status(&cluster, index)["forgetting"].clone();
+            let whom: Vec<&String> = told["for"].as_object().expect("names").keys().collect();
+            let tells = told["waiting"] == 1 && whom.len() == 1 && whom[0].contains("a store that is gone");
+            tells.then_some(()).ok_or(told.to_string())
+        });
+    }
+    // Only for those: what is made since goes like anything else.
+    put(&mut cluster.client(2), "since");
+    delete(&mut cluster.client(1), "since");
+    await_unknown(&cluster, "since");
+    cluster.client(2).get("/kv/lost?r=3").expect(404);
+}
+
+#[test]
 fn nothing_deleted_comes_back_with_an_old_disk_that_still_has_it() {
     let mut cluster = Cluster::start(3, &QUICK);
     let (deleted, rewritten, kept) = (keys("deleted", 40), keys("rewritten", 20), keys("kept", 40));
