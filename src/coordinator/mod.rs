@@ -14,4 +14,4 @@ pub use outcome::{PutOutcome, Replicas};
 pub use put::{Put, PutOptions, Write};
 pub use quorum::{Count, Quorum};
 pub use replay::{Fate, HINTS_AT_A_TIME, REFUSED_AGAIN_MS, Replay};
-pub use restore::Restore;
+pub use restore::{Restore, Restored};

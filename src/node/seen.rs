@@ -13,7 +13,6 @@ use crate::protocol::{Evidence, SeenGroups};
 use crate::record::{Actor, Context, Dot};
 use crate::replica;
 use crate::storage::{Change, ContextLedger, Said, Unconfirmed, contexts};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What was seen here and, as far as they said, at the peers. What is said is locked first, and as long as the contexts
@@ -162,13 +161,23 @@ impl Worker {
         }
     }
 
-    /// A row of the partition was lost: what was seen there is no longer known to be held.
-    pub(super) fn void_seen(&self, partition: Partition) {
-        let actor = Actor(self.node.queue.actor.load(Ordering::Acquire));
+    /// What the other owners said last that they have seen of the partition.
+    pub(super) fn said_of(&self, ring: &Ring, partition: Partition) -> Vec<(MemberIndex, Context)> {
+        let said = self.node.seen.said();
+        let of = |owner: &MemberIndex| Some((*owner, said.of(&ring.member(*owner).name, partition)?.clone()));
+        ring.owners(partition).iter().filter_map(of).collect()
+    }
+
+    /// A row of the partition was lost, and is to be replaced by all that these owners hold of its key, who had said so much
+    /// before: what was seen there is no longer known to be held, but for what they have seen as well, if they say so still.
+    pub(super) fn void_seen(&self, ring: &Ring, partition: Partition, from: &[(MemberIndex, Context)]) {
         // A session that is under way compares digests in which the row still is.
         self.node.completeness.count_loss();
         let mut said = self.node.seen.said();
-        said.lost(Some(partition));
+        let (last, actor) = self.node.queue.committed();
+        let seen = self.node.seen.contexts.look(|contexts| contexts.of(partition, actor, last));
+        let from = from.iter().map(|(owner, theirs)| (ring.member(*owner).name.as_str(), theirs.clone()));
+        said.replaced(partition, &seen, from);
         self.node.seen.contexts.change(|contexts| contexts.void(partition, actor));
         drop(said);
         self.keep_seen();

@@ -98,6 +98,12 @@ impl Context {
         }
     }
 
+    /// What both have seen: the pointwise minimum.
+    pub fn meet(&self, other: &Context) -> Context {
+        let both = |&(actor, stamp): &(Actor, Stamp)| Some((actor, stamp.min(other.get(actor)?)));
+        Context { entries: self.entries.iter().filter_map(both).collect() }
+    }
+
     /// Takes over everything `other` has seen: the pointwise maximum.
     pub fn join(&mut self, other: &Context) {
         for &(actor, stamp) in &other.entries {
@@ -132,6 +138,13 @@ mod tests {
         let mut joined = context(&[(1, 5), (3, 2)]);
         joined.join(&context(&[(1, 4), (2, 8)]));
         assert_eq!(joined, context(&[(1, 5), (2, 8), (3, 2)]));
+    }
+
+    #[test]
+    fn a_meet_has_seen_what_both_sides_saw() {
+        let (one, other) = (context(&[(1, 5), (3, 2), (4, 7)]), context(&[(1, 4), (2, 8), (4, 9)]));
+        assert_eq!(one.meet(&other), context(&[(1, 4), (4, 7)]));
+        assert_eq!(other.meet(&one), one.meet(&other));
     }
 
     #[test]

@@ -77,6 +77,31 @@ impl Said {
         self.unconfirmed.get(peer).cloned().unwrap_or_default()
     }
 
+    /// A row of the partition was lost here, and replaced by all that `from` these peers hold of its key, each of which had
+    /// said so much before it was asked for that: whatever else was found is so no longer. `seen` is what this store has seen
+    /// of the partition, the lost row included. Of that it holds again what such a peer has seen as well: once that one says
+    /// so still, it is to be taken over.
+    pub fn replaced<'a>(
+        &mut self,
+        partition: Partition,
+        seen: &Context,
+        from: impl IntoIterator<Item = (&'a str, Context)>,
+    ) {
+        let regained = from.into_iter().map(|(peer, theirs)| {
+            let mut known = seen.clone();
+            // What waited for its word when another row was lost.
+            self.unconfirmed
+                .get(peer)
+                .and_then(|waiting| waiting.get(&partition))
+                .into_iter()
+                .for_each(|said| known.join(said));
+            (peer, known.meet(&theirs))
+        });
+        let regained: Vec<_> = regained.filter(|(_, both)| !both.is_empty()).collect();
+        self.lost(Some(partition));
+        regained.into_iter().for_each(|(peer, both)| self.found_equal(peer, [(partition, both)]));
+    }
+
     /// Whether there is any such thing.
     pub fn is_unconfirmed(&self, peer: &str) -> bool {
         self.unconfirmed.get(peer).is_some_and(|unconfirmed| !unconfirmed.is_empty())
@@ -159,6 +184,27 @@ mod tests {
         assert_eq!(asked.values().collect::<Vec<_>>(), [&groups(1, 7)[0].0]);
         assert_eq!(said.answered("a", asked).len(), 1);
         assert_eq!(said.answered("b", Unconfirmed::new()).len(), 0);
+    }
+
+    #[test]
+    fn what_a_peer_had_seen_is_known_again_once_it_says_so_after_it_gave_what_was_lost() {
+        let at = Partition::try_from_index(3).unwrap();
+        let context = |actor, stamp| groups(actor, stamp)[0].0.clone();
+        let mut said = Said::default();
+        note(&mut said, groups(1, 5));
+        let before = said.of("a", at).cloned().unwrap();
+        let mut seen = context(1, 9);
+        seen.join(&context(2, 4));
+        said.replaced(at, &seen, [("a", before.clone())]);
+        assert_eq!(said.unconfirmed("a").get(&at), Some(&context(1, 5)), "what both have seen");
+        // Another row of the partition is lost before the peer has spoken.
+        said.replaced(at, &Context::new(), [("a", before.clone())]);
+        let asked = said.unconfirmed("a");
+        assert_eq!(asked.get(&at), Some(&context(1, 5)));
+        assert_eq!(said.answered("a", asked).len(), 1);
+        said.replaced(at, &seen, [("a", before.clone())]);
+        said.replaced(at, &Context::new(), [("b", before)]);
+        assert!(!said.is_unconfirmed("a") && !said.is_unconfirmed("b"), "it was not asked for the second");
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub(crate) const SOMETIMES: &[&str] = &[
     "write that one owner alone has",
     "took over what a peer had seen",
     "told that it has all that was made in its place",
+    "asks whether what was seen before rot is so",
     "hints wait until their target says how it is",
     "peer no longer says what it had seen",
     "declined for a clock ahead",

@@ -69,6 +69,8 @@ pub(crate) enum Plant {
     RottenRowAbsent,
     /// A row is served without a look at its checksum.
     RottenRowServed,
+    /// What was seen before a row was lost counts as seen when the others gave what they hold of it.
+    SeenDespiteRot,
     /// A scrub counts what is damaged, and nobody repairs it.
     ScrubOnlyReports,
     /// A start goes on as if nothing were missing in the log.
@@ -100,7 +102,7 @@ pub(crate) enum Plant {
 }
 
 impl Plant {
-    pub(crate) const ALL: [Plant; 47] = [
+    pub(crate) const ALL: [Plant; 48] = [
         Plant::AcknowledgedBeforeSync,
         Plant::QuorumOneShort,
         Plant::HintCountedAsOwner,
@@ -134,6 +136,7 @@ impl Plant {
         Plant::OldDiskBelieved,
         Plant::RottenRowAbsent,
         Plant::RottenRowServed,
+        Plant::SeenDespiteRot,
         Plant::ScrubOnlyReports,
         Plant::LogGapOverlooked,
         Plant::ReplacedBaseCounts,
