@@ -10,6 +10,8 @@ mod late;
 mod race;
 #[path = "forgetting/returns.rs"]
 mod returns;
+#[path = "forgetting/stand_ins.rs"]
+mod stand_ins;
 mod support;
 
 use kit::{

@@ -21,5 +21,5 @@ pub use propose::{Propose, ProposeOptions, Proposed};
 pub use put::{Put, PutOptions, Write};
 pub use quorum::{Count, Quorum};
 pub use replay::{Fate, HINTS_AT_A_TIME, REFUSED_AGAIN_MS, Replay};
-pub use restore::Restore;
+pub use restore::{Restore, Restored};
 pub use turns::{Kept, TOGETHER_MAX, Turn, Turns};

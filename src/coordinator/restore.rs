@@ -14,11 +14,20 @@ use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, Part, Request};
 use crate::record::{Key, Record};
 
-/// The machine. Concludes with the merged record, or `None` where too few others answered, or there are none.
+/// What was gathered.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Restored {
+    /// All that was answered, merged.
+    pub record: Record,
+    /// Who answered: whatever one of these holds of the key is in the record.
+    pub from: Vec<MemberIndex>,
+}
+
+/// The machine. Concludes with what was gathered, or `None` where too few others answered, or there are none.
 pub struct Restore {
     key: Key,
     others: Vec<MemberIndex>,
-    record: Record,
+    gathered: Restored,
     asked: Vec<bool>,
     answered: usize,
     answered_in_part: usize,
@@ -33,7 +42,7 @@ impl Restore {
         Restore {
             key,
             others,
-            record: Record::default(),
+            gathered: Restored::default(),
             asked: Vec::new(),
             answered: 0,
             answered_in_part: 0,
@@ -42,7 +51,7 @@ impl Restore {
     }
 
     /// Every owner is waited for, as long as there is time: the more, the better.
-    fn conclude(&mut self, must: bool) -> Option<Option<Record>> {
+    fn conclude(&mut self, must: bool) -> Option<Option<Restored>> {
         if self.concluded || !must && self.asked.contains(&true) {
             return None;
         }
@@ -50,7 +59,7 @@ impl Restore {
         let quorum = Quorum::of(Count::Majority, self.others.len());
         let all = self.answered + self.answered_in_part == self.others.len();
         let is_enough = all || quorum.is_some_and(|quorum| quorum.is_reached(self.answered));
-        Some((is_enough && !self.others.is_empty()).then(|| std::mem::take(&mut self.record)))
+        Some((is_enough && !self.others.is_empty()).then(|| std::mem::take(&mut self.gathered)))
     }
 
     fn take(&mut self, call: CallId) -> bool {
@@ -59,9 +68,9 @@ impl Restore {
 }
 
 impl Operation for Restore {
-    type Output = Option<Record>;
+    type Output = Option<Restored>;
 
-    fn on(&mut self, event: Event, commands: &mut Vec<Command>) -> Option<Option<Record>> {
+    fn on(&mut self, event: Event, commands: &mut Vec<Command>) -> Option<Option<Restored>> {
         let must = matches!(event, Event::Deadline);
         match event {
             Event::Start => {
@@ -79,7 +88,8 @@ impl Operation for Restore {
                     _ => return self.conclude(must),
                 };
                 *answers += 1;
-                self.record = self.record.merge(&record.unwrap_or_default());
+                self.gathered.from.push(self.others[call.0 as usize]);
+                self.gathered.record = self.gathered.record.merge(&record.unwrap_or_default());
             }
             Event::Failed { call, .. } => {
                 self.take(call);
@@ -114,6 +124,15 @@ mod tests {
 
     /// What comes of these answers of the others, in order; `None` stands for one that fails.
     fn outcome(members: usize, replicas: u8, answers: &[Option<Answer>]) -> Option<Option<Record>> {
+        let restored = restored(members, replicas, answers);
+        if let Some(Some(restored)) = &restored {
+            let answered = answers.iter().flatten().filter(|answer| !matches!(answer, Answer::Refused(_))).count();
+            assert_eq!(restored.from.len(), answered, "{restored:?}");
+        }
+        restored.map(|restored| restored.map(|restored| restored.record))
+    }
+
+    fn restored(members: usize, replicas: u8, answers: &[Option<Answer>]) -> Option<Option<Restored>> {
         let key = Key::new("k").unwrap();
         let ring = ring(members, replicas);
         let owners = ring.owners(Partition::of(key.position()));

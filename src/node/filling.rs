@@ -1,26 +1,22 @@
-//! Whether this node counts: it greets its peers, hears what they remember of it, and is filled by sessions with them
-//! where it lacks something.
-//!
-//! Greetings travel both ways, in the request and in its reply, and by a lane of their own: at once after the start,
-//! until each peer was heard; then when something changed, as often as pings where it is only the last durable stamp.
-//! They carry the clocks as well: a node that is ahead of most of its peers makes no writes of its own.
+//! Whether this node counts: it hears from its peers what they remember of it, and is filled by sessions with them where it
+//! lacks something.
 
-use super::foreground::Class;
+use super::greeting;
 use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
 use super::sync;
 use super::worker::Worker;
-use crate::membership::{Clocks, Filling, Life, Memory, Stage, State, Why, Word};
-use crate::operation::Failure;
-use crate::placement::{Partition, Ring};
-use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request};
+use crate::membership::{Clocks, Filling, Memory, Stage, State, Why};
+use crate::placement::Partition;
+use crate::protocol::{Refusal, Request};
 use crate::record::Stamp;
 use crate::storage::{Change, Committer, Outcome, Refused};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::oneshot;
 
 /// Where the store says whether it was filled.
@@ -31,17 +27,12 @@ pub(super) const MEMORY_FACT: &str = "lives";
 /// How long the start waits for peers that can be connected to and do not answer. A peer that starts at the same moment
 /// on a busy machine should have its say.
 const FIRST_ROUND_MAX: Duration = Duration::from_secs(2);
-/// How often a peer is asked what it has seen, and greeted though there is nothing new to tell: twice in a round of
-/// sessions, and at least so often. What may be forgotten goes by it, and should be forgotten in three rounds.
-const CONTEXTS_PERIOD: Duration = Duration::from_secs(5);
 /// The shortest and the longest wait before a peer is greeted again that did not answer, or that there is a later stamp
 /// to tell: the time between two pings, within these.
-const SHORT_MIN: Duration = Duration::from_millis(100);
-const SHORT_MAX: Duration = Duration::from_secs(1);
-/// For how long after its start a node is in a hurry to be heard.
-const YOUNG_MAX: Duration = Duration::from_secs(10);
+pub(super) const SHORT_MIN: Duration = Duration::from_millis(100);
+pub(super) const SHORT_MAX: Duration = Duration::from_secs(1);
 /// How often it is looked whether there is something to do.
-const TICK: Duration = Duration::from_millis(50);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 
 /// What a node knows of its own completeness and of its clock, and remembers of the others'.
 pub struct Completeness {
@@ -49,32 +40,39 @@ pub struct Completeness {
     memory: Mutex<Memory>,
     clocks: Mutex<Clocks>,
     /// Whether the peers' clocks say that this node's is wrong.
-    is_ahead: AtomicBool,
+    pub(super) is_ahead: AtomicBool,
+    /// Peers that a session to be filled ended well with, and that are still to say whether what they had seen before it is
+    /// so; with how much was lost here by then.
+    unconfirmed: Mutex<BTreeMap<String, u64>>,
     /// Whether it is filled, durably: what hot paths look at.
     counts: AtomicBool,
     /// Whether enough peers have said what they remember of it for it to vote.
-    confirmed: AtomicBool,
+    is_confirmed: AtomicBool,
     /// Whether the store could not take how it stands.
     unkept: AtomicBool,
     losses: AtomicU64,
+    /// Random, new with every start.
+    entropy: u64,
 }
 
 impl Completeness {
-    /// Of a node whose store is in this state.
-    pub(super) fn new(filling: Filling, memory: Memory) -> Completeness {
+    /// Of a node whose store is in this state. `entropy` is random, and new with every start.
+    pub(super) fn new(filling: Filling, memory: Memory, entropy: u64) -> Completeness {
         // Alone, there is nobody to ask; what is filled is so durably before anybody is served.
         let counts = AtomicBool::new(filling.stage() == Stage::Filled);
-        let confirmed = AtomicBool::new(filling.is_confirmed());
+        let is_confirmed = AtomicBool::new(filling.is_confirmed());
         let (filling, memory) = (Mutex::new(filling), Mutex::new(memory));
         Completeness {
             filling,
             memory,
             counts,
-            confirmed,
+            is_confirmed,
             clocks: Mutex::default(),
             is_ahead: AtomicBool::default(),
+            unconfirmed: Mutex::default(),
             unkept: AtomicBool::default(),
             losses: AtomicU64::default(),
+            entropy,
         }
     }
 
@@ -108,13 +106,14 @@ impl Completeness {
     }
 
     /// Has the store say how this node stands, on the committer: what it said before is overtaken. A node that is filled
-    /// counts from then on.
+    /// counts from then on, and knows after the next start what it has learned that its peers had seen. `heard` is a stamp no
+    /// earlier than any its peers have told of.
     fn keep(&self, committer: &mut Committer, heard: Stamp) {
         let (bytes, stage, is_refilled) = {
             let filling = self.filling();
             (filling.encode(), filling.stage(), filling.is_refilled())
         };
-        let mut changes = vec![Change::Fact { name: FILLING_FACT, bytes: bytes.into() }];
+        let mut changes = vec![Change::Fact { name: FILLING_FACT, bytes: bytes.into() }, Change::KeepContexts];
         if is_refilled {
             // Whoever gave a promise that this node knows no more, some owner it was filled from has seen a later stamp.
             changes.push(Change::RaiseFloor { stamp: heard });
@@ -134,16 +133,36 @@ impl Completeness {
         self.losses.load(Ordering::SeqCst)
     }
 
-    fn filling(&self) -> MutexGuard<'_, Filling> {
+    /// Another number after each start and each loss.
+    pub(super) fn unbroken(&self) -> u64 {
+        self.entropy.wrapping_add(self.losses())
+    }
+
+    fn unconfirmed(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.unconfirmed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(super) fn filling(&self) -> MutexGuard<'_, Filling> {
         self.filling.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    pub(super) fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn clocks(&self) -> MutexGuard<'_, Clocks> {
+    pub(super) fn clocks(&self) -> MutexGuard<'_, Clocks> {
         self.clocks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Whether this node may vote in what is agreed on: it holds all that an owner should, a majority has confirmed that, and
+    /// what it once promised and knows no more is covered by its floor. That a single partition is whole is not enough.
+    fn may_vote(&self) -> bool {
+        self.counts.load(Ordering::Relaxed) && self.is_confirmed.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of whether enough peers have said what they remember of this node.
+    pub(super) fn note_confirmed(&self, is_confirmed: bool) {
+        self.is_confirmed.store(is_confirmed, Ordering::Relaxed);
     }
 
     /// Whether the node still finds out, after its start, how it stands.
@@ -152,7 +171,7 @@ impl Completeness {
     }
 
     /// Whether it is filled, and that is not durable yet.
-    fn is_pending(&self) -> bool {
+    pub(super) fn is_pending(&self) -> bool {
         !self.counts.load(Ordering::Relaxed) && self.filling().stage() == Stage::Filled
     }
 
@@ -206,7 +225,7 @@ impl Shared {
         let key = match request {
             Request::Write { key, .. } => key,
             Request::Prepare { key, .. } | Request::Accept { key, .. } | Request::Propose { key, .. } => {
-                if !self.completeness.confirmed.load(Ordering::Relaxed) {
+                if !self.completeness.may_vote() {
                     return Some(Refusal::NotFilled);
                 }
                 key
@@ -224,54 +243,36 @@ impl Shared {
         is_ahead.then(|| Refusal::ClockAhead { ahead_ms: completeness.clocks().ahead_ms() })
     }
 
-    /// By how many milliseconds this node's time is ahead of most of its peers'.
-    pub fn clock_ahead_ms(&self) -> u64 {
-        self.completeness.clocks().ahead_ms()
-    }
-
-    /// Takes note of a peer's clock. What counts here is the time that the next stamp would have.
-    fn note_clock(&self, peer: &str, peer_ms: u64) {
-        let own_ms = wall_ms().max(self.queue.last_stamp().ms());
-        let (is_ahead, ahead_ms) = {
-            let mut clocks = self.completeness.clocks();
-            clocks.note(peer, peer_ms, own_ms);
-            (clocks.is_ahead(), clocks.ahead_ms())
-        };
-        if self.completeness.is_ahead.swap(is_ahead, Ordering::Relaxed) != is_ahead {
-            match is_ahead {
-                true => self.events.warn(
-                    "clock",
-                    format!("this node's time is {ahead_ms} ms ahead of most peers': it passes writes on to them"),
-                ),
-                false => self.events.info("clock", "this node's time is that of its peers again: it takes writes"),
-            }
-        }
-    }
-
     /// Whether this node counts, as far as it may tell `peer`: which must have said before what it remembers, or it would
     /// take this store for the one it knew.
-    fn counts_for(&self, peer: &str) -> bool {
+    pub(super) fn counts_for(&self, peer: &str) -> bool {
         self.completeness.counts.load(Ordering::Relaxed) && self.completeness.filling().has_heard(peer)
     }
 
-    /// The last life of `peer` that counted, as far as this node remembers.
-    pub fn remembered(&self, peer: &str) -> Option<Life> {
-        self.completeness.memory().of(peer)
-    }
-
-    fn greeting_for(&self, peer: &str) -> Greeting {
-        let nothing = Partition::all()
-            .all(|at| self.forest.is_built(at) && self.forest.live(at) == 0 && self.forest.tombstones(at) == 0);
-        let holds = !nothing || !self.hints.status().is_empty();
-        let word = Word { filled: self.counts_for(peer), holds, born: self.completeness.filling().is_born() };
-        let remembered = self.remembered(peer);
-        let (from, durable) = (MemberTag::of(&self.name), self.store.last_stamp());
-        Greeting { from, id: self.id, word, durable, wall_ms: wall_ms(), remembered, contexts: None }
-    }
-
     /// A session with `peer` about everything that both keep, that passed over nothing, ended well. Since it began nothing
-    /// may have been lost.
+    /// may have been lost. It counts once what the peer had seen is joined as well: before that, a late copy of what all
+    /// have forgotten would be new here.
     pub(super) fn compared(&self, peer: &str, losses: u64) {
+        if self.seen.said().is_unconfirmed(peer) {
+            self.completeness.unconfirmed().insert(peer.to_string(), losses);
+        } else {
+            self.filled_from(peer, losses);
+        }
+    }
+
+    /// `peer` was asked whether it has still seen what it had, and said so of all of it or not. Where not, it is compared
+    /// with once more.
+    pub(super) fn confirmed(&self, peer: &str, is_all: bool) {
+        let losses = match self.seen.said().is_unconfirmed(peer) && is_all {
+            true => None,
+            false => self.completeness.unconfirmed().remove(peer),
+        };
+        if let Some(losses) = losses.filter(|_| is_all) {
+            self.filled_from(peer, losses);
+        }
+    }
+
+    fn filled_from(&self, peer: &str, losses: u64) {
         let ring = self.ring();
         let mut filling = self.completeness.filling();
         if losses != self.completeness.losses() {
@@ -281,58 +282,7 @@ impl Shared {
     }
 }
 
-fn member_of(ring: &Ring, tag: MemberTag) -> Option<&str> {
-    let names = ring.layout().members().iter().map(|member| member.name.as_str());
-    names.into_iter().find(|name| MemberTag::of(name) == tag)
-}
-
 impl Worker {
-    /// Takes note of a greeting, and says how this node stands. If it counts now, it does so before it answers: who has
-    /// greeted everybody may rely on it.
-    pub(super) fn greeted(&self, greeting: &Greeting, told: impl FnOnce(Answer) + 'static) {
-        let ring = self.node.ring();
-        let Some(peer) = member_of(&ring, greeting.from).filter(|peer| *peer != self.node.name) else {
-            return told(Answer::Refused(Refusal::OtherNode));
-        };
-        self.take_greeting(peer, greeting);
-        let (node, peer) = (self.node.clone(), peer.to_string());
-        let wanted = greeting.contexts;
-        let answer = move || {
-            let contexts = wanted.and_then(|known| node.seen_with(&peer, known));
-            told(Answer::Greeted { greeting: node.greeting_for(&peer), contexts });
-        };
-        if self.node.completeness.is_pending() { self.stage_changed(answer) } else { answer() }
-    }
-
-    fn take_greeting(&self, peer: &str, greeting: &Greeting) {
-        let completeness = &self.node.completeness;
-        {
-            let mut view = self.node.view();
-            if view.peer(peer).and_then(|known| known.id).is_some_and(|known| known != greeting.id) {
-                // Another store answers there: what is meant for the one before would be refused.
-                view.forget_id(peer);
-            }
-        }
-        self.node.note_clock(peer, greeting.wall_ms);
-        let (changed, is_confirmed) = {
-            let mut filling = completeness.filling();
-            let changed = filling.heard(peer, greeting.word, greeting.remembered);
-            (changed, filling.is_confirmed())
-        };
-        completeness.confirmed.store(is_confirmed, Ordering::Relaxed);
-        if changed {
-            self.stage_changed(|| ());
-        }
-        if greeting.word.filled {
-            let mut memory = completeness.memory();
-            if memory.note(peer, Life { id: greeting.id, stamp: greeting.durable }) {
-                let change = Change::Fact { name: MEMORY_FACT, bytes: memory.encode().into() };
-                // Where it cannot be kept now, the next one that is due will be.
-                self.commit([(change, Box::new(|_| ()) as _)]);
-            }
-        }
-    }
-
     fn tell_why(&self) {
         let why = self.node.completeness.filling().why();
         if let Some(why) = why {
@@ -341,7 +291,7 @@ impl Worker {
     }
 
     /// Makes the stage durable, and lets the node count only then; `then` runs when it does, or cannot.
-    fn stage_changed(&self, then: impl FnOnce() + 'static) {
+    pub(super) fn stage_changed(&self, then: impl FnOnce() + 'static) {
         if self.node.completeness.filling().stage() != Stage::Filled {
             self.node.completeness.counts.store(false, Ordering::Relaxed);
             self.tell_why();
@@ -368,85 +318,9 @@ impl Worker {
 pub(super) fn keep_filled(worker: &Rc<Worker>) {
     let ring = worker.node.ring();
     for member in ring.layout().members().iter().filter(|member| member.name != worker.node.name) {
-        actix_web::rt::spawn(greet_for_ever(worker.clone(), member.name.clone()));
+        actix_web::rt::spawn(greeting::greet_for_ever(worker.clone(), member.name.clone()));
     }
     actix_web::rt::spawn(watch(worker.clone()));
-}
-
-/// Greets one peer: until it was heard, whenever this node has something new to say of itself, and now and then.
-async fn greet_for_ever(worker: Rc<Worker>, peer: String) {
-    let node = worker.node.clone();
-    let mut asked_contexts = None::<Instant>;
-    let contexts_period = (node.settings.sync_period / 2).min(CONTEXTS_PERIOD);
-    while !node.is_stopping() {
-        let is_young = now().duration_since(node.started) < YOUNG_MAX;
-        let short = if is_young { SHORT_MIN } else { node.settings.ping_period.clamp(SHORT_MIN, SHORT_MAX) };
-        let wants_contexts = node.seen.said().is_unconfirmed(&peer)
-            || asked_contexts.is_none_or(|asked| now().duration_since(asked) >= contexts_period);
-        let told = greet(&worker, &peer, wants_contexts).await;
-        let said = now();
-        if wants_contexts && told.is_some() {
-            asked_contexts = Some(said);
-        }
-        loop {
-            tokio::time::sleep(jittered(TICK)).await;
-            let waited = now().duration_since(said);
-            let is_due = match &told {
-                Some(told) => {
-                    told.word.filled != node.counts_for(&peer)
-                        || (told.durable != node.store.last_stamp() || node.seen.said().is_unconfirmed(&peer))
-                            && waited >= short
-                        || waited >= contexts_period.max(short)
-                }
-                None => waited >= short,
-            };
-            if is_due || node.is_stopping() {
-                break;
-            }
-        }
-    }
-}
-
-/// One greeting; what this node said of itself, if it was answered.
-async fn greet(worker: &Rc<Worker>, peer: &str, wants_contexts: bool) -> Option<Greeting> {
-    let node = &worker.node;
-    let ring = node.ring();
-    let to = ring.member_by_name(peer)?;
-    let mut greeting = node.greeting_for(peer);
-    greeting.contexts = wants_contexts.then(|| node.seen.said().digest_of(peer));
-    let unconfirmed = node.seen.said().unconfirmed(peer);
-    let (tell, told) = oneshot::channel();
-    let answered = move |result: Result<Answer, Failure>| {
-        let _ = tell.send(result);
-    };
-    worker.send(
-        &ring,
-        to,
-        Request::Greet(greeting),
-        Class::Foreground,
-        now() + node.settings.timeout,
-        Box::new(answered),
-    );
-    match told.await {
-        Ok(Ok(Answer::Greeted { greeting: answer, contexts })) if answer.from == MemberTag::of(peer) => {
-            worker.take_greeting(peer, &answer);
-            if let Some(contexts) = contexts {
-                node.seen.said().note(peer, contexts);
-            }
-            if wants_contexts {
-                worker.join_seen(peer, unconfirmed);
-            }
-            Some(greeting)
-        }
-        Ok(Err(Failure::Unreachable)) => {
-            let changed = node.completeness.filling().silent(peer);
-            if changed {
-                worker.stage_changed(|| ());
-            }
-            None
-        }
-        _ => None,
-    }
 }
 
 /// Ends the first round in time, has sessions with the peers that are still needed, and tells when the node is filled.
@@ -501,7 +375,8 @@ async fn watch(worker: Rc<Worker>) {
 /// A session with `peer`, if it is alive; how long to wait before the next.
 async fn fill_from(worker: &Rc<Worker>, peer: &str) -> Duration {
     let state = worker.node.view().peer(peer).map(|peer| peer.state);
-    if state != Some(State::Alive) {
+    // What it has seen is of use only if it was said before the session.
+    if state != Some(State::Alive) || worker.node.seen.said().by(peer).is_none() {
         return TICK;
     }
     match sync::to_fill(worker, peer).await {

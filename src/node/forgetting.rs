@@ -1,10 +1,11 @@
 //! What may be forgotten: has the owners agree on it, now and then, and tells what waits and for whom.
 
 use super::outside::jittered;
+use super::shared::Shared;
 use super::worker::Worker;
 use crate::antientropy::{FORGET_KEYS_MAX, Forget};
 use crate::placement::{MemberIndex, Partition, Ring};
-use crate::record::{Context, Key};
+use crate::record::{Context, Dot, Key};
 use crate::replica::{self, Candidate};
 use crate::storage::{Kind, PageSize, Span, StoreError};
 use serde::Serialize;
@@ -20,12 +21,18 @@ const QUIET_MS_MAX: u64 = 60_000;
 /// The rest between two handfuls of keys while clients are served. A handful takes a committer about 0.2 ms.
 const REST: Duration = Duration::from_millis(4);
 
+/// For whom it is waited where no owner can say that it has all that one maker made: it comes back, or is never proven.
+/// Whoever made it may have made more that is nowhere else.
+const NOBODY: &str = "writes of a store that is gone, or of a stand-in that did not hand over all it made";
+
 /// What waits to be forgotten, for people.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Waiting {
     /// Deleted and expired keys that this node still keeps, as far as its last round met them.
     pub waiting: u64,
-    /// For whom: for each owner, for how many keys it was away, or not heard, or has not seen yet what others have.
+    /// For whom: for each owner, for how many keys it was away, or not heard, or has not seen yet what others have; and for
+    /// how many it is waited for a store that no owner knows all of: one that was lost before others had compared
+    /// themselves with it since its last write, until it is put back.
     #[serde(rename = "for")]
     pub waiting_for: BTreeMap<String, u64>,
     /// Keys of which something was forgotten because this node asked, since the start.
@@ -164,8 +171,9 @@ async fn forget(
     let is_seen =
         |candidate: &&Candidate| node.seen_of(partition, &candidate.context).len() == candidate.context.entries().len();
     let (ready, early): (Vec<_>, Vec<_>) = candidates.iter().partition(is_seen);
-    if !early.is_empty() {
-        *waiting.waiting_for.entry(node.name.clone()).or_default() += early.len() as u64;
+    for candidate in early {
+        let whom = if node.is_of_nobody(ring, partition, &candidate.context) { NOBODY } else { &node.name };
+        *waiting.waiting_for.entry(whom.to_owned()).or_default() += 1;
     }
     for handful in ready.chunks(FORGET_KEYS_MAX) {
         let keys: Vec<(Key, Context)> =
@@ -182,6 +190,25 @@ async fn forget(
         if node.foreground.is_busy() {
             tokio::time::sleep(REST).await;
         }
+    }
+}
+
+impl Shared {
+    /// Whether there is a write among these that no owner of the partition has said to have seen, and all would have said so
+    /// by now who made it: they have spoken since it was made.
+    fn is_of_nobody(&self, ring: &Ring, partition: Partition, writes: &Context) -> bool {
+        let seen = self.seen_of(partition, writes);
+        let said = self.seen.said();
+        let me = self.me(ring);
+        let others = || ring.owners(partition).iter().filter(|&&owner| owner != me);
+        let has_not_seen = |dot: Dot| {
+            others().all(|&owner| {
+                let context = said.of(&ring.member(owner).name, partition);
+                context.is_some_and(|context| context.latest() >= Some(dot.stamp) && !context.covers(dot))
+            })
+        };
+        let mut dots = writes.entries().iter().map(|&(actor, stamp)| Dot { stamp, actor });
+        dots.any(|dot| !seen.contains(&dot) && has_not_seen(dot))
     }
 }
 

@@ -13,6 +13,7 @@ mod filling;
 mod foreground;
 mod forgetting;
 mod gathering;
+mod greeting;
 mod latency;
 mod link;
 mod mend;

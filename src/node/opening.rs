@@ -127,6 +127,10 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
         }
     };
     let layout = layout(&settings, port, own.name(), id)?;
+    // Whom hints were made for goes by the layout.
+    if store.read(&Address::fact(LAYOUT_FACT)).unwrap_or_default().is_some_and(|kept| *kept != layout.encode()) {
+        hints.void_names();
+    }
     let (hints, feed) = (Arc::new(hints), Arc::new(Feed::new(store.last_sequence(), FEED_EVENTS_MAX)));
     let completeness = completeness(&*store, &layout, id, own.name());
     if kept.as_ref().is_some_and(|kept| !kept.lost.is_empty()) {
@@ -195,7 +199,7 @@ fn completeness(store: &dyn Store, layout: &Layout, id: NodeId, own: &str) -> Co
     let kept = read(FILLING_FACT);
     let filling = Filling::new(id, store.last_stamp(), kept.as_deref(), names.filter(|name| name != own));
     let memory = read(MEMORY_FACT).map_or_else(Memory::default, |row| Memory::decode(&row));
-    Completeness::new(filling, memory)
+    Completeness::new(filling, memory, random())
 }
 
 /// Keeps a fact in the store, where it is not there already.

@@ -15,22 +15,29 @@ use crate::storage::{Address, Change, Hint};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// Hints handed over at a time while clients are served: as many as one commit of the target takes along.
 const AT_A_TIME_BESIDE_CLIENTS: usize = 8;
 
+/// How long a target that is back is waited for to say whether it is as it was: it greets everybody at once. Only what is
+/// handed over after that can be told to be there.
+const GREETING_WAIT_MAX: Duration = Duration::from_secs(3);
+
 /// The replay to each member that is alive and has hints here; nothing while a pass is under way.
 type Targets = Rc<RefCell<BTreeMap<String, Option<Replay>>>>;
+/// Since when members that are alive have not been heard.
+type Unheard = Rc<RefCell<BTreeMap<String, Instant>>>;
 
 /// Hands over what is kept for each member that is alive, again and again until the node stops.
 pub fn hand_over_hints(worker: &Rc<Worker>) {
-    let (worker, targets) = (worker.clone(), Targets::default());
+    let (worker, targets, unheard) = (worker.clone(), Targets::default(), Unheard::default());
     actix_web::rt::spawn(async move {
         while !worker.node.is_stopping() {
             tokio::time::sleep(jittered(worker.node.settings.ping_period)).await;
             for member in worker.node.ring().layout().members() {
-                if worker.node.hints.has_any(&member.name) {
+                if worker.node.hints.has_any(&member.name) && was_heard(&worker.node, &unheard, &member.name) {
                     begin(&worker, &targets, &member.name);
                 }
             }
@@ -41,6 +48,20 @@ pub fn hand_over_hints(worker: &Rc<Worker>) {
 fn is_alive(node: &Shared, member: &str) -> bool {
     let state = node.view().peer(member).map(|peer| peer.state);
     state.map_or(member == node.name, |state| state == State::Alive)
+}
+
+/// Whether `member` said since it was last away whether it is as it was, or has had the time to.
+fn was_heard(node: &Shared, unheard: &Unheard, member: &str) -> bool {
+    let mut unheard = unheard.borrow_mut();
+    let mut said = node.seen.said();
+    if !is_alive(node, member) {
+        said.note_away(member);
+    }
+    if member == node.name || said.unbroken(member).is_some() || !is_alive(node, member) {
+        unheard.remove(member);
+        return true;
+    }
+    now().duration_since(*unheard.entry(member.to_string()).or_insert_with(now)) >= GREETING_WAIT_MAX
 }
 
 /// Begins a pass over what is kept for `target`, unless it is away or one is under way.
@@ -112,12 +133,13 @@ fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = 
         let Ok(hint) = hint else {
             worker.node.events.error("hints", format!("a hint for {target} cannot be read and is given up"));
             // The committer finds it unreadable too, and lets go of it.
-            let change = Change::HintDelivered { key, record: Record::default(), target: target.into() };
+            let change = Change::HintDelivered { key, record: Record::default(), target: target.into(), life: None };
             worker.commit([(change, Box::new(|_| ()) as _)]);
             return Fate::Refused(Refusal::Damaged);
         };
         let ring = worker.node.ring();
         let Some(to) = ring.member_by_name(&target) else { return Fate::Stopped };
+        let life = worker.node.seen.said().unbroken(&target);
         let (tell, told) = oneshot::channel();
         let request = Request::Merge { key: key.clone(), record: hint.record.clone() };
         let until = now() + worker.node.settings.timeout;
@@ -131,7 +153,7 @@ fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = 
             Err(_) => return Fate::Stopped,
         }
         let (tell, told) = oneshot::channel();
-        let change = Change::HintDelivered { key, record: hint.record, target: target.into() };
+        let change = Change::HintDelivered { key, record: hint.record, target: target.into(), life };
         let dropped = move |result: Result<_, _>| {
             let _ = tell.send(result.is_ok());
         };

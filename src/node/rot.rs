@@ -5,7 +5,7 @@
 
 use super::outside::{now, wall_ms};
 use super::worker::Worker;
-use crate::coordinator::Restore;
+use crate::coordinator::{Restore, Restored};
 use crate::placement::Partition;
 use crate::record::Key;
 use crate::storage::{Change, Found, Outcome, Refused};
@@ -215,15 +215,19 @@ pub(super) fn repair(worker: &Rc<Worker>) {
 
 /// Replaces the row of one key, if it is still damaged and enough of the other owners answer; whether it did.
 async fn restore(worker: Rc<Worker>, key: Key) -> bool {
-    let ring = worker.node.ring();
+    let (ring, partition) = (worker.node.ring(), Partition::of(key.position()));
+    // What they say before they are asked for the row goes for what they answer.
+    let mut said = worker.said_of(&ring, partition);
     let gather = Restore::new(key.clone(), &ring, worker.node.me(&ring));
-    let Some(Some(record)) = worker.run(gather, ring, worker.node.settings.timeout).await else { return false };
+    let gathered = worker.run(gather, ring.clone(), worker.node.settings.timeout).await;
+    let Some(Some(Restored { record, from })) = gathered else { return false };
+    said.retain(|(owner, _)| from.contains(owner));
     let (tell, told) = oneshot::channel();
     let committed = move |result: Result<Outcome, Refused>| {
         let _ = tell.send(result);
     };
     // Queued before it, so that no moment claims what was lost.
-    worker.void_seen(Partition::of(key.position()));
+    worker.void_seen(&ring, partition, &said);
     worker.commit([(Change::Restore { key: key.clone(), record }, Box::new(committed) as _)]);
     match told.await {
         Ok(Ok(outcome)) => {

@@ -9,11 +9,10 @@ use super::shared::Shared;
 use super::worker::Worker;
 use crate::antientropy::Report;
 use crate::placement::{MemberIndex, Partition, Ring};
-use crate::protocol::SeenGroups;
+use crate::protocol::{Evidence, SeenGroups};
 use crate::record::{Actor, Context, Dot};
 use crate::replica;
 use crate::storage::{Change, ContextLedger, Said, Unconfirmed, contexts};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What was seen here and, as far as they said, at the peers. What is said is locked first, and as long as the contexts
@@ -50,16 +49,19 @@ impl SeenWrites {
 }
 
 impl Shared {
-    /// What this node has seen of the partitions that it shares with `peer`, unless that is what `known` stands for. Claims
-    /// nothing while it knows of rows that cannot be read: they were seen, and are not there.
-    pub(super) fn seen_with(&self, peer: &str, known: u64) -> Option<SeenGroups> {
+    /// What this node has seen of the partitions that it shares with `peer`, which is `unbroken` by this number, and what it
+    /// has handed over to it; unless that is what `known` stands for. Claims to have seen nothing while it knows of rows
+    /// that cannot be read: they were seen, and are not there.
+    pub(super) fn evidence_for(&self, peer: &str, unbroken: u64, known: u64) -> Option<Evidence> {
         let ring = self.ring();
         let other = ring.member_by_name(peer)?;
-        let groups = match self.rot.status().waiting {
+        let seen = match self.rot.status().waiting {
             0 => self.seen(&replica::shared(&ring, self.me(&ring), other)),
             _ => SeenGroups::new(),
         };
-        (contexts::digest(&groups) != known).then_some(groups)
+        let delivered = contexts::alike(ring.partitions_of(other), &self.hints.delivered(peer, unbroken));
+        let evidence = Evidence { seen, delivered };
+        (contexts::digest(&evidence) != known).then_some(evidence)
     }
 
     /// For people: how many actors this node has seen writes of, in the partition where it is most, and in how many
@@ -87,7 +89,8 @@ impl Shared {
 
 impl Worker {
     /// A session with `peer` ended, before which it had said `theirs` and so many `losses` were counted: that goes for every
-    /// partition in which the two were found to hold the same, if the peer says so still, and nothing was lost since.
+    /// partition in which the two were found to hold the same, if the peer says so still, and nothing was lost since. After
+    /// one that was `whole` it goes for all: whatever the peer held was brought here.
     pub(super) fn found_equal(
         &self,
         ring: &Ring,
@@ -95,13 +98,14 @@ impl Worker {
         theirs: Option<SeenGroups>,
         losses: u64,
         report: &Report,
+        whole: bool,
     ) {
         let (Some(theirs), None) = (theirs, &report.failed) else { return };
         let me = self.node.me(ring);
         let equal = contexts::spread(&theirs).filter(|(partition, context)| {
             let both = ring.is_owner(me, *partition) && ring.is_owner(peer, *partition);
             let is_news = || self.node.seen.contexts.look(|contexts| contexts.is_news(*partition, context));
-            both && !report.unequal.contains(partition) && is_news()
+            both && (whole || !report.unequal.contains(partition)) && is_news()
         });
         let news = equal.collect::<Vec<_>>();
         let mut said = self.node.seen.said();
@@ -114,7 +118,9 @@ impl Worker {
     /// `peer` was asked what it has seen when so much was `unconfirmed`, and has answered.
     pub(super) fn join_seen(&self, peer: &str, unconfirmed: Unconfirmed) {
         let mut said = self.node.seen.said();
+        let asked = unconfirmed.len();
         let confirmed = said.answered(peer, unconfirmed);
+        let is_all = confirmed.len() == asked;
         if !confirmed.is_empty() {
             self.node.seen.contexts.change(|contexts| {
                 confirmed.iter().for_each(|(partition, context)| {
@@ -123,16 +129,55 @@ impl Worker {
             });
             drop(said);
             self.keep_seen();
+        } else {
+            drop(said);
+        }
+        self.node.confirmed(peer, is_all);
+    }
+
+    /// `peer` says that this owner has all that it made under these names in its place, if nothing was lost here since this
+    /// node said that it was `unbroken`.
+    pub(super) fn join_delivered(&self, ring: &Ring, delivered: &SeenGroups, unbroken: u64) {
+        let me = self.node.me(ring);
+        let said = self.node.seen.said();
+        // Whoever loses something counts it first, and then has what was joined taken back.
+        if self.node.completeness.unbroken() != unbroken {
+            return;
+        }
+        let own = contexts::spread(delivered).filter(|(partition, _)| ring.is_owner(me, *partition));
+        let news: Vec<_> = self
+            .node
+            .seen
+            .contexts
+            .look(|contexts| own.filter(|(partition, names)| contexts.is_news(*partition, names)).collect());
+        if !news.is_empty() {
+            self.node.seen.contexts.change(|contexts| {
+                for (partition, names) in &news {
+                    contexts.join(*partition, names);
+                }
+            });
+            drop(said);
+            self.keep_seen();
         }
     }
 
-    /// A row of the partition was lost: what was seen there is no longer known to be held.
-    pub(super) fn void_seen(&self, partition: Partition) {
-        let actor = Actor(self.node.queue.actor.load(Ordering::Acquire));
+    /// What the other owners said last that they have seen of the partition.
+    pub(super) fn said_of(&self, ring: &Ring, partition: Partition) -> Vec<(MemberIndex, Context)> {
+        let said = self.node.seen.said();
+        let of = |owner: &MemberIndex| Some((*owner, said.of(&ring.member(*owner).name, partition)?.clone()));
+        ring.owners(partition).iter().filter_map(of).collect()
+    }
+
+    /// A row of the partition was lost, and is to be replaced by all that these owners hold of its key, who had said so much
+    /// before: what was seen there is no longer known to be held, but for what they have seen as well, if they say so still.
+    pub(super) fn void_seen(&self, ring: &Ring, partition: Partition, from: &[(MemberIndex, Context)]) {
         // A session that is under way compares digests in which the row still is.
         self.node.completeness.count_loss();
         let mut said = self.node.seen.said();
-        said.lost(Some(partition));
+        let (last, actor) = self.node.queue.committed();
+        let seen = self.node.seen.contexts.look(|contexts| contexts.of(partition, actor, last));
+        let from = from.iter().map(|(owner, theirs)| (ring.member(*owner).name.as_str(), theirs.clone()));
+        said.replaced(partition, &seen, from);
         self.node.seen.contexts.change(|contexts| contexts.void(partition, actor));
         drop(said);
         self.keep_seen();

@@ -279,7 +279,8 @@ async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Result<Acco
     let (seen, losses) = (node.seen.said().by(peer).cloned(), node.completeness.losses());
     let session = Session::new(&ring, Arc::clone(&node.forest), me, other, shared, options);
     let report = worker.run_long(session, ring.clone(), SESSION_TIME_MAX).await.ok_or(RETRY_PERIOD)?;
-    worker.found_equal(&ring, other, seen, losses, &report);
+    let whole = reason == Reason::Filling && report.is_whole();
+    worker.found_equal(&ring, other, seen, losses, &report, whole);
     let ms = now().duration_since(began).as_millis() as u64;
     match report {
         report if report.gave_way_to_hints() => Err(Duration::from_millis(AFTER_HINTS_MS)),

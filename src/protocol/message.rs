@@ -227,8 +227,8 @@ pub enum Answer {
     Greeted {
         /// The same of it.
         greeting: Greeting,
-        /// Which writes it has seen in the partitions that both keep, where that was asked for and is news.
-        contexts: Option<SeenGroups>,
+        /// Which writes it has seen, and has handed over, where that was asked for and is news.
+        evidence: Option<Evidence>,
     },
     /// The answer of an owner that is still being filled: true as far as it goes, durable where that was asked for, and
     /// it counts towards no majority. What it does not hold may well be there.
@@ -319,8 +319,20 @@ pub struct Greeting {
     pub wall_ms: u64,
     /// The last life of the one it speaks to that counted, as far as it remembers.
     pub remembered: Option<Life>,
-    /// The digest of the contexts it last had from the one it speaks to, 0 for none; nothing while it wants no others.
-    pub contexts: Option<u64>,
+    /// A number of its own, another after each start and each time that it lost rows: as long as it says the same, it has
+    /// all that it ever took.
+    pub unbroken: u64,
+    /// The digest of the evidence it last had from the one it speaks to, 0 for none; nothing while it wants no other.
+    pub evidence: Option<u64>,
+}
+
+/// What a node tells another of the writes that it has seen and handed over.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Evidence {
+    /// What it has seen in the partitions that both keep.
+    pub seen: SeenGroups,
+    /// What it made in an owner's place, and the one it speaks to has all of, if that one is unbroken since it said so.
+    pub delivered: SeenGroups,
 }
 
 /// Contexts, each with the stretches of partitions it is of: see `storage::contexts`.

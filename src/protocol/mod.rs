@@ -10,8 +10,8 @@ mod sync;
 
 pub use codec::{MalformedMessage, PROTOCOL_VERSION, wire_bytes};
 pub use message::{
-    Answer, Batch, Decision, Envelope, FORGET_KEYS_MAX, Greeting, Lane, PACKETS_MAX, Part, REQUESTS_PER_BATCH_MAX,
-    Reach, Reply, Request, SeenGroups,
+    Answer, Batch, Decision, Envelope, Evidence, FORGET_KEYS_MAX, Greeting, Lane, PACKETS_MAX, Part,
+    REQUESTS_PER_BATCH_MAX, Reach, Reply, Request, SeenGroups,
 };
 pub use refusal::Refusal;
 pub use sync::{Bed, Difference, KeyEntry, Lacking, Leaves, Listed, MemberTag, SyncAnswer, SyncRequest};

@@ -126,6 +126,13 @@ impl Context {
         }
     }
 
+    /// What both have seen: the pointwise minimum.
+    pub fn meet(&self, other: &Context) -> Context {
+        let both = |&(actor, stamp): &(Actor, Stamp)| Some((actor, stamp.min(other.get(actor)?)));
+        let ballot = self.ballot.min(other.ballot);
+        Context { entries: self.entries.iter().filter_map(both).collect(), ballot }
+    }
+
     /// Takes over everything `other` has seen: the pointwise maximum.
     pub fn join(&mut self, other: &Context) {
         for &(actor, stamp) in &other.entries {
@@ -174,6 +181,13 @@ mod tests {
         assert_eq!(joined, context(&[(1, 5)]).with_ballot(ballot(8)));
         assert_eq!((joined.latest(), joined.newest().map(|dot| dot.stamp)), (Some(Stamp(8)), Some(Stamp(5))));
         assert!(!Context::new().with_ballot(ballot(1)).is_empty());
+    }
+
+    #[test]
+    fn a_meet_has_seen_what_both_sides_saw() {
+        let (one, other) = (context(&[(1, 5), (3, 2), (4, 7)]), context(&[(1, 4), (2, 8), (4, 9)]));
+        assert_eq!(one.meet(&other), context(&[(1, 4), (4, 7)]));
+        assert_eq!(other.meet(&one), one.meet(&other));
     }
 
     #[test]

@@ -93,9 +93,11 @@ pub enum Change {
         record: Record,
         /// To whom.
         target: MemberName,
+        /// In which life the target was known to be before it was delivered, if that was known.
+        life: Option<u64>,
     },
     /// May what these contexts cover of these keys be forgotten, as far as this store knows? What it answers by is kept with
-    /// the answer, so that a crash takes nothing of it back.
+    /// the answer and synced whatever [`Durability`](super::Durability) says, so that a power cut takes nothing of it back.
     MayForget {
         /// Each with the context of what is to be forgotten.
         keys: Vec<(Key, Context)>,

@@ -10,11 +10,12 @@
 use super::ballots::Ballots;
 use super::hints::Entry;
 use super::{
-    Address, CONTEXTS_FACT, Change, ContextLedger, Feed, Hint, HintLedger, Outcome, Refused, RowChange, Store,
+    Address, CONTEXTS_FACT, Change, ContextLedger, Feed, HINT_NAMES_FACT, Hint, HintLedger, HintNames, Outcome,
+    Refused, RowChange, Store,
 };
 use crate::merkle::Forest;
 use crate::placement::{MemberName, Partition};
-use crate::record::{Actor, Clock, Dot, Edit, Key, Record, Row, RowError, Stamp, StampAhead};
+use crate::record::{Actor, Clock, Dot, Edit, Key, Record, Row, Stamp, StampAhead};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -35,6 +36,9 @@ pub struct Committer {
     /// earlier ones on the key, and the next hint of that key begins with nothing. Under the same name it would make
     /// an owner drop what was handed over before.
     hint_actor: Actor,
+    /// All names under which hints were written, and to whom they went; and whether the store says otherwise.
+    hint_names: HintNames,
+    hint_names_unkept: bool,
     clock: Clock,
     /// What is promised beside the promises in rows.
     ballots: Ballots,
@@ -64,6 +68,8 @@ struct Batch {
     ballots: Vec<RowChange>,
     /// Whether it promises or accepts anything: synced before it is answered.
     promises: bool,
+    /// Whether something is new about the names of hints.
+    names_hints: bool,
 }
 
 struct DataDraft {
@@ -100,6 +106,9 @@ impl Committer {
         let hint_actor = after(actor, clock.last(), For::Hints);
         let ballots = Ballots::load(&*store);
         let (damaged, contested, spares) = (Vec::new(), Vec::new(), Vec::new());
+        let hint_names = hints.names();
+        // Where they were let go of at the start, the store has to.
+        let hint_names_unkept = !matches!(store.read(&Address::fact(HINT_NAMES_FACT)), Ok(None));
         Committer {
             store,
             forest,
@@ -108,6 +117,8 @@ impl Committer {
             contexts,
             actor,
             hint_actor,
+            hint_names,
+            hint_names_unkept,
             clock,
             ballots,
             damaged,
@@ -150,12 +161,13 @@ impl Committer {
     /// Commits a batch: one outcome or refusal for each change, in order. Changes of one key see one another in that
     /// order. When it returns, every change with an outcome is durable and visible; a refusal of one change leaves the
     /// others alone, and a failed append refuses all that had not been refused. A batch that changes nothing appends nothing.
+    /// Durable means what [`Durability`](super::Durability) makes of it, but for what this store agrees to have forgotten.
     pub fn commit(&mut self, wall_ms: u64, changes: Vec<Change>) -> Vec<Result<Outcome, Refused>> {
         let mut batch = Batch::default();
         let outcomes: Vec<_> = changes.into_iter().map(|change| self.draft(&mut batch, wall_ms, change)).collect();
         let raises = !batch.ballots.is_empty();
         match self.append(batch) {
-            Ok(()) => outcomes,
+            Ok(()) => self.sync_agreed(outcomes),
             Err(refused) if raises => {
                 // What was raised in memory alone would not be kept the next time either.
                 self.ballots = Ballots::load(&*self.store);
@@ -212,6 +224,7 @@ impl Committer {
                 let (record, created) = self.edit(self.hint_actor, &hint.record, &edit, wall_ms)?;
                 hint.record = record.clone();
                 self.keep_hint(batch, key, hint, &targets)?;
+                batch.names_hints |= self.hint_names.begin(self.hint_actor);
                 Ok(Outcome::Written { created, record })
             }
             Change::Hint { key, record, targets } => {
@@ -229,14 +242,15 @@ impl Committer {
                 let more = (!record.includes(&hint.record)).then_some(hint.record);
                 Ok(Outcome::Merged { applied, more })
             }
-            Change::HintDelivered { key, record, target } => {
+            Change::HintDelivered { key, record, target, life } => {
                 let mut hint = self.hint(batch, &key)?;
                 if let Ok(at) = hint.targets.binary_search(&target)
                     && record.includes(&hint.record)
                 {
                     hint.targets.remove(at);
+                    batch.names_hints |= self.hint_names.taken(&target, life);
                     if hint.targets.is_empty() {
-                        self.hint_actor = after(self.hint_actor, self.clock.last(), For::Hints);
+                        self.close_hint_names();
                     }
                     batch.set_hint(key, (!hint.targets.is_empty()).then_some(hint));
                 }
@@ -319,54 +333,6 @@ impl Committer {
         Ok(batch.data.get_mut(key).expect("just put there"))
     }
 
-    /// The hint of `key` as the batch has made it so far; empty when there is none, or none that can be read: what
-    /// was in that one is lost, and it must not keep later ones away.
-    fn hint(&mut self, batch: &mut Batch, key: &Key) -> Result<Hint, Refused> {
-        if !batch.hints.contains_key(key) {
-            let draft = match self.load(&Address::hint(key))? {
-                Some(bytes) => match Hint::decode(&bytes) {
-                    Ok(hint) => {
-                        let entry = Entry::of(&hint, bytes.len());
-                        HintDraft { before: Some(entry.clone()), now: Some((hint, entry, bytes)), changed: false }
-                    }
-                    Err(_) => {
-                        self.hints.forget(key);
-                        self.hint_actor = after(self.hint_actor, self.clock.last(), For::Hints);
-                        HintDraft::default()
-                    }
-                },
-                None => HintDraft::default(),
-            };
-            batch.hints.insert(key.clone(), draft);
-        }
-        let now = batch.hints.get(key).and_then(|draft| draft.now.as_ref());
-        Ok(now.map_or_else(|| Hint { targets: Vec::new(), record: Record::default() }, |now| now.0.clone()))
-    }
-
-    /// Keeps `hint` for `targets` too, if there is room for each of them.
-    fn keep_hint(&self, batch: &mut Batch, key: Key, mut hint: Hint, targets: &[MemberName]) -> Result<(), Refused> {
-        hint.add_targets(targets);
-        if hint.targets.is_empty() {
-            return Err(Refused::NoTargets);
-        }
-        let too_long = |name: &MemberName| name.len() > super::MEMBER_NAME_BYTES_MAX;
-        if hint.targets.len() > usize::from(u16::MAX) || hint.targets.iter().any(too_long) {
-            return Err(Refused::Damaged(RowError::Malformed("targets")));
-        }
-        let bytes = hint.encode().len() as i64;
-        let held = batch.hints.get(&key).and_then(|draft| draft.now.as_ref()).map(|now| &now.1);
-        for target in targets {
-            let held = held.filter(|entry| entry.targets.contains(target)).map_or(0, |entry| entry.bytes as i64);
-            let kept = self.hints.bytes(target) as i64 + batch.hint_bytes.get(target).copied().unwrap_or(0);
-            if kept + bytes - held > self.hints.bytes_max() as i64 {
-                self.hints.refuse();
-                return Err(Refused::HintsFull { target: target.clone() });
-            }
-        }
-        batch.set_hint(key, Some(hint));
-        Ok(())
-    }
-
     /// Keeps the memory of a replaced row, unless somebody still reads it.
     fn keep_spare(&mut self, replaced: Record) {
         for sibling in replaced.into_siblings() {
@@ -398,6 +364,11 @@ impl Committer {
         let unkept = if batch.keeps_contexts { self.contexts.unkept() } else { None };
         let kept = unkept.as_ref().map(|(changes, _)| *changes);
         rows.extend(unkept.map(|(_, contexts)| (Address::fact(CONTEXTS_FACT), Some(contexts.into()))));
+        self.hint_names_unkept |= batch.names_hints;
+        let names_hints = self.hint_names_unkept;
+        if names_hints {
+            rows.push((Address::fact(HINT_NAMES_FACT), Some(self.hint_names.encode().into())));
+        }
         for (key, draft) in batch.hints.iter().filter(|(_, draft)| draft.changed) {
             rows.push((Address::hint(key), draft.now.as_ref().map(|now| now.2.clone())));
         }
@@ -418,9 +389,7 @@ impl Committer {
             draft.before.into_iter().for_each(|replaced| self.keep_spare(replaced));
             committed.extend(draft.recorded.then_some((key, version)));
         }
-        for (key, draft) in batch.hints.into_iter().filter(|(_, draft)| draft.changed) {
-            self.hints.replace(&key, draft.before.as_ref(), draft.now.as_ref().map(|now| &now.1));
-        }
+        self.follow_hints(batch.hints, names_hints);
         self.feed.publish(sequence, committed);
         self.recount(&batch.recounts);
         Ok(())
@@ -477,28 +446,9 @@ impl DataDraft {
     }
 }
 
-impl Batch {
-    fn set_hint(&mut self, key: Key, hint: Option<Hint>) {
-        let draft = self.hints.entry(key).or_default();
-        let now = hint.map(|hint| {
-            let bytes = hint.encode();
-            (hint.clone(), Entry::of(&hint, bytes.len()), bytes)
-        });
-        let mut count = |entry: Option<&Entry>, sign: i64| {
-            let Some(entry) = entry else { return };
-            for target in &entry.targets {
-                *self.hint_bytes.entry(target.clone()).or_default() += sign * entry.bytes as i64;
-            }
-        };
-        count(draft.now.as_ref().map(|now| &now.1), -1);
-        count(now.as_ref().map(|now| &now.1), 1);
-        draft.now = now;
-        draft.changed = true;
-    }
-}
-
 mod consensus;
 mod forget;
+mod hinting;
 mod mend;
 #[cfg(test)]
 mod tests;

@@ -6,14 +6,15 @@
 //! context only takes in
 //! - this store's own actors: dots are made on the rows held here, and let out when durable. The present one counts up to
 //!   the last stamp committed, those of earlier starts up to the stamp that was recovered after them;
-//! - what another owner's context covered before the two were found to hold the same rows of the partition.
+//! - what another owner's context covered before the two were found to hold the same rows of the partition;
+//! - names under which a stand-in made hints for this owner among others, once all of them are delivered here: see
+//!   [`HintNames`](super::HintNames). The store's own are no exception, as what it makes for others lies in no row of its.
 //!
-//! A name under which hints are made is never taken in here: those dots lie elsewhere until they are delivered. Claiming
-//! less than is true loses nothing, so what is over a bound is left out; but late copies of what was forgotten by it are
-//! then taken for new, until another owner tells. Claiming more would have sound values dropped.
+//! Claiming less than is true loses nothing, so what is over a bound is left out; but late copies of what was forgotten by
+//! it are then taken for new, until another owner tells. Claiming more would have sound values dropped.
 
 use crate::placement::{PARTITIONS, Partition};
-use crate::protocol::SeenGroups;
+use crate::protocol::{Evidence, SeenGroups};
 use crate::record::{Actor, Context, Dot, Key, Record, Stamp};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -207,6 +208,14 @@ fn bounded(context: &Context) -> Context {
     kept
 }
 
+/// The same context for each of these partitions, ascending; nothing, if it is empty.
+pub fn alike(partitions: &[Partition], context: &Context) -> SeenGroups {
+    match context.is_empty() {
+        true => SeenGroups::new(),
+        false => group(partitions.iter().map(|&partition| (partition, context.clone()))),
+    }
+}
+
 fn group(contexts: impl Iterator<Item = (Partition, Context)>) -> SeenGroups {
     let mut groups: BTreeMap<Vec<(Actor, Stamp)>, Vec<Stretch>> = BTreeMap::new();
     for (partition, context) in contexts {
@@ -237,9 +246,9 @@ pub fn is_within_bounds(groups: &SeenGroups) -> bool {
     partitions <= PARTITIONS && groups.iter().all(|(context, _)| context.entries().len() <= 2 * ACTORS_MAX + 1)
 }
 
-/// A short digest of what the groups say.
-pub fn digest(groups: &SeenGroups) -> u64 {
-    let bytes = serde_json::to_vec(groups).unwrap_or_default();
+/// A short digest of what is said.
+pub fn digest(said: &Evidence) -> u64 {
+    let bytes = serde_json::to_vec(said).unwrap_or_default();
     let hash = blake3::hash(&[b"kringle partition contexts 1".as_slice(), &bytes].concat());
     let mut first = [0; 8];
     first.copy_from_slice(&hash.as_bytes()[..8]);

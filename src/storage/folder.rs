@@ -219,6 +219,9 @@ pub fn open(folder: &Path, options: OpenOptions) -> Result<Opened, OpenError> {
     store.lock = Some(lock);
     let rebuild = Rebuild::new(&store);
     let (hints, hints_damaged) = HintLedger::scan(&store, options.hint_bytes_max);
+    if !lost.is_empty() || !salvages.is_empty() {
+        hints.void_names();
+    }
     let store = Arc::new(store);
     Ok(Opened { store, identity, is_new, replayed, hints, hints_damaged, lost, salvages, bases, rebuild })
 }

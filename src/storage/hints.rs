@@ -1,9 +1,9 @@
 //! Which hints are kept for whom: an index in memory over the hint rows, so that replay finds the oldest first and
 //! a bound per target can be kept without a scan.
 
-use super::{Address, Hint, Kind, PageSize, Span, Store};
+use super::{Address, HINT_NAMES_FACT, Hint, HintNames, Kind, PageSize, Span, Store};
 use crate::placement::{MemberName, Partition};
-use crate::record::{Key, Stamp};
+use crate::record::{Context, Key, Stamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +20,8 @@ pub type HintPlace = (Stamp, Key);
 #[derive(Debug)]
 pub struct HintLedger {
     targets: Mutex<BTreeMap<MemberName, Kept>>,
+    /// Under which names hints were made, as far as that is committed. Locked before the targets.
+    names: Mutex<HintNames>,
     bytes_max: u64,
     refused: AtomicU64,
 }
@@ -60,19 +62,25 @@ impl Entry {
 impl HintLedger {
     /// An empty index that allows `bytes_max` bytes of rows for each target; [`HINT_BYTES_MAX`] unless set.
     pub fn new(bytes_max: u64) -> HintLedger {
-        HintLedger { targets: Mutex::default(), bytes_max, refused: AtomicU64::new(0) }
+        HintLedger { targets: Mutex::default(), names: Mutex::default(), bytes_max, refused: AtomicU64::new(0) }
     }
 
     /// The index over what `store` holds: a scan of its hint rows, to be done before serving. Also says how many rows
-    /// could not be read; they stay where they are. A partition that cannot be read counts as one.
+    /// could not be read; they stay where they are. A partition that cannot be read counts as one. The store must be as it
+    /// was opened.
     pub fn scan(store: &dyn Store, bytes_max: u64) -> (HintLedger, u64) {
         let ledger = HintLedger::new(bytes_max);
         let damaged = ledger.rescan(store);
+        if let (0, Ok(Some(names))) = (damaged, store.read(&Address::fact(HINT_NAMES_FACT))) {
+            *ledger.lock_names() = HintNames::decode(&names, store.last_stamp());
+        }
         (ledger, damaged)
     }
 
-    /// Forgets all and looks again.
+    /// Forgets all and looks again. What was made before is not known any more to be all there.
     pub(super) fn rescan(&self, store: &dyn Store) -> u64 {
+        let mut names = self.lock_names();
+        names.void();
         self.lock().clear();
         if let Some(damaged) = self.scan_span(store, Span::kind(Kind::Hint)) {
             return damaged;
@@ -119,6 +127,29 @@ impl HintLedger {
         }
     }
 
+    /// Under which names hints were made here that `target` has all of, each with the stamp up to which it was used: it was
+    /// in this `life` before the first of them, and if it is still, it may say that it has seen them. See [`HintNames`].
+    pub fn delivered(&self, target: &str, life: u64) -> Context {
+        // In this order: what was made under a closed name is in the index.
+        let names = self.lock_names();
+        if self.has_any(target) { Context::new() } else { names.taken_by(target, life) }
+    }
+
+    /// Hints may have been lost: nothing is said any more of those that were made before.
+    pub fn void_names(&self) {
+        self.lock_names().void();
+    }
+
+    /// Under which names hints were made.
+    pub(super) fn names(&self) -> HintNames {
+        self.lock_names().clone()
+    }
+
+    /// The same, as it is committed now.
+    pub(super) fn note_names(&self, names: &HintNames) {
+        self.lock_names().clone_from(names);
+    }
+
     /// Whether anything is kept for `target`.
     pub fn has_any(&self, target: &str) -> bool {
         self.lock().contains_key(target)
@@ -155,8 +186,10 @@ impl HintLedger {
     }
 
     /// Forgets the hint of `key`, whose row cannot be read. Looks through all there are. How long that row
-    /// was is not known, so its bytes stay counted until the target's last hint is gone.
+    /// was is not known, so its bytes stay counted until the target's last hint is gone. It was not delivered.
     pub(super) fn forget(&self, key: &Key) {
+        let mut names = self.lock_names();
+        names.void();
         let mut targets = self.lock();
         for kept in targets.values_mut() {
             kept.oldest.retain(|(_, other)| other != key);
@@ -188,6 +221,10 @@ impl HintLedger {
                 kept.bytes += entry.bytes;
             }
         }
+    }
+
+    fn lock_names(&self) -> MutexGuard<'_, HintNames> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<MemberName, Kept>> {

@@ -32,6 +32,7 @@ mod folder;
 mod frame;
 mod hash;
 mod hint;
+mod hint_names;
 mod hints;
 mod kept_mark;
 mod log;
@@ -60,6 +61,7 @@ pub use files::{Files, RealFiles};
 #[cfg(feature = "disk")]
 pub use folder::{Identity, OpenError, OpenOptions, Opened, mend_identity, open};
 pub use hint::{Hint, MEMBER_NAME_BYTES_MAX};
+pub use hint_names::{HINT_NAMES_FACT, HINT_NAMES_MAX, HintNames};
 pub use hints::{HINT_BYTES_MAX, HintLedger, HintPlace, HintStatus};
 pub use log::{LogOpenError, Replayed};
 pub use log_store::{CheckpointError, Checkpointed, Due, LogStore, LogStoreOptions, StoreOpenError};

@@ -7,7 +7,7 @@
 
 use super::contexts;
 use crate::placement::Partition;
-use crate::protocol::SeenGroups;
+use crate::protocol::{Evidence, SeenGroups};
 use crate::record::Context;
 use std::collections::BTreeMap;
 
@@ -17,7 +17,9 @@ pub type Unconfirmed = BTreeMap<Partition, Context>;
 /// What the peers said.
 #[derive(Clone, Debug, Default)]
 pub struct Said {
-    last: BTreeMap<String, SeenGroups>,
+    last: BTreeMap<String, Evidence>,
+    /// Since when each peer has all that it took, by the number it says.
+    unbroken: BTreeMap<String, u64>,
     unconfirmed: BTreeMap<String, Unconfirmed>,
 }
 
@@ -29,13 +31,39 @@ impl Said {
 
     /// What `peer` said last.
     pub fn by(&self, peer: &str) -> Option<&SeenGroups> {
-        self.last.get(peer)
+        self.last.get(peer).map(|evidence| &evidence.seen)
+    }
+
+    /// What `peer` said last of one partition, if it said anything of it.
+    pub fn of(&self, peer: &str, partition: Partition) -> Option<&Context> {
+        let is_of = |stretches: &[(Partition, Partition)]| {
+            stretches.iter().any(|(first, last)| (*first..=*last).contains(&partition))
+        };
+        self.by(peer)?.iter().find(|(_, stretches)| is_of(stretches)).map(|(context, _)| context)
+    }
+
+    /// The number by which `peer` says that it has all that it took, as it said it last. Nothing, if it was away since.
+    pub fn unbroken(&self, peer: &str) -> Option<u64> {
+        self.unbroken.get(peer).copied()
+    }
+
+    /// `peer` says this number.
+    pub fn note_unbroken(&mut self, peer: &str, number: u64) {
+        match self.unbroken.get_mut(peer) {
+            Some(held) => *held = number,
+            None => drop(self.unbroken.insert(peer.to_string(), number)),
+        }
+    }
+
+    /// `peer` is away: it may be another when it is back.
+    pub fn note_away(&mut self, peer: &str) {
+        self.unbroken.remove(peer);
     }
 
     /// `peer` says what it has seen. More than any store would say is not listened to.
-    pub fn note(&mut self, peer: &str, groups: SeenGroups) {
-        if contexts::is_within_bounds(&groups) {
-            self.last.insert(peer.to_string(), groups);
+    pub fn note(&mut self, peer: &str, evidence: Evidence) {
+        if contexts::is_within_bounds(&evidence.seen) && contexts::is_within_bounds(&evidence.delivered) {
+            self.last.insert(peer.to_string(), evidence);
         }
     }
 
@@ -49,6 +77,31 @@ impl Said {
         self.unconfirmed.get(peer).cloned().unwrap_or_default()
     }
 
+    /// A row of the partition was lost here, and replaced by all that `from` these peers hold of its key, each of which had
+    /// said so much before it was asked for that: whatever else was found is so no longer. `seen` is what this store has seen
+    /// of the partition, the lost row included. Of that it holds again what such a peer has seen as well: once that one says
+    /// so still, it is to be taken over.
+    pub fn replaced<'a>(
+        &mut self,
+        partition: Partition,
+        seen: &Context,
+        from: impl IntoIterator<Item = (&'a str, Context)>,
+    ) {
+        let regained = from.into_iter().map(|(peer, theirs)| {
+            let mut known = seen.clone();
+            // What waited for its word when another row was lost.
+            self.unconfirmed
+                .get(peer)
+                .and_then(|waiting| waiting.get(&partition))
+                .into_iter()
+                .for_each(|said| known.join(said));
+            (peer, known.meet(&theirs))
+        });
+        let regained: Vec<_> = regained.filter(|(_, both)| !both.is_empty()).collect();
+        self.lost(Some(partition));
+        regained.into_iter().for_each(|(peer, both)| self.found_equal(peer, [(partition, both)]));
+    }
+
     /// Whether there is any such thing.
     pub fn is_unconfirmed(&self, peer: &str) -> bool {
         self.unconfirmed.get(peer).is_some_and(|unconfirmed| !unconfirmed.is_empty())
@@ -57,7 +110,7 @@ impl Said {
     /// `peer` has answered, and was asked when so much was `unconfirmed`: what of it is to be taken over.
     pub fn answered(&mut self, peer: &str, unconfirmed: Unconfirmed) -> Unconfirmed {
         let now: BTreeMap<Partition, Context> =
-            self.last.get(peer).map(|groups| contexts::spread(groups).collect()).unwrap_or_default();
+            self.by(peer).map(|groups| contexts::spread(groups).collect()).unwrap_or_default();
         let waiting = self.unconfirmed.entry(peer.to_string()).or_default();
         let mut taken = Unconfirmed::new();
         for (partition, said) in unconfirmed {
@@ -92,14 +145,18 @@ mod tests {
         vec![(context, vec![(at, at)])]
     }
 
+    fn note(said: &mut Said, seen: SeenGroups) {
+        said.note("a", Evidence { seen, ..Evidence::default() });
+    }
+
     fn equal_then_asked(said_before: &SeenGroups, said_after: Option<SeenGroups>) -> usize {
         let mut said = Said::default();
-        said.note("a", said_before.clone());
+        note(&mut said, said_before.clone());
         let before = said.by("a").cloned().unwrap_or_default();
         said.found_equal("a", contexts::spread(&before));
         assert!(said.is_unconfirmed("a"));
         let asked = said.unconfirmed("a");
-        said_after.into_iter().for_each(|groups| said.note("a", groups));
+        said_after.into_iter().for_each(|groups| note(&mut said, groups));
         let taken = said.answered("a", asked).len();
         assert!(!said.is_unconfirmed("a"), "once asked, done with");
         taken
@@ -117,11 +174,11 @@ mod tests {
     #[test]
     fn an_answer_says_nothing_of_a_session_that_ended_after_it_was_asked_for() {
         let mut said = Said::default();
-        said.note("a", groups(1, 5));
+        note(&mut said, groups(1, 5));
         said.found_equal("a", contexts::spread(&groups(1, 5)));
         let asked = said.unconfirmed("a");
         said.found_equal("a", contexts::spread(&groups(1, 7)));
-        said.note("a", groups(1, 8));
+        note(&mut said, groups(1, 8));
         assert_eq!(said.answered("a", asked).len(), 0);
         let asked = said.unconfirmed("a");
         assert_eq!(asked.values().collect::<Vec<_>>(), [&groups(1, 7)[0].0]);
@@ -130,10 +187,31 @@ mod tests {
     }
 
     #[test]
+    fn what_a_peer_had_seen_is_known_again_once_it_says_so_after_it_gave_what_was_lost() {
+        let at = Partition::try_from_index(3).unwrap();
+        let context = |actor, stamp| groups(actor, stamp)[0].0.clone();
+        let mut said = Said::default();
+        note(&mut said, groups(1, 5));
+        let before = said.of("a", at).cloned().unwrap();
+        let mut seen = context(1, 9);
+        seen.join(&context(2, 4));
+        said.replaced(at, &seen, [("a", before.clone())]);
+        assert_eq!(said.unconfirmed("a").get(&at), Some(&context(1, 5)), "what both have seen");
+        // Another row of the partition is lost before the peer has spoken.
+        said.replaced(at, &Context::new(), [("a", before.clone())]);
+        let asked = said.unconfirmed("a");
+        assert_eq!(asked.get(&at), Some(&context(1, 5)));
+        assert_eq!(said.answered("a", asked).len(), 1);
+        said.replaced(at, &seen, [("a", before.clone())]);
+        said.replaced(at, &Context::new(), [("b", before)]);
+        assert!(!said.is_unconfirmed("a") && !said.is_unconfirmed("b"), "it was not asked for the second");
+    }
+
+    #[test]
     fn what_was_lost_here_before_the_answer_is_not_taken_over() {
         for lost in [None, Partition::try_from_index(3).ok()] {
             let mut said = Said::default();
-            said.note("a", groups(1, 5));
+            note(&mut said, groups(1, 5));
             said.found_equal("a", contexts::spread(&groups(1, 5)));
             let asked = said.unconfirmed("a");
             said.lost(lost);

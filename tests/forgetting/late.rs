@@ -17,7 +17,7 @@ fn number(told: &serde_json::Value) -> u64 {
 
 /// The name of the only write that node 0 shows under `key`.
 #[track_caller]
-fn dot(cluster: &Cluster, key: &str) -> Dot {
+pub fn dot(cluster: &Cluster, key: &str) -> Dot {
     let listed = cluster.client(0).get(&format!("/kv/{}?siblings=1&r=3", encode(key))).expect(200).json();
     assert_eq!(listed["siblings"].as_array().map(Vec::len), Some(1), "{listed}");
     let only = &listed["siblings"][0];
@@ -25,7 +25,7 @@ fn dot(cluster: &Cluster, key: &str) -> Dot {
 }
 
 /// The record as whoever wrote first on an empty key would have it: this write, and this value if any.
-fn record(dot: Dot, value: Option<&str>) -> Record {
+pub fn record(dot: Dot, value: Option<&str>) -> Record {
     let mut context = Context::new();
     context.add(dot);
     let sibling = value.map(|value| Sibling::new(dot, Content::plain(value.to_owned())));
@@ -34,7 +34,7 @@ fn record(dot: Dot, value: Option<&str>) -> Record {
 
 /// A peer that nobody named brings a copy to one node.
 #[track_caller]
-fn bring(cluster: &Cluster, index: usize, key: &str, record: &Record) {
+pub fn bring(cluster: &Cluster, index: usize, key: &str, record: &Record) {
     let key = Key::new(key.to_owned()).expect("a short key");
     let merge = PeerRequest::Merge { key, record: record.clone() };
     cluster.client(index).send(&peer::post("/replicate", NodeId(7), Stamp(0), vec![merge])).expect(200);
@@ -42,7 +42,7 @@ fn bring(cluster: &Cluster, index: usize, key: &str, record: &Record) {
 
 /// Writes `key` through one node and deletes it through another, until nothing of it is left: the name of the write.
 #[track_caller]
-fn written_deleted_and_forgotten(cluster: &Cluster, through: usize, key: &str) -> Dot {
+pub fn written_deleted_and_forgotten(cluster: &Cluster, through: usize, key: &str) -> Dot {
     cluster.client(through).put(&format!("/kv/{key}?w=3"), "old").expect(201);
     let written = dot(cluster, key);
     cluster.client((through + 1) % 3).delete(&format!("/kv/{key}?w=3")).expect(204);
@@ -197,7 +197,7 @@ fn a_hint_that_comes_after_all_was_forgotten_brings_nothing_back() {
 }
 
 /// Keys of the partition of `key`.
-fn of_the_same_partition(key: &str, count: usize) -> Vec<String> {
+pub fn of_the_same_partition(key: &str, count: usize) -> Vec<String> {
     let partition = |key: &str| Partition::of(Key::new(key.to_owned()).expect("a short key").position());
     let wanted = partition(key);
     (0..).map(|number| format!("beside{number}")).filter(|beside| partition(beside) == wanted).take(count).collect()

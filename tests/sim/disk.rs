@@ -154,6 +154,11 @@ impl Disk {
         true
     }
 
+    /// The row at this address cannot be read from the base any more.
+    pub(crate) fn rot_base_at(&self, address: &Address) {
+        self.base.spoil(address);
+    }
+
     /// Stops the machine at the operation `ahead` of the next one.
     pub(crate) fn stop_after(&self, ahead: u64) {
         self.files.fail_at(self.files.operations().all + ahead, Fault::Crash);

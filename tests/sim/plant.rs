@@ -57,6 +57,8 @@ pub(crate) enum Plant {
     EmptiedCounts,
     /// An owner that lost its disk says that a key is absent.
     EmptiedAnswersAbsent,
+    /// An owner that is being filled counts before it knows what its peers had seen.
+    FilledUnseen,
     /// An owner is filled by sessions that pass over records for their latest writes.
     FilledWithoutTheYoung,
     /// A node writes under the name it had before it lost its disk.
@@ -67,6 +69,8 @@ pub(crate) enum Plant {
     RottenRowAbsent,
     /// A row is served without a look at its checksum.
     RottenRowServed,
+    /// What was seen before a row was lost counts as seen when the others gave what they hold of it.
+    SeenDespiteRot,
     /// A scrub counts what is damaged, and nobody repairs it.
     ScrubOnlyReports,
     /// A start goes on as if nothing were missing in the log.
@@ -85,6 +89,10 @@ pub(crate) enum Plant {
     SinceIgnored,
     /// A client's own last write is claimed with all that its maker had made before.
     OwnDotWidened,
+    /// What a stand-in still keeps for an owner, it says the owner has.
+    KeptToldAsDelivered,
+    /// What an owner took before it lost its disk, it is told to have.
+    DeliveredToAnotherLife,
     /// Of several siblings a copy brings, one is taken.
     SiblingDropped,
     /// A copy's counters replace those that are held.
@@ -94,7 +102,7 @@ pub(crate) enum Plant {
 }
 
 impl Plant {
-    pub(crate) const ALL: [Plant; 44] = [
+    pub(crate) const ALL: [Plant; 48] = [
         Plant::AcknowledgedBeforeSync,
         Plant::QuorumOneShort,
         Plant::HintCountedAsOwner,
@@ -122,11 +130,13 @@ impl Plant {
         Plant::SeenJoinedUnconfirmed,
         Plant::EmptiedCounts,
         Plant::EmptiedAnswersAbsent,
+        Plant::FilledUnseen,
         Plant::FilledWithoutTheYoung,
         Plant::ActorOfLostDisk,
         Plant::OldDiskBelieved,
         Plant::RottenRowAbsent,
         Plant::RottenRowServed,
+        Plant::SeenDespiteRot,
         Plant::ScrubOnlyReports,
         Plant::LogGapOverlooked,
         Plant::ReplacedBaseCounts,
@@ -136,6 +146,8 @@ impl Plant {
         Plant::ContextsLostAtStart,
         Plant::SinceIgnored,
         Plant::OwnDotWidened,
+        Plant::KeptToldAsDelivered,
+        Plant::DeliveredToAnotherLife,
         Plant::SiblingDropped,
         Plant::CountersOverwritten,
         Plant::IncrementPassedOn,

@@ -11,6 +11,7 @@ use crate::options::about;
 use crate::plant::Plant;
 use bytes::Bytes;
 use kringle::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Write as Wish};
+use kringle::placement::MemberIndex;
 use kringle::protocol::SeenGroups;
 use kringle::record::{Content, Context, Edit, Key, Record, Seen};
 use rand::Rng;
@@ -87,6 +88,8 @@ pub(crate) enum Purpose {
     Restore {
         node: usize,
         key: Key,
+        /// What the other owners had said before that they have seen.
+        said: Vec<(MemberIndex, Context)>,
     },
     /// A look at the end, by nobody.
     LastLook {

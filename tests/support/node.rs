@@ -59,8 +59,12 @@ impl Plan {
         Plan { flags: flags.iter().map(|flag| (*flag).to_owned()).collect(), ..Plan::default() }
     }
 
+    /// With this flag, in place of one of the same name.
     pub fn flag(mut self, name: &str, value: impl ToString) -> Plan {
-        self.flags.extend([name.to_owned(), value.to_string()]);
+        match self.flags.iter().position(|flag| flag == name) {
+            Some(at) => self.flags[at + 1] = value.to_string(),
+            None => self.flags.extend([name.to_owned(), value.to_string()]),
+        }
         self
     }
 

@@ -9,7 +9,7 @@
 use super::{Batch, Committer, DataDraft};
 use crate::placement::Partition;
 use crate::record::{Actor, Context, Dot, Key, Stamp};
-use crate::storage::ContextLedger;
+use crate::storage::{ContextLedger, Outcome, Refused};
 use std::sync::Arc;
 
 /// What was seen of a partition, as the store has committed it.
@@ -47,6 +47,23 @@ impl Committer {
         // Peers rely on the answer for good, so what it goes by must survive a crash.
         batch.keeps_contexts = true;
         keys.iter().map(|(key, context)| self.forgettable(batch, key, context, wall_ms).is_some()).collect()
+    }
+
+    /// Syncs what was agreed to before anybody hears of it, however seldom the store does so by itself: the others forget
+    /// for good, and after a power cut this store would show what was superseded, or take a late copy of it for new. What is
+    /// forgotten after that needs no sync: a store that holds it again asks again.
+    pub(super) fn sync_agreed(&self, outcomes: Vec<Result<Outcome, Refused>>) -> Vec<Result<Outcome, Refused>> {
+        let binds = |outcome: &_| matches!(outcome, Ok(Outcome::MayForget(may)) if may.contains(&true));
+        if !outcomes.iter().any(binds) {
+            return outcomes;
+        }
+        match self.store.sync().map_err(Refused::from) {
+            Ok(()) => outcomes,
+            Err(refused) => {
+                let kept = |outcome| if binds(&outcome) { Err(refused.clone()) } else { outcome };
+                outcomes.into_iter().map(kept).collect()
+            }
+        }
     }
 
     /// [`Change::Forget`](crate::storage::Change::Forget).

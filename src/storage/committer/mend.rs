@@ -6,7 +6,9 @@ use crate::merkle::Entry;
 use crate::placement::Partition;
 use crate::record::{Key, Position, Record, Row};
 use crate::storage::base::{Base, BaseError, Mark};
-use crate::storage::{Address, Kind, LogStore, Outcome, PageSize, Refused, RowChange, Span, StoreError};
+use crate::storage::{
+    Address, HINT_NAMES_FACT, Kind, LogStore, Outcome, PageSize, Refused, RowChange, Span, StoreError,
+};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -82,17 +84,20 @@ impl Committer {
     ) -> Result<Arc<dyn Base>, BaseError> {
         let facts = self.store.scan(&Span::kind(Kind::Fact), PageSize::rows(1_024)).unwrap_or_default();
         let old = store.replace_base(make)?;
-        (self.actor, self.hint_actor) =
-            (after(self.actor, self.clock.last(), For::Rows), after(self.hint_actor, self.clock.last(), For::Hints));
+        self.actor = after(self.actor, self.clock.last(), For::Rows);
         self.contexts.change(|contexts| contexts.begin(self.actor, self.clock.last()));
         self.hints.rescan(&*self.store);
+        // Of hints that are there no longer nobody knows whether they were delivered.
+        self.hint_names.void();
+        self.close_hint_names();
         for partition in Partition::all() {
             match self.entries(partition) {
                 Ok(entries) => self.forest.recount(partition, entries),
                 Err(_) => self.forest.forget(partition),
             }
         }
-        let facts: Vec<RowChange> = facts.rows.into_iter().map(|(address, row)| (address, Some(row))).collect();
+        let mut facts: Vec<RowChange> = facts.rows.into_iter().map(|(address, row)| (address, Some(row))).collect();
+        facts.push((Address::fact(HINT_NAMES_FACT), Some(self.hint_names.encode().into())));
         if !facts.is_empty()
             && let Ok(sequence) = self.store.append(facts, self.clock.last())
         {

@@ -2,6 +2,7 @@
 
 mod consensus;
 mod forgetting;
+mod hinting;
 
 use super::*;
 use crate::placement::Partition;
@@ -293,6 +294,7 @@ fn hints_live_until_each_target_has_what_they_hold() {
         key: key("k"),
         record: record.clone(),
         target: target.into(),
+        life: None,
     };
     // It grew meanwhile, so what was delivered is not all of it.
     let second = desk.one(hint_write("two"));
@@ -403,7 +405,10 @@ proptest! {
                     2 => Change::Write { key: key(&name), edit: Edit::write(Seen::Everything, None), until: Stamp::MAX },
                     3 => Change::Merge { key: key(&name), record },
                     4 => Change::Hint { key: key(&name), record, targets },
-                    5 => Change::HintDelivered { key: key(&name), record, target: step.actor.to_string().into() },
+                    5 => {
+                        let target = step.actor.to_string().into();
+                        Change::HintDelivered { key: key(&name), record, target, life: Some(1) }
+                    }
                     _ => Change::HintWrite { key: key(&name), edit: Edit::write(blind, None), targets },
                 }
             });

@@ -4,6 +4,7 @@
 mod acknowledged_is_held;
 mod acknowledged_survives;
 mod an_owner_that_counts_is_whole;
+mod an_owner_that_counts_knows_what_was_forgotten;
 mod bounded_queues;
 mod contexts_cover_what_is_held;
 mod copies_merge_to_one;
@@ -26,6 +27,7 @@ mod stamps_rise;
 
 pub(crate) use acknowledged_is_held::acknowledged_is_held;
 pub(crate) use an_owner_that_counts_is_whole::an_owner_that_counts_is_whole;
+pub(crate) use an_owner_that_counts_knows_what_was_forgotten::an_owner_that_counts_knows_what_was_forgotten;
 pub(crate) use bounded_queues::{at_rest_nothing_is_left, queues_are_bounded};
 pub(crate) use contexts_cover_what_is_held::contexts_cover_what_is_held;
 pub(crate) use damaged_rows_are_refused::a_damaged_row_is_refused;

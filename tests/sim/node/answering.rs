@@ -49,7 +49,7 @@ pub(crate) enum Done {
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
     Operation { id: u64, call: CallId, copy: bool },
-    HandOver { key: Key, record: Record, target: usize },
+    HandOver { key: Key, record: Record, target: usize, unbroken: Option<u64> },
     Greeting { peer: usize, told: Told },
 }
 
@@ -91,8 +91,8 @@ impl World {
                 };
                 self.event(node, id, event);
             }
-            Caller::HandOver { key, record, target } => match Fate::of(&result) {
-                Fate::Taken => self.drop_hint(node, key, record, target),
+            Caller::HandOver { key, record, target, unbroken } => match Fate::of(&result) {
+                Fate::Taken => self.drop_hint(node, key, record, target, unbroken),
                 fate => self.handed_over(node, target, fate),
             },
             Caller::Greeting { peer, told } => self.greeting_ended(node, peer, told, result),

@@ -15,6 +15,7 @@ use kringle::placement::Partition;
 use kringle::protocol::{Greeting, Request};
 use kringle::record::{Key, Stamp};
 use kringle::storage::{Address, Change, LogStore, Store};
+use std::collections::BTreeMap;
 
 /// Where the store says whether it was filled.
 pub(super) const FILLING_FACT: &str = "filling";
@@ -39,8 +40,13 @@ pub(crate) struct Completeness {
     /// Whether the store could not take how it stands.
     unkept: bool,
     losses: u64,
+    /// Random, new with every start.
+    entropy: u64,
     /// As they were when the present session began.
     losses_before: u64,
+    /// Peers that a session to be filled ended well with, and that are still to say whether what they had seen before it
+    /// is so; with how much was lost here by then.
+    unconfirmed: BTreeMap<usize, u64>,
     /// The first round of greetings was ended.
     timed: bool,
     /// When it is looked next whether there is something to do.
@@ -63,6 +69,16 @@ impl Completeness {
         self.filling.why()
     }
 
+    /// Another number after each start and each loss.
+    pub(super) fn unbroken(&self) -> u64 {
+        self.entropy.wrapping_add(self.losses)
+    }
+
+    /// What was compared before counts for nothing from now on.
+    pub(super) fn count_loss(&mut self) {
+        self.losses += 1;
+    }
+
     /// What its store is to say when something is lost.
     pub(super) fn would_say_lost(&self) -> Vec<u8> {
         self.filling.encode_lost()
@@ -77,7 +93,7 @@ impl Completeness {
 
 impl World {
     /// What the store of a node says of its own completeness, and remembers of the peers'.
-    pub(super) fn completeness(&self, node: usize, store: &LogStore, lost: bool) -> Completeness {
+    pub(super) fn completeness(&self, node: usize, store: &LogStore, lost: bool, entropy: u64) -> Completeness {
         let read = |name| store.read(&Address::fact(name)).unwrap_or_default();
         let names = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
         let mut filling = Filling::new(self.nodes[node].id(), store.last_stamp(), read(FILLING_FACT).as_deref(), names);
@@ -92,7 +108,9 @@ impl World {
             memory: read(MEMORY_FACT).map_or_else(Memory::default, |row| Memory::decode(&row)),
             unkept: false,
             losses: 0,
+            entropy,
             losses_before: 0,
+            unconfirmed: BTreeMap::new(),
             timed: false,
             watched: None,
         }
@@ -281,6 +299,7 @@ impl World {
         if self.nodes[node].emptied.is_some() {
             for key in 0..self.keys.len() {
                 invariants::an_owner_that_counts_is_whole(self, node, key);
+                invariants::an_owner_that_counts_knows_what_was_forgotten(self, node, key);
             }
             (self.nodes[node].emptied, self.nodes[node].loss) = (None, None);
             self.counters.hit("emptied owner filled");
@@ -326,7 +345,12 @@ impl World {
                     self.keep_stage(node, None);
                 }
                 self.shuffle(&mut wanted);
-                let peer = wanted.iter().find_map(|name| self.alive(node, name));
+                let said = |peer: &usize| {
+                    let up = self.nodes[node].up.as_ref().expect("it runs");
+                    up.said.by(&self.nodes[*peer].name).is_some()
+                };
+                // What it has seen is of use only if it was said before the session.
+                let peer = wanted.iter().filter_map(|name| self.alive(node, name)).find(said);
                 if !peer.is_some_and(|peer| self.begin_session(node, peer, Reason::Filling)) {
                     // One that began ends with a look.
                     self.watch_after(node, TICK_US);
@@ -349,10 +373,16 @@ impl World {
 
     /// A session with a peer is over. Where it passed over nothing that both keep, what the peer held is held here.
     pub(super) fn compared(&mut self, node: usize, peer: usize, reason: Reason, report: &Report) {
-        let (ring, me, name) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].name.clone());
-        let completeness = &mut self.up(node).completeness;
-        if reason == Reason::Filling && report.is_whole() && completeness.losses == completeness.losses_before {
-            completeness.filling.compared(&name, &ring, me);
+        let name = self.nodes[peer].name.clone();
+        let careless = self.plant == Some(Plant::FilledUnseen);
+        let up = self.up(node);
+        let Completeness { losses, losses_before, .. } = up.completeness;
+        if reason == Reason::Filling && report.is_whole() && losses == losses_before {
+            if up.said.is_unconfirmed(&name) && !careless {
+                up.completeness.unconfirmed.insert(peer, losses);
+            } else {
+                self.filled_from(node, peer, losses);
+            }
         }
         let is_failure = report.failed.is_some() && !report.is_busy();
         if reason == Reason::Filling {
@@ -361,6 +391,28 @@ impl World {
         }
         if self.is_pending(node) {
             self.watch_after(node, TICK_US);
+        }
+    }
+
+    /// A peer was asked whether it has still seen what it had, and said so of all of it or not.
+    pub(super) fn confirmed(&mut self, node: usize, peer: usize, is_all: bool) {
+        let name = self.nodes[peer].name.clone();
+        let up = self.up(node);
+        if up.said.is_unconfirmed(&name) && is_all {
+            return;
+        }
+        let Some(losses) = up.completeness.unconfirmed.remove(&peer) else { return };
+        if is_all {
+            self.filled_from(node, peer, losses);
+        }
+        self.watch_after(node, TICK_US);
+    }
+
+    fn filled_from(&mut self, node: usize, peer: usize, losses: u64) {
+        let (ring, me, name) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].name.clone());
+        let completeness = &mut self.up(node).completeness;
+        if completeness.losses == losses {
+            completeness.filling.compared(&name, &ring, me);
         }
     }
 

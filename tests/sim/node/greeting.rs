@@ -9,8 +9,8 @@ use kringle::antientropy::Report;
 use kringle::membership::Word;
 use kringle::operation::Failure;
 use kringle::placement::Partition;
-use kringle::protocol::{Answer, Greeting, MemberTag, Refusal, Request, SeenGroups};
-use kringle::record::Stamp;
+use kringle::protocol::{Answer, Evidence, Greeting, MemberTag, Refusal, Request, SeenGroups};
+use kringle::record::{Context, Stamp};
 use kringle::storage::{Address, CONTEXTS_FACT, Change, Contexts, Store, Unconfirmed, contexts};
 use std::collections::BTreeSet;
 
@@ -45,6 +45,7 @@ pub(crate) struct Told {
     filled: bool,
     wants_contexts: bool,
     unconfirmed: Unconfirmed,
+    unbroken: u64,
     at: u64,
 }
 
@@ -53,6 +54,7 @@ pub(crate) struct Told {
 pub(crate) struct Reply {
     peer: usize,
     wanted: Option<u64>,
+    unbroken: u64,
     done: Box<Done>,
 }
 
@@ -112,8 +114,9 @@ impl World {
         let wants_contexts =
             is_unconfirmed || greeter.asked_contexts.is_none_or(|asked| now >= asked + CONTEXTS_PERIOD_US);
         let (digest, unconfirmed) = (up.said.digest_of(&name), up.said.unconfirmed(&name));
-        let greeting = Greeting { contexts: wants_contexts.then_some(digest), ..greeting };
-        let told = Told { durable: greeting.durable, filled, wants_contexts, unconfirmed, at: now };
+        let greeting = Greeting { evidence: wants_contexts.then_some(digest), ..greeting };
+        let Greeting { durable, unbroken, .. } = greeting;
+        let told = Told { durable, filled, wants_contexts, unconfirmed, unbroken, at: now };
         let until = now + self.timeout_us();
         self.send(node, peer, Request::Greet(greeting), None, until, Caller::Greeting { peer, told });
     }
@@ -129,7 +132,8 @@ impl World {
             durable: up.store.last_stamp(),
             wall_ms: self.wall_ms(node),
             remembered: self.remembered(node, peer),
-            contexts: None,
+            unbroken: if self.plant == Some(Plant::DeliveredToAnotherLife) { 1 } else { up.completeness.unbroken() },
+            evidence: None,
         }
     }
 
@@ -137,14 +141,15 @@ impl World {
     pub(super) fn greeted(&mut self, node: usize, greeting: &Greeting, done: Done) {
         let peer = self.nodes.iter().position(|peer| MemberTag::of(&peer.name) == greeting.from).expect("a member");
         self.take_greeting(node, peer, greeting);
-        let then = Reply { peer, wanted: greeting.contexts, done: Box::new(done) };
+        let (wanted, unbroken) = (greeting.evidence, greeting.unbroken);
+        let then = Reply { peer, wanted, unbroken, done: Box::new(done) };
         if self.is_pending(node) { self.stage_changed(node, Some(then)) } else { self.greet_back(node, then) }
     }
 
-    pub(super) fn greet_back(&mut self, node: usize, Reply { peer, wanted, done }: Reply) {
-        let groups = wanted.map(|known| (known, self.seen_with(node, peer)));
-        let contexts = groups.filter(|(known, groups)| contexts::digest(groups) != *known).map(|(_, groups)| groups);
-        let answer = Answer::Greeted { greeting: self.greeting_for(node, peer), contexts };
+    pub(super) fn greet_back(&mut self, node: usize, Reply { peer, wanted, unbroken, done }: Reply) {
+        let evidence = wanted.map(|known| (known, self.evidence_for(node, peer, unbroken)));
+        let evidence = evidence.filter(|(known, said)| contexts::digest(said) != *known).map(|(_, said)| said);
+        let answer = Answer::Greeted { greeting: self.greeting_for(node, peer), evidence };
         self.answered(node, *done, answer);
     }
 
@@ -156,6 +161,7 @@ impl World {
             view.forget_id(&name);
         }
         self.note_clock(node, peer, greeting.wall_ms);
+        self.up(node).said.note_unbroken(&name, greeting.unbroken);
         self.take_word(node, peer, greeting);
     }
 
@@ -166,18 +172,20 @@ impl World {
         let mut after = if is_young { SHORT_WHILE_YOUNG_US } else { SHORT_US };
         self.up(node).greeters.entry(peer).or_default().busy = false;
         match result {
-            Ok(Answer::Greeted { greeting, contexts }) => {
+            Ok(Answer::Greeted { greeting, evidence }) => {
                 self.take_greeting(node, peer, &greeting);
                 let up = self.up(node);
                 let greeter = up.greeters.entry(peer).or_default();
                 let (filled, unconfirmed) = (told.filled, told.unconfirmed.clone());
-                let wants_contexts = told.wants_contexts;
+                let (wants_contexts, unbroken) = (told.wants_contexts, told.unbroken);
                 greeter.told = Some(told);
                 if wants_contexts {
                     greeter.asked_contexts = Some(now);
                 }
-                if let Some(contexts) = contexts {
-                    up.said.note(&name, contexts);
+                if let Some(evidence) = evidence {
+                    let delivered = evidence.delivered.clone();
+                    up.said.note(&name, evidence);
+                    self.join_delivered(node, &delivered, unbroken);
                 }
                 if wants_contexts {
                     self.join_seen(node, &name, unconfirmed);
@@ -217,6 +225,47 @@ impl World {
         Some(refusal)
     }
 
+    /// The partitions with keys that a node owns.
+    fn inhabited_of(&self, node: usize) -> BTreeSet<Partition> {
+        (0..self.keys.len()).filter(|&key| self.owners(key).contains(&node)).map(|key| self.partition(key)).collect()
+    }
+
+    /// What a node has seen, and has handed over to a peer that is `unbroken` by this number.
+    fn evidence_for(&self, node: usize, peer: usize, unbroken: u64) -> Evidence {
+        let up = self.nodes[node].up.as_ref().expect("only a running node is asked");
+        let delivered = match self.plant {
+            Some(Plant::KeptToldAsDelivered) => self.kept_for(node, peer),
+            _ => up.hints.delivered(&self.nodes[peer].name, unbroken),
+        };
+        let partitions: Vec<Partition> = self.inhabited_of(peer).into_iter().collect();
+        Evidence { seen: self.seen_with(node, peer), delivered: contexts::alike(&partitions, &delivered) }
+    }
+
+    /// The planted bug: what is still on its way to a peer.
+    fn kept_for(&self, node: usize, peer: usize) -> Context {
+        let mut kept = Context::new();
+        for key in (0..self.keys.len()).filter(|&key| self.owners(key).contains(&peer)) {
+            let record = self.readable_hint(node, key).flatten();
+            record.into_iter().for_each(|record| kept.join(record.context()));
+        }
+        kept
+    }
+
+    /// A peer has handed over all that it made under these names, if nothing was lost here since this node said that it
+    /// was `unbroken`.
+    fn join_delivered(&mut self, node: usize, delivered: &SeenGroups, unbroken: u64) {
+        if delivered.is_empty() {
+            return;
+        }
+        if self.completeness_of(node).unbroken() != unbroken && self.plant != Some(Plant::DeliveredToAnotherLife) {
+            return;
+        }
+        let own = self.inhabited_of(node);
+        let own: Unconfirmed = contexts::spread(delivered).filter(|(at, _)| own.contains(at)).collect();
+        self.counters.hit("told that it has all that was made in its place");
+        self.take_over(node, own);
+    }
+
     /// What a node has seen of the partitions that it shares with a peer: of those with keys, as the rest is empty.
     fn seen_with(&self, node: usize, peer: usize) -> SeenGroups {
         let both = |key: &usize| {
@@ -237,7 +286,14 @@ impl World {
 
     /// A session with a peer ended, before which it had said `theirs`: that goes for every partition in which the two
     /// were found to hold the same, if the peer says so still.
-    pub(super) fn found_equal(&mut self, node: usize, peer: usize, theirs: Option<SeenGroups>, report: &Report) {
+    pub(super) fn found_equal(
+        &mut self,
+        node: usize,
+        peer: usize,
+        theirs: Option<SeenGroups>,
+        report: &Report,
+        whole: bool,
+    ) {
         let (Some(theirs), None) = (theirs, &report.failed) else { return };
         let careless = self.plant == Some(Plant::UnequalSeenJoined);
         let (ring, me, other) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].me);
@@ -246,7 +302,7 @@ impl World {
         let equal = contexts::spread(&theirs).filter(|(partition, context)| {
             let both = ring.is_owner(me, *partition) && ring.is_owner(other, *partition);
             let is_news = || up.contexts.look(|contexts| contexts.is_news(*partition, context));
-            both && (careless || !report.unequal.contains(partition)) && is_news()
+            both && (careless || whole || !report.unequal.contains(partition)) && is_news()
         });
         let equal: Unconfirmed = equal.collect();
         if believed {
@@ -259,10 +315,13 @@ impl World {
     fn join_seen(&mut self, node: usize, peer: &str, unconfirmed: Unconfirmed) {
         let asked = unconfirmed.len();
         let confirmed = self.up(node).said.answered(peer, unconfirmed);
-        if confirmed.len() < asked {
+        let is_all = confirmed.len() == asked;
+        if !is_all {
             self.counters.hit("peer no longer says what it had seen");
         }
         self.take_over(node, confirmed);
+        let peer = self.nodes.iter().position(|one| one.name == peer).expect("a member");
+        self.confirmed(node, peer, is_all);
     }
 
     fn take_over(&mut self, node: usize, confirmed: Unconfirmed) {

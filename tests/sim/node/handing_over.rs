@@ -10,6 +10,9 @@ use kringle::protocol::{Refusal, Request};
 use kringle::record::{Key, Record};
 use kringle::storage::{Address, Change, Hint, HintPlace, Store};
 
+/// How long a target that is back is waited for to say whether it is as it was.
+const GREETING_WAIT_MS_MAX: u64 = 3_000;
+
 /// A handful under way.
 pub(super) struct Pass {
     last: HintPlace,
@@ -27,8 +30,21 @@ impl World {
             if !up.hints.has_any(&name) || up.passes.contains_key(&target) {
                 continue;
             }
-            let alive = up.view.peer(&name).map(|peer| peer.state == State::Alive);
-            if alive.unwrap_or(target == node) {
+            let alive = up.view.peer(&name).map(|peer| peer.state == State::Alive).unwrap_or(target == node);
+            if !alive {
+                up.said.note_away(&name);
+            }
+            let was_heard = target == node || !alive || up.said.unbroken(&name).is_some();
+            let since = if was_heard { None } else { Some(*up.unheard.entry(target).or_insert(now_ms)) };
+            if was_heard {
+                up.unheard.remove(&target);
+            }
+            if since.is_some_and(|since| now_ms < since + GREETING_WAIT_MS_MAX) {
+                self.counters.hit("hints wait until their target says how it is");
+                continue;
+            }
+            let up = self.up(node);
+            if alive {
                 up.replays.entry(target).or_default().begin(now_ms);
                 self.next_handful(node, target);
             } else {
@@ -60,33 +76,34 @@ impl World {
             let Ok(Hint { record, .. }) = record else {
                 self.counters.hit("rotten hint met");
                 // The committer finds it unreadable too, and lets go of it.
-                let change = self.delivered(key, Record::default(), target);
+                let change = self.delivered(key, Record::default(), target, None);
                 self.submit_change(node, change);
                 self.handed_over(node, target, Fate::Refused(Refusal::Damaged));
                 continue;
             };
+            let unbroken = self.up(node).said.unbroken(&name);
             let request = Request::Merge { key: key.clone(), record: record.clone() };
             if self.plant == Some(Plant::HintDroppedUnheard) {
-                let change = self.delivered(key.clone(), record.clone(), target);
+                let change = self.delivered(key.clone(), record.clone(), target, unbroken);
                 self.commit(node, Submission { change, tag: None, partial: false, done: Done::Nobody });
             }
-            self.send(node, target, request, None, until, Caller::HandOver { key, record, target });
+            self.send(node, target, request, None, until, Caller::HandOver { key, record, target, unbroken });
         }
     }
 
-    fn delivered(&self, key: Key, record: Record, target: usize) -> Change {
-        Change::HintDelivered { key, record, target: self.nodes[target].name.as_str().into() }
+    fn delivered(&self, key: Key, record: Record, target: usize, life: Option<u64>) -> Change {
+        Change::HintDelivered { key, record, target: self.nodes[target].name.as_str().into(), life }
     }
 
     /// The target has the record.
-    pub(super) fn drop_hint(&mut self, node: usize, key: Key, record: Record, target: usize) {
+    pub(super) fn drop_hint(&mut self, node: usize, key: Key, record: Record, target: usize, unbroken: Option<u64>) {
         let held = (0..self.keys.len()).find(|&at| self.keys[at] == key).and_then(|at| self.hint_row(node, at));
         let grown = held.filter(|held| !record.includes(held));
         if grown.is_some() {
             self.counters.hit("hint grew on its way");
         }
         let record = grown.filter(|_| self.plant == Some(Plant::GrownHintDropped)).unwrap_or(record);
-        let change = self.delivered(key, record, target);
+        let change = self.delivered(key, record, target, unbroken);
         self.commit(node, Submission { change, tag: None, partial: false, done: Done::HintGone { target } });
     }
 

@@ -4,13 +4,14 @@ use super::answering::Done;
 use super::committing::Submission;
 use super::filling::FILLING_FACT;
 use super::operations::Machine;
+use crate::invariants;
 use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::World;
-use kringle::coordinator::Restore;
-use kringle::placement::Partition;
+use kringle::coordinator::{Restore, Restored};
+use kringle::placement::{MemberIndex, Partition};
 use kringle::protocol::Answer;
-use kringle::record::{Key, Record};
+use kringle::record::{Context, Key};
 use kringle::storage::{Base, Change, PageSize, Salvage, Scrub};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -93,21 +94,47 @@ impl World {
             noted.map(|(key, at)| (key, std::mem::replace(at, now + RETRY_US)).0.clone()).collect()
         };
         for key in due {
+            let (ring, partition) = (self.ring.clone(), Partition::of(key.position()));
+            let said = {
+                let said = &self.up(node).said;
+                let of = |owner: &MemberIndex| Some((*owner, said.of(&ring.member(*owner).name, partition)?.clone()));
+                ring.owners(partition).iter().filter_map(of).collect()
+            };
             let machine = Restore::new(key.clone(), &self.ring, self.nodes[node].me);
-            self.start_operation(node, Machine::Restore(Box::new(machine)), Purpose::Restore { node, key }, None);
+            self.start_operation(node, Machine::Restore(Box::new(machine)), Purpose::Restore { node, key, said }, None);
         }
         self.scrub(node);
     }
 
     /// The other owners were asked for a row that is damaged here.
-    pub(super) fn restore_gathered(&mut self, node: usize, key: Key, gathered: Option<Record>) {
-        let Some(record) = gathered else { return self.counters.hit("rotten row that too few others answer for") };
+    pub(super) fn restore_gathered(
+        &mut self,
+        node: usize,
+        key: Key,
+        said: Vec<(MemberIndex, Context)>,
+        gathered: Option<Restored>,
+    ) {
+        let Some(Restored { record, from }) = gathered else {
+            return self.counters.hit("rotten row that too few others answer for");
+        };
         // Queued before it, so that no moment claims what was lost.
         let partition = Partition::of(key.position());
+        let (ring, overlooked) = (self.ring.clone(), self.plant == Some(Plant::SeenDespiteRot));
+        let others: Vec<String> = from.iter().map(|owner| ring.member(*owner).name.to_string()).collect();
         let up = self.up(node);
-        up.said.lost(Some(partition));
-        let actor = up.committer.actor();
+        up.completeness.count_loss();
+        let (actor, last) = (up.committer.actor(), up.committer.committed_stamp());
+        let seen = up.contexts.look(|contexts| contexts.of(partition, actor, last));
+        let said = said.into_iter().filter(|(owner, _)| from.contains(owner));
+        let said = said.map(|(owner, theirs)| (ring.member(owner).name.as_str(), theirs));
+        up.said.replaced(partition, &seen, said);
         up.contexts.change(|contexts| contexts.void(partition, actor));
+        if overlooked {
+            up.contexts.change(|contexts| contexts.join(partition, &seen));
+        }
+        if others.iter().any(|name| up.said.is_unconfirmed(name)) {
+            self.counters.hit("asks whether what was seen before rot is so");
+        }
         self.note_unlearned(node, |world, key| world.partition(key) == partition);
         self.submit_change(node, Change::KeepContexts);
         let change = Change::Restore { key: key.clone(), record };
@@ -120,6 +147,7 @@ impl World {
             self.up(node).mending.noted.remove(key);
             if *applied {
                 self.counters.hit("rotten row replaced");
+                invariants::contexts_cover_what_is_held(self, node);
             }
         }
     }

@@ -100,6 +100,8 @@ pub(crate) struct Up {
     replays: BTreeMap<usize, Replay>,
     /// Handfuls of hints under way.
     passes: BTreeMap<usize, Pass>,
+    /// Since when peers that are alive have not been heard, in milliseconds.
+    unheard: BTreeMap<usize, u64>,
     schedule: Schedule,
     /// When it started.
     started: u64,
@@ -190,6 +192,9 @@ impl World {
         let is_missing = replayed.missing.is_some() && self.plant != Some(Plant::LogGapOverlooked);
         let lost = heal && (is_missing || !salvages.is_empty());
         let (hints, _) = HintLedger::scan(&*store, self.options.hint_bytes_max);
+        if lost {
+            hints.void_names();
+        }
         let hints = Arc::new(hints);
         let feed = Arc::new(Feed::new(store.last_sequence(), 64));
         let mut clock = Clock::starting_after(store.last_stamp());
@@ -200,7 +205,8 @@ impl World {
         if self.plant == Some(Plant::ActorOfLostDisk) && self.nodes[node].loss == Some(Loss::All) {
             actor = self.nodes[node].actor;
         }
-        let completeness = self.completeness(node, &store, lost);
+        let entropy = self.rng.random();
+        let completeness = self.completeness(node, &store, lost, entropy);
         let mending = Mending::new(salvages, self.now);
         let forest = Arc::new(Forest::new());
         // Partitions without a key need no scan.
@@ -235,6 +241,7 @@ impl World {
             routes: BTreeMap::new(),
             replays: BTreeMap::new(),
             passes: BTreeMap::new(),
+            unheard: BTreeMap::new(),
             schedule: Schedule::default(),
             started: self.now,
             round: VecDeque::new(),

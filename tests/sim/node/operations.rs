@@ -134,10 +134,10 @@ impl World {
             }
             Machine::Restore(restore) => {
                 if let Some(gathered) = restore.on(event, commands) {
-                    let Some(Purpose::Restore { node, key }) = purpose.take() else {
+                    let Some(Purpose::Restore { node, key, said }) = purpose.take() else {
                         unreachable!("a Restore makes good a row, once")
                     };
-                    self.restore_gathered(node, key, gathered);
+                    self.restore_gathered(node, key, said, gathered);
                 }
             }
         }

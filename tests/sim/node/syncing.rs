@@ -156,7 +156,8 @@ impl World {
         let Purpose::Session { node, peer, reason, seen } = purpose else { unreachable!("a Session compares") };
         self.up(node).schedule.end();
         if !self.has_lost_since(node) {
-            self.found_equal(node, peer, seen, &report);
+            let whole = reason == Reason::Filling && report.is_whole();
+            self.found_equal(node, peer, seen, &report, whole);
         }
         self.compared(node, peer, reason, &report);
         self.note_session(reason, &report);

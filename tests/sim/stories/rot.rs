@@ -6,6 +6,7 @@ use crate::rotting::Part;
 use crate::world::World;
 use bytes::Bytes;
 use kringle::coordinator::{GetOutcome, PutOutcome};
+use kringle::storage::Address;
 use std::collections::BTreeSet;
 
 /// What each key shows, through every node, whatever rots meanwhile: nothing, or what was written to it last.
@@ -137,11 +138,17 @@ pub(super) fn what_rots_in_the_log_comes_back_and_its_owner_counts_for_nothing_u
     });
 }
 
+/// The base of node 2 rots in such a place that a read of some key meets it.
+fn rot_base_where_it_is_read(world: &mut World) {
+    assert!(world.rot_base(2));
+    world.nodes[2].disk.rot_base_at(&Address::data(&world.keys[0]));
+}
+
 #[test]
 pub(super) fn a_base_that_rots_is_replaced_and_its_owner_counts_for_nothing_until_it_is_filled() {
     rots_where_two_of_three_have_it(&Options::quiet(3, 2), |world| {
         world.carry_into_base(2);
-        assert!(world.rot_base(2));
+        rot_base_where_it_is_read(world);
     });
 }
 
@@ -171,7 +178,7 @@ pub(super) fn a_base_that_rots_on_a_full_disk_is_not_replaced_before_the_store_c
     rots_where_two_of_three_have_it(&Options { cache_bytes: 0, ..Options::quiet(3, 2) }, |world| {
         world.carry_into_base(2);
         world.nodes[2].disk.fill(true);
-        assert!(world.rot_base(2));
+        rot_base_where_it_is_read(world);
         // Meets what cannot be read, and would go on over an empty base.
         (0..2).for_each(|key| drop(world.read(2, key, None)));
         world.pass(5 * SECOND_US);

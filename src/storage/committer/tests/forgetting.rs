@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::record::Context;
-use crate::storage::Contexts;
+use crate::storage::{Contexts, Durability};
 
 /// A desk whose partitions have seen what `contexts` says.
 fn desk_having_seen(name: &str, dots: &[(u64, u64)]) -> Desk {
@@ -69,6 +69,37 @@ fn a_store_agrees_to_forget_what_it_has_seen_and_does_not_show_and_keeps_by_what
         Ok(Outcome::Forgotten(0))
     );
     assert!(desk.row("k").is_some());
+}
+
+#[test]
+fn a_power_cut_takes_back_nothing_that_was_agreed_to_however_seldom_is_synced() {
+    let dot = Dot { stamp: Stamp(5), actor: Actor(1) };
+    let (partition, old) = (Partition::of(key("k").position()), foreign(1, 5, "old"));
+    for (seed, durability) in (0..20).zip([Durability::None, Durability::Interval { ms: 1_000 }].into_iter().cycle()) {
+        let files = SimFiles::new(seed);
+        let open = || {
+            let options = LogStoreOptions { durability, ..LogStoreOptions::default() };
+            Arc::new(LogStore::open(Arc::new(files.clone()), Arc::new(MemoryBase::new()), options).expect("a folder").0)
+        };
+        let mut desk = desk_over(open(), 10_000);
+        desk.one(Change::Merge { key: key("k"), record: old.clone() }).unwrap();
+        desk.store.sync().unwrap();
+        let delete = Edit::write(Seen::Everything, None);
+        desk.one(Change::Write { key: key("k"), edit: delete, until: Stamp::MAX }).unwrap();
+        desk.contexts.change(|contexts| contexts.join(partition, old.context()));
+        let asked = Change::MayForget { keys: vec![(key("k"), old.context().clone())] };
+        assert_eq!(desk.one(asked.clone()), Ok(Outcome::MayForget(vec![true])));
+        files.crash();
+        let mut desk = desk_over(open(), 10_000);
+        assert!(desk.row("k").is_some_and(|row| row.record.is_tombstone()), "seed {seed}: {:?}", desk.row("k"));
+        let kept = desk.kept_contexts();
+        assert!(kept.covers(partition, Actor(99), Stamp(0), dot), "seed {seed}: {kept:?}");
+        // Without a sync there is no agreement.
+        desk.contexts.change(|contexts| *contexts = kept);
+        files.fail_syncs(Some(ErrorKind::Other));
+        let outcomes = desk.committer.commit(1_000, vec![write("other", Seen::Everything, "v"), asked]);
+        assert!(outcomes[0].is_ok() && matches!(outcomes[1], Err(Refused::Fenced(_))), "seed {seed}: {outcomes:?}");
+    }
 }
 
 #[test]

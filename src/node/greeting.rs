@@ -1,0 +1,199 @@
+//! Greetings: what nodes tell each other of themselves and remember of one another, and which writes they have seen.
+//!
+//! They travel both ways, in the request and in its reply, and by a lane of their own: at once after the start, until each
+//! peer was heard; then when something changed, as often as pings where it is only the last durable stamp. They carry the
+//! clocks as well: a node that is ahead of most of its peers makes no writes of its own.
+
+use super::filling::{MEMORY_FACT, SHORT_MAX, SHORT_MIN, TICK};
+use super::foreground::Class;
+use super::outside::{jittered, now, wall_ms};
+use super::shared::Shared;
+use super::worker::Worker;
+use crate::membership::{Life, Word};
+use crate::operation::Failure;
+use crate::placement::{Partition, Ring};
+use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request};
+use crate::storage::Change;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+
+/// How often a peer is asked what it has seen, and greeted though there is nothing new to tell: twice in a round of
+/// sessions, and at least so often. What may be forgotten goes by it, and should be forgotten in three rounds.
+const CONTEXTS_PERIOD: Duration = Duration::from_secs(5);
+/// For how long after its start a node is in a hurry to be heard.
+const YOUNG_MAX: Duration = Duration::from_secs(10);
+
+impl Shared {
+    /// By how many milliseconds this node's time is ahead of most of its peers'.
+    pub fn clock_ahead_ms(&self) -> u64 {
+        self.completeness.clocks().ahead_ms()
+    }
+
+    /// Takes note of a peer's clock. What counts here is the time that the next stamp would have.
+    fn note_clock(&self, peer: &str, peer_ms: u64) {
+        let own_ms = wall_ms().max(self.queue.last_stamp().ms());
+        let (is_ahead, ahead_ms) = {
+            let mut clocks = self.completeness.clocks();
+            clocks.note(peer, peer_ms, own_ms);
+            (clocks.is_ahead(), clocks.ahead_ms())
+        };
+        if self.completeness.is_ahead.swap(is_ahead, Ordering::Relaxed) != is_ahead {
+            match is_ahead {
+                true => self.events.warn(
+                    "clock",
+                    format!("this node's time is {ahead_ms} ms ahead of most peers': it passes writes on to them"),
+                ),
+                false => self.events.info("clock", "this node's time is that of its peers again: it takes writes"),
+            }
+        }
+    }
+
+    /// The last life of `peer` that counted, as far as this node remembers.
+    pub fn remembered(&self, peer: &str) -> Option<Life> {
+        self.completeness.memory().of(peer)
+    }
+
+    fn greeting_for(&self, peer: &str) -> Greeting {
+        let nothing = Partition::all()
+            .all(|at| self.forest.is_built(at) && self.forest.live(at) == 0 && self.forest.tombstones(at) == 0);
+        let holds = !nothing || !self.hints.status().is_empty();
+        let word = Word { filled: self.counts_for(peer), holds, born: self.completeness.filling().is_born() };
+        let remembered = self.remembered(peer);
+        let (from, durable) = (MemberTag::of(&self.name), self.store.last_stamp());
+        let unbroken = self.completeness.unbroken();
+        Greeting { from, id: self.id, word, durable, wall_ms: wall_ms(), remembered, unbroken, evidence: None }
+    }
+}
+
+fn member_of(ring: &Ring, tag: MemberTag) -> Option<&str> {
+    let names = ring.layout().members().iter().map(|member| member.name.as_str());
+    names.into_iter().find(|name| MemberTag::of(name) == tag)
+}
+
+impl Worker {
+    /// Takes note of a greeting, and says how this node stands. If it counts now, it does so before it answers: who has
+    /// greeted everybody may rely on it.
+    pub(super) fn greeted(&self, greeting: &Greeting, told: impl FnOnce(Answer) + 'static) {
+        let ring = self.node.ring();
+        let Some(peer) = member_of(&ring, greeting.from).filter(|peer| *peer != self.node.name) else {
+            return told(Answer::Refused(Refusal::OtherNode));
+        };
+        self.take_greeting(peer, greeting);
+        let (node, peer) = (self.node.clone(), peer.to_string());
+        let (wanted, unbroken) = (greeting.evidence, greeting.unbroken);
+        let answer = move || {
+            let evidence = wanted.and_then(|known| node.evidence_for(&peer, unbroken, known));
+            told(Answer::Greeted { greeting: node.greeting_for(&peer), evidence });
+        };
+        if self.node.completeness.is_pending() { self.stage_changed(answer) } else { answer() }
+    }
+
+    fn take_greeting(&self, peer: &str, greeting: &Greeting) {
+        let completeness = &self.node.completeness;
+        {
+            let mut view = self.node.view();
+            if view.peer(peer).and_then(|known| known.id).is_some_and(|known| known != greeting.id) {
+                // Another store answers there: what is meant for the one before would be refused.
+                view.forget_id(peer);
+            }
+        }
+        self.node.note_clock(peer, greeting.wall_ms);
+        self.node.seen.said().note_unbroken(peer, greeting.unbroken);
+        let (changed, is_confirmed) = {
+            let mut filling = completeness.filling();
+            let changed = filling.heard(peer, greeting.word, greeting.remembered);
+            (changed, filling.is_confirmed())
+        };
+        completeness.note_confirmed(is_confirmed);
+        if changed {
+            self.stage_changed(|| ());
+        }
+        if greeting.word.filled {
+            let mut memory = completeness.memory();
+            if memory.note(peer, Life { id: greeting.id, stamp: greeting.durable }) {
+                let change = Change::Fact { name: MEMORY_FACT, bytes: memory.encode().into() };
+                // Where it cannot be kept now, the next one that is due will be.
+                self.commit([(change, Box::new(|_| ()) as _)]);
+            }
+        }
+    }
+}
+
+/// Greets one peer: until it was heard, whenever this node has something new to say of itself, and now and then.
+pub(super) async fn greet_for_ever(worker: Rc<Worker>, peer: String) {
+    let node = worker.node.clone();
+    let mut asked_contexts = None::<Instant>;
+    let contexts_period = (node.settings.sync_period / 2).min(CONTEXTS_PERIOD);
+    while !node.is_stopping() {
+        let is_young = now().duration_since(node.started) < YOUNG_MAX;
+        let short = if is_young { SHORT_MIN } else { node.settings.ping_period.clamp(SHORT_MIN, SHORT_MAX) };
+        let wants_contexts = node.seen.said().is_unconfirmed(&peer)
+            || asked_contexts.is_none_or(|asked| now().duration_since(asked) >= contexts_period);
+        let told = greet(&worker, &peer, wants_contexts).await;
+        let said = now();
+        if wants_contexts && told.is_some() {
+            asked_contexts = Some(said);
+        }
+        loop {
+            tokio::time::sleep(jittered(TICK)).await;
+            let waited = now().duration_since(said);
+            let is_due = match &told {
+                Some(told) => {
+                    told.word.filled != node.counts_for(&peer)
+                        || (told.durable != node.store.last_stamp() || node.seen.said().is_unconfirmed(&peer))
+                            && waited >= short
+                        || waited >= contexts_period.max(short)
+                }
+                None => waited >= short,
+            };
+            if is_due || node.is_stopping() {
+                break;
+            }
+        }
+    }
+}
+
+/// One greeting; what this node said of itself, if it was answered.
+async fn greet(worker: &Rc<Worker>, peer: &str, wants_contexts: bool) -> Option<Greeting> {
+    let node = &worker.node;
+    let ring = node.ring();
+    let to = ring.member_by_name(peer)?;
+    let mut greeting = node.greeting_for(peer);
+    greeting.evidence = wants_contexts.then(|| node.seen.said().digest_of(peer));
+    let unconfirmed = node.seen.said().unconfirmed(peer);
+    let (tell, told) = oneshot::channel();
+    let answered = move |result: Result<Answer, Failure>| {
+        let _ = tell.send(result);
+    };
+    worker.send(
+        &ring,
+        to,
+        Request::Greet(greeting),
+        Class::Foreground,
+        now() + node.settings.timeout,
+        Box::new(answered),
+    );
+    match told.await {
+        Ok(Ok(Answer::Greeted { greeting: answer, evidence })) if answer.from == MemberTag::of(peer) => {
+            worker.take_greeting(peer, &answer);
+            if let Some(evidence) = evidence {
+                worker.join_delivered(&ring, &evidence.delivered, greeting.unbroken);
+                node.seen.said().note(peer, evidence);
+            }
+            if wants_contexts {
+                worker.join_seen(peer, unconfirmed);
+            }
+            Some(greeting)
+        }
+        Ok(Err(Failure::Unreachable)) => {
+            let changed = node.completeness.filling().silent(peer);
+            if changed {
+                worker.stage_changed(|| ());
+            }
+            None
+        }
+        _ => None,
+    }
+}
