@@ -86,33 +86,6 @@ pub enum Request {
         /// The write.
         dot: Dot,
     },
-    /// Promise to accept nothing under an earlier ballot. → [`Answer::Promised`]
-    Prepare {
-        /// The key.
-        key: Key,
-        /// The ballot.
-        ballot: Ballot,
-    },
-    /// Accept a proposal, under the ballot in its context. → [`Answer::Accepted`]
-    Accept {
-        /// The key.
-        key: Key,
-        /// What is proposed.
-        record: Record,
-        /// A ballot to be promised together with it.
-        next: Option<Ballot>,
-    },
-    /// Have the owners agree on an edit of a key, or on what it holds; only owners are asked. → [`Answer::Decided`]
-    Propose {
-        /// The key.
-        key: Key,
-        /// What is wanted; nothing, for an identity write.
-        proposal: Option<Box<Proposal>>,
-        /// Who must accept it.
-        reach: Reach,
-        /// How long it is waited for, in milliseconds.
-        within_ms: u32,
-    },
     /// Keep a record for owners that cannot be reached. → [`Answer::Merged`]
     Hint {
         /// The key.
@@ -172,6 +145,33 @@ pub enum Request {
         /// Packets, at most [`PACKETS_MAX`].
         packets: Vec<Vec<u8>>,
     },
+    /// Promise to accept nothing under an earlier ballot. → [`Answer::Promised`]
+    Prepare {
+        /// The key.
+        key: Key,
+        /// The ballot.
+        ballot: Ballot,
+    },
+    /// Accept a proposal, under the ballot in its context. → [`Answer::Accepted`]
+    Accept {
+        /// The key.
+        key: Key,
+        /// What is proposed.
+        record: Record,
+        /// A ballot to be promised together with it.
+        next: Option<Ballot>,
+    },
+    /// Have the owners agree on an edit of a key, or on what it holds; only owners are asked. → [`Answer::Decided`]
+    Propose {
+        /// The key.
+        key: Key,
+        /// What is wanted; nothing, for an identity write.
+        proposal: Option<Box<Proposal>>,
+        /// Who must accept it.
+        reach: Reach,
+        /// How long it is waited for, in milliseconds.
+        within_ms: u32,
+    },
 }
 
 /// What a node answers to one [`Request`].
@@ -196,18 +196,6 @@ pub enum Answer {
         /// The record.
         record: Option<Record>,
     },
-    /// It is promised, durably.
-    Promised {
-        /// What is held there.
-        record: Record,
-    },
-    /// It is accepted, durably.
-    Accepted {
-        /// What is held there, when that is more than what was proposed.
-        more: Option<Record>,
-    },
-    /// How a proposal ended.
-    Decided(Decision),
     /// For each key, whether it may be forgotten.
     MayForget(Vec<bool>),
     /// Of so many keys something was forgotten.
@@ -238,6 +226,18 @@ pub enum Answer {
         /// Packets, at most [`PACKETS_MAX`].
         packets: Vec<Vec<u8>>,
     },
+    /// It is promised, durably.
+    Promised {
+        /// What is held there.
+        record: Record,
+    },
+    /// It is accepted, durably.
+    Accepted {
+        /// What is held there, when that is more than what was proposed.
+        more: Option<Record>,
+    },
+    /// How a proposal ended.
+    Decided(Decision),
 }
 
 /// Which owners must accept a proposal. The numbers are the wire's.
