@@ -96,11 +96,15 @@ impl Completeness {
         self.losses.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The same, once the store says so as well, and with it what `also` is; where it cannot, nothing is lost yet.
+    /// The same, once the store says so as well, and with it what `also` is; where it cannot, nothing is lost yet. What was
+    /// promised goes too: votes that wait in the queue by then are given by a store that counts everything as promised.
     pub(super) fn lose(&self, committer: &mut Committer, also: Change) -> Result<(), Refused> {
         let bytes = self.filling().encode_lost().into();
         let says = Change::Fact { name: FILLING_FACT, bytes };
-        committer.commit(wall_ms(), vec![says, also]).into_iter().collect::<Result<Vec<Outcome>, Refused>>()?;
+        committer
+            .commit(wall_ms(), vec![says, also, Change::RaiseFloor { stamp: Stamp(0) }])
+            .into_iter()
+            .collect::<Result<Vec<Outcome>, Refused>>()?;
         self.lost();
         Ok(())
     }
