@@ -81,7 +81,8 @@ impl World {
     fn compare_everyone(&mut self) {
         self.only_asked = true;
         self.pass(3_000_000);
-        for key in (0..self.keys.len()).filter(|&key| !self.is_counter(key)).collect::<Vec<_>>() {
+        for key in (0..self.keys.len()).filter(|&key| !self.is_counter(key) && !self.is_agreed(key)).collect::<Vec<_>>()
+        {
             let mut owners = self.owners(key);
             self.shuffle(&mut owners);
             let alone = self.rng.random_range(0..=owners.len());
@@ -167,6 +168,7 @@ impl World {
             let get = Get::new(self.keys[key].clone(), ring, me, options);
             self.start_operation(node, Machine::Get(Box::new(get)), Purpose::LastLook { key }, None);
         }
+        self.look_at_agreed_keys();
         self.pass(2_000 * self.options.timeout_ms);
         invariants::at_rest_nothing_is_left(self);
     }

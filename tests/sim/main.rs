@@ -7,14 +7,24 @@
 //! KRINGLE_SIM_SEED=7 cargo test --no-default-features --test sim every -- --nocapture   one, and all that happens in it
 //! ```
 
+mod agreed;
+#[allow(dead_code)]
+#[path = "../linearizable/checker.rs"]
+mod checker;
 mod clocks;
 mod counters;
 mod crash_points;
 mod disk;
 mod ending;
 mod faults;
+#[allow(dead_code)]
+#[path = "../linearizable/history.rs"]
+mod history;
 mod invariants;
 mod losing;
+#[allow(dead_code)]
+#[path = "../linearizable/meaning.rs"]
+mod meaning;
 mod network;
 mod node;
 mod options;

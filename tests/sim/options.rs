@@ -21,6 +21,14 @@ pub(crate) struct Options {
     pub(crate) ttl_percent: u32,
     /// Whether the last key is one that is counted under.
     pub(crate) counter: bool,
+    /// Further keys, of which clients have their owners agree on everything.
+    pub(crate) agreed: usize,
+    /// Whether the last of them is one that is counted under.
+    pub(crate) agreed_counter: bool,
+    pub(crate) agreed_clients: usize,
+    pub(crate) agreed_each: usize,
+    /// Workers of a node, each of which proposes by itself.
+    pub(crate) proposers: usize,
     pub(crate) async_percent: u32,
     pub(crate) hard_percent: u32,
     pub(crate) timeout_ms: u64,
@@ -80,6 +88,11 @@ impl Options {
             reads_percent: 0,
             ttl_percent: 0,
             counter: false,
+            agreed: 0,
+            agreed_counter: false,
+            agreed_clients: 0,
+            agreed_each: 0,
+            proposers: 1,
             deletes_percent: 0,
             contexts_percent: 0,
             async_percent: 0,
@@ -146,6 +159,11 @@ impl Options {
             contexts_percent: *pick(rng, &[0, 0, 30, 80]),
             ttl_percent: *pick(rng, &[0, 0, 30]),
             counter: rng.random_ratio(1, 3),
+            agreed: 0,
+            agreed_counter: false,
+            agreed_clients: 0,
+            agreed_each: 0,
+            proposers: 1,
             async_percent: asynchronous as u32,
             hard_percent: hard as u32,
             timeout_ms: *pick(rng, &[500, 1_000, 2_000]),
@@ -179,6 +197,7 @@ impl Options {
             cache_bytes: if rot_every_ms > 0 && uncached { 0 } else { 16 << 10 },
             hint_bytes_max: HINT_BYTES_MAX,
         };
+        let options = options.with_agreed_keys(rng);
         if blind {
             // Clients that never look: their values pile up until they are refused.
             return Options {
@@ -195,6 +214,27 @@ impl Options {
             };
         }
         options
+    }
+
+    /// Drawn from a stream of its own: a run without such keys goes as it did before there were any.
+    fn with_agreed_keys(self, rng: &ChaCha8Rng) -> Options {
+        let mut rng = rng.clone();
+        rng.set_stream(1);
+        let agreed = rng.random_range(0..=2);
+        // A key of one owner is gone with its disk, whatever was promised. Of two owners, one that an old disk was put back to
+        // is not filled while it holds what the other's promise forbids: neither can settle that alone.
+        let loses = self.lost_disk_every_ms + self.old_disk_every_ms + self.rot_every_ms > 0;
+        if loses && self.nodes.min(usize::from(self.replicas)) < 3 || agreed == 0 {
+            return self;
+        }
+        Options {
+            agreed,
+            agreed_counter: rng.random_ratio(1, 3),
+            agreed_clients: rng.random_range(2..=5),
+            agreed_each: rng.random_range(10..=30),
+            proposers: rng.random_range(1..=2),
+            ..self
+        }
     }
 }
 

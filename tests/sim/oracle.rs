@@ -1,6 +1,6 @@
 //! What is known from outside of everything that was asked and answered, and of what each disk was seen to hold.
 
-use crate::invariants::{a_dot_was_made, forgotten_is_superseded, note_what_is_gone};
+use crate::invariants::{a_dot_was_made, accepted_stays, forgotten_is_superseded, note_what_is_gone};
 use crate::rotting::Part;
 use bytes::Bytes;
 use kringle::record::{Actor, Context, Dot, Record, Stamp};
@@ -118,12 +118,15 @@ impl Oracle {
     /// whatever the row covered once is known for good. The `unfilled` nodes had something on a disk that they lost.
     pub(crate) fn row_seen(&mut self, node: usize, key: usize, row: &Record, known: &Record, unfilled: &[usize]) {
         if let Some(before) = self.rows.insert((node, key), row.clone()).filter(|before| before != row) {
+            accepted_stays(self, node, key, &before, row);
             let gone = |dot: &Dot| before.context().covers(*dot) && !row.context().covers(*dot);
             let forgotten: Vec<Dot> = self.dots_of(key).filter(gone).collect();
             forgotten_is_superseded(self, node, key, &forgotten, unfilled);
             self.forgotten.extend(forgotten.into_iter().map(|dot| (key, dot)));
         }
         let before = self.held.get(&(node, key)).map(|held| held.context().clone()).unwrap_or_default();
+        // Of ballots see `accepted_stays`.
+        let before = before.with_ballot(None);
         if !known.context().dominates(&before) {
             let what = format!("node {node} forgot a write of key {key}: {before:?} became {:?}", known.context());
             self.violation_inside(what);

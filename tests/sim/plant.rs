@@ -99,10 +99,24 @@ pub(crate) enum Plant {
     CountersOverwritten,
     /// An increment is asked of the next owner when the first was not heard.
     IncrementPassedOn,
+    /// A crash takes the promises that were given.
+    PromiseLostInCrash,
+    /// A copy is let in that a promise forbids.
+    CopyDespitePromise,
+    /// A read of copies that do not agree shows the latest of them.
+    HighestWithoutSettling,
+    /// An owner that lost its disk promises and accepts before it is filled.
+    UnfilledVotes,
+    /// What was kept for a proposal whose fate is not known is kept for the next one as well.
+    BallotReused,
+    /// What was held when a ballot was promised is proposed upon under a later one that nobody promised.
+    KeptUnderFreshBallot,
+    /// An owner's acceptance is taken for its neighbour's as well.
+    AcceptanceCountedTwice,
 }
 
 impl Plant {
-    pub(crate) const ALL: [Plant; 48] = [
+    pub(crate) const ALL: [Plant; 55] = [
         Plant::AcknowledgedBeforeSync,
         Plant::QuorumOneShort,
         Plant::HintCountedAsOwner,
@@ -151,6 +165,13 @@ impl Plant {
         Plant::SiblingDropped,
         Plant::CountersOverwritten,
         Plant::IncrementPassedOn,
+        Plant::PromiseLostInCrash,
+        Plant::CopyDespitePromise,
+        Plant::HighestWithoutSettling,
+        Plant::UnfilledVotes,
+        Plant::BallotReused,
+        Plant::KeptUnderFreshBallot,
+        Plant::AcceptanceCountedTwice,
     ];
 
     /// Those by which something acknowledged goes missing, or a dropped value comes back.

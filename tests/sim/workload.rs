@@ -4,7 +4,7 @@
 use super::invariants::{
     acknowledged_is_held, majority_reads_see_majority_writes, no_session_goes_back, read_sees_the_owners,
 };
-use super::node::{Machine, Reason};
+use super::node::{Machine, Reason, Turn};
 use super::oracle::{Verdict, Write};
 use super::world::{Event, World};
 use crate::options::about;
@@ -82,6 +82,18 @@ pub(crate) enum Purpose {
         /// What the peer had said before of the writes it has seen.
         seen: Option<SeenGroups>,
     },
+    /// A client of an agreed key, or nobody, waits for an answer: the number of the question.
+    Agree {
+        node: usize,
+        ask: usize,
+    },
+    /// A proposal, and who is told how it ended.
+    Proposal {
+        node: usize,
+        turn: Box<Turn>,
+    },
+    /// A key of which a copy was refused because of a promise.
+    Settle,
     /// What may be forgotten.
     Forget,
     /// A row that rotted.
@@ -110,6 +122,9 @@ impl World {
             return self.next_turn(client);
         }
         self.clients[client].busy = true;
+        if client >= self.options.clients {
+            return self.agree(client, node);
+        }
         let key = self.rng.random_range(0..self.options.keys);
         let owners = self.owners(key).len();
         let wanted = self.wanted(owners);
@@ -222,7 +237,7 @@ impl World {
 
     /// Whether the key is only counted under.
     pub(crate) fn is_counter(&self, key: usize) -> bool {
-        self.options.counter && key + 1 == self.keys.len()
+        self.options.counter && key + 1 == self.options.keys
     }
 
     fn enter_increment(&mut self, key: usize) -> usize {
@@ -231,7 +246,7 @@ impl World {
         write
     }
 
-    fn next_turn(&mut self, client: usize) {
+    pub(crate) fn next_turn(&mut self, client: usize) {
         self.clients[client].busy = false;
         // In bursts, so that there is something to do all the time that faults come and go.
         let rests = self.rng.random_ratio(1, 6);
@@ -249,7 +264,8 @@ impl World {
                 self.next_turn(client);
             }
             Purpose::Session { .. } => self.counters.hit("crash during a session"),
-            Purpose::Restore { .. } | Purpose::Forget => {}
+            Purpose::Agree { ask, .. } => self.agreed_unknown(ask),
+            Purpose::Restore { .. } | Purpose::Forget | Purpose::Proposal { .. } | Purpose::Settle => {}
             Purpose::LastLook { .. } => self.oracle.violation("a node died in the quiet".into()),
         }
     }
@@ -316,9 +332,7 @@ impl World {
         let (client, key, begun, since) = match purpose {
             Purpose::Read { client, key, begun, since } => (Some(client), key, begun, since),
             Purpose::LastLook { key } => (None, key, self.moment, Context::new()),
-            Purpose::Write { .. } | Purpose::Session { .. } | Purpose::Restore { .. } | Purpose::Forget => {
-                unreachable!("a Get reads")
-            }
+            _ => unreachable!("a Get reads"),
         };
         if let Some(told) = &mut self.told {
             told.gets.push((key, outcome.clone()));
@@ -352,7 +366,7 @@ impl World {
 
     fn shown(&mut self, client: Option<usize>, key: usize, record: &Record) {
         let values: BTreeSet<Bytes> = record.siblings().iter().map(|sibling| sibling.content.value.clone()).collect();
-        if !self.is_counter(key) {
+        if !self.is_counter(key) && !self.is_agreed(key) {
             values.iter().for_each(|value| self.oracle.value_shown(key, value));
         }
         if values.len() > 1 {

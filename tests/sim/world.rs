@@ -1,5 +1,6 @@
 //! The world: virtual time, one source of chance, and everything that happens in the order in which it does.
 
+use super::agreed::Agreed;
 use super::counters::Counters;
 use super::faults::Trouble;
 use super::invariants;
@@ -15,13 +16,13 @@ use kringle::antientropy::Report as Synced;
 use kringle::operation::{Event as Told, Failure};
 use kringle::placement::{ClusterId, Layout, Member, Mode, Partition, Ring};
 use kringle::protocol::{Lane, SyncRequest};
-use kringle::record::Key;
+use kringle::record::{Ballot, Key};
 use kringle::storage::Address;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -195,6 +196,10 @@ pub(crate) struct World {
     heap: BinaryHeap<Reverse<Scheduled>>,
     scheduled: u64,
     exchanges: u64,
+    /// Exchanges that met with nobody.
+    pub(crate) refused: BTreeSet<u64>,
+    /// Exchanges of which the request has arrived.
+    pub(crate) brought: BTreeSet<u64>,
     trace: blake3::Hasher,
     /// Keep a digest of all that happens, which takes longer than to let it happen.
     pub(crate) tracing: bool,
@@ -204,8 +209,13 @@ pub(crate) struct World {
     pub(crate) keys: Vec<Key>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: Vec<Client>,
+    pub(crate) agreed: Agreed,
     pub(crate) network: Network,
     pub(crate) oracle: Oracle,
+    /// The latest ballot that each node has promised for a key.
+    pub(crate) promised: BTreeMap<(usize, usize), Ballot>,
+    /// What each node has accepted for a key.
+    pub(crate) accepted: BTreeSet<(usize, usize, Ballot)>,
     pub(crate) counters: Counters,
     /// What clients were answered, where a story is told: by the number of the question.
     pub(crate) told: Option<Answers>,
@@ -255,9 +265,12 @@ impl World {
         let names: Vec<String> = ring.layout().members().iter().map(|member| member.name.clone()).collect();
         let nodes = names.into_iter().enumerate();
         let nodes = nodes.map(|(index, name)| Node::new(index, name, rng.random())).collect();
-        let keys = (0..options.keys).map(|_| Key::new(format!("key {}", rng.random::<u32>())).expect("a short key"));
+        let keys = (0..options.keys + options.agreed)
+            .map(|_| Key::new(format!("key {}", rng.random::<u32>())).expect("a short key"));
         let keys = keys.collect();
-        let left = options.operations_each;
+        let plain = (0..options.clients).map(|_| options.operations_each);
+        let lefts = plain.chain((0..options.agreed_clients).map(|_| options.agreed_each));
+        let clients = lefts.map(|left| Client { left, ..Client::default() }).collect();
         World {
             plant,
             now: 0,
@@ -265,15 +278,20 @@ impl World {
             heap: BinaryHeap::new(),
             scheduled: 0,
             exchanges: 0,
+            refused: BTreeSet::new(),
+            brought: BTreeSet::new(),
             trace: blake3::Hasher::new(),
             tracing: false,
             telling,
             ring,
             keys,
             nodes,
-            clients: (0..options.clients).map(|_| Client { left, ..Client::default() }).collect(),
+            clients,
+            agreed: Agreed::default(),
             network: Network::default(),
             oracle: Oracle::default(),
+            promised: BTreeMap::new(),
+            accepted: BTreeSet::new(),
             counters: Counters::default(),
             told: None,
             latest_honest_ms: 0,

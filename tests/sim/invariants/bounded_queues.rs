@@ -12,6 +12,8 @@ pub(crate) fn queues_are_bounded(world: &mut World, node: usize) {
     let queued: usize = up.links.values().map(|link| link.waiting.len()).sum();
     // An operation outlives its client by one timeout at most, in which its client can begin so many more.
     let begun = world.options.clients * world.options.operations_each + 8;
+    // Of an agreed key, one more on the owner that proposes.
+    let begun = begun + 2 * world.options.agreed_clients * world.options.agreed_each + 2 * world.options.agreed;
     if running > begun || queued > begun * CALLS_PER_OPERATION || waiting > begun * CALLS_PER_OPERATION {
         world.oracle.violation(format!("node {node} runs {running}, queues {queued} and {waiting}"));
     }

@@ -1,6 +1,7 @@
 //! What must hold, one promise a file. Some are checked on the way, all at the end, when faults have stopped, hints are
 //! handed over, and every node has been restarted once more.
 
+mod accepted_stays;
 mod acknowledged_is_held;
 mod acknowledged_survives;
 mod an_owner_that_counts_is_whole;
@@ -14,10 +15,12 @@ mod deleted_stays_deleted;
 mod equal_replicas_are_quiet;
 mod forgotten_is_superseded;
 mod hints_drain;
+mod linearizable;
 mod majority_reads_see_majority_writes;
 mod no_phantom_value;
 mod no_session_goes_back;
 mod poison_stays_outside;
+mod promises_are_kept;
 mod read_sees_the_owners;
 mod replicas_converge;
 mod rot_is_repaired;
@@ -25,6 +28,7 @@ mod same_layout_same_owners;
 mod sessions_move_what_is_needed;
 mod stamps_rise;
 
+pub(crate) use accepted_stays::accepted_stays;
 pub(crate) use acknowledged_is_held::acknowledged_is_held;
 pub(crate) use an_owner_that_counts_is_whole::an_owner_that_counts_is_whole;
 pub(crate) use an_owner_that_counts_knows_what_was_forgotten::an_owner_that_counts_knows_what_was_forgotten;
@@ -38,6 +42,7 @@ pub(crate) use hints_drain::hints_left;
 pub(crate) use majority_reads_see_majority_writes::majority_reads_see_majority_writes;
 pub(crate) use no_session_goes_back::no_session_goes_back;
 pub(crate) use poison_stays_outside::{no_poison_is_held, note_the_time, poison_stays_outside};
+pub(crate) use promises_are_kept::promises_are_kept;
 pub(crate) use read_sees_the_owners::read_sees_the_owners;
 pub(crate) use replicas_converge::what_differs;
 pub(crate) use rot_is_repaired::{a_scrub_finds_what_rots, rot_left};
@@ -58,6 +63,7 @@ pub(crate) struct Copies {
 pub(crate) fn check_the_end(world: &mut World, copies: &[Copies]) {
     same_layout_same_owners::check(world);
     (0..world.nodes.len()).for_each(|node| contexts_cover_what_is_held(world, node));
+    linearizable::check(world);
     for copies in copies {
         let merged = copies_merge_to_one::check(world, copies);
         no_phantom_value::check(world, copies.key, &merged);

@@ -108,7 +108,9 @@ impl World {
             return self.answered(node, done, Answer::Refused(refusal));
         }
         match replica::step(request) {
-            Step::Propose { key, .. } => panic!("nobody of the simulator proposes: {key:?}"),
+            Step::Propose { key, proposal, reach, within_ms } => {
+                self.propose(node, key, proposal.map(|proposal| *proposal), reach, within_ms, done);
+            }
             Step::Commit(change) => self.commit(node, Submission { change, tag, partial, done }),
             Step::Read(address) => {
                 let (life, after) = (self.nodes[node].life, about(&mut self.rng, 500));
@@ -204,7 +206,13 @@ impl World {
         bytes: &Bytes,
         tags: Vec<Option<usize>>,
     ) {
+        if self.refused.contains(&exchange) || self.nodes[node].up.is_none() && self.brought.contains(&exchange) {
+            // What met with nobody is not brought later, and what somebody has was not refused.
+            return;
+        }
+        self.brought.insert(exchange);
         if self.nodes[node].up.is_none() {
+            self.refused.insert(exchange);
             self.counters.hit("connection refused");
             if let Way::Arrives(after) | Way::Jammed(after) = self.fate(node, from) {
                 let failure = Failure::Unreachable;

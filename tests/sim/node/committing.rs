@@ -3,6 +3,8 @@
 use super::Up;
 use super::answering::Done;
 use super::mending::By;
+use super::proposing;
+use crate::invariants::promises_are_kept;
 use crate::options::about;
 use crate::oracle::Verdict;
 use crate::plant::Plant;
@@ -91,11 +93,23 @@ impl World {
             Some(Plant::TombstoneOverwritten) => overwrite(up, &changes, |_, held, _| held.is_tombstone()),
             _ => {}
         }
+        let raises = up.raises_floor(&batch);
+        if raises {
+            changes.push(Change::RaiseFloor { stamp: up.heard.max(up.last) });
+        }
+        let despite = plant == Some(Plant::CopyDespitePromise);
+        let aside = if despite { proposing::put_aside(up, &changes) } else { Vec::new() };
         let results = up.committer.commit(wall_ms, changes);
+        proposing::put_back(up, aside);
         up.last = up.committer.last_stamp();
+        let contested = up.committer.take_contested();
         let (damaged, actor) = (up.committer.take_damaged(), up.committer.actor());
         damaged.into_iter().for_each(|key| self.note_rot(node, key, By::Change));
         self.nodes[node].actor = actor;
+        if raises && results.last().is_some_and(Result::is_ok) {
+            self.counters.hit("ballot floor raised");
+        }
+        self.contested(node, contested);
         for (submission, result) in batch.iter().zip(&results) {
             self.note_commit(node, submission, result);
         }
@@ -108,6 +122,7 @@ impl World {
     }
 
     pub(super) fn note_commit(&mut self, node: usize, submission: &Submission, result: &Result<Outcome, Refused>) {
+        promises_are_kept(self, node, &submission.change, result);
         match (&submission.change, result) {
             (Change::Write { .. } | Change::HintWrite { .. }, Ok(Outcome::Written { record, .. })) => {
                 let dot = record.context().newest().expect("a write leaves a dot");
@@ -139,6 +154,12 @@ impl Up {
             .iter()
             .filter(|submission| !matches!(submission.change, Change::Fact { .. } | Change::KeepContexts))
             .count()
+    }
+
+    /// Whether the batch says that the node is filled, after it was filled in this life of it: together with that it counts
+    /// everything that it may ever have promised as promised.
+    fn raises_floor(&self, batch: &[Submission]) -> bool {
+        self.completeness.is_refilled() && batch.iter().any(|submission| matches!(submission.done, Done::Stage(_)))
     }
 
     /// How the node stands is looked up when the store is told.

@@ -79,6 +79,16 @@ impl Completeness {
         self.losses += 1;
     }
 
+    /// Whether it was filled in this life.
+    pub(super) fn is_refilled(&self) -> bool {
+        self.filling.is_refilled()
+    }
+
+    /// Whether enough peers have said what they remember of it for it to vote.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.filling.is_confirmed()
+    }
+
     /// What its store is to say when something is lost.
     pub(super) fn would_say_lost(&self) -> Vec<u8> {
         self.filling.encode_lost()

@@ -211,10 +211,27 @@ impl World {
             self.counters.hit("owner that is not filled does not agree to forget");
             return Some(Refusal::NotFilled);
         }
-        let Request::Write { key, .. } = request else { return None };
-        if self.is_partial(node, Partition::of(key.position())) {
+        let key = match request {
+            Request::Write { key, .. } => key,
+            Request::Prepare { key, .. } | Request::Accept { key, .. } | Request::Propose { key, .. } => key,
+            _ => return None,
+        };
+        let is_partial = self.is_partial(node, Partition::of(key.position()));
+        if request.asks_for_a_vote() {
+            let completeness = self.completeness_of(node);
+            let (counts, is_confirmed) = (completeness.counts(), completeness.is_confirmed());
+            if !(counts && is_confirmed) && self.plant != Some(Plant::UnfilledVotes) {
+                let why =
+                    if !counts { "vote declined by an owner that is not filled" } else { "vote declined unconfirmed" };
+                self.counters.hit(why);
+                return Some(Refusal::NotFilled);
+            }
+        } else if is_partial {
             self.counters.hit("write passed on by an owner that is not filled");
             return Some(Refusal::NotFilled);
+        }
+        if let Request::Prepare { .. } | Request::Accept { .. } = request {
+            return None;
         }
         let clocks = &self.up(node).clocks;
         if !clocks.is_ahead() {

@@ -14,6 +14,7 @@ pub(super) const HOUSEKEEPING_PERIOD_US: u64 = 100_000;
 impl World {
     pub(crate) fn housekeeping(&mut self, node: usize) {
         self.mend(node);
+        self.settle_contested(node);
         let now_and_then = self.rng.random_ratio(1, 100);
         let shortens = self.plant == Some(Plant::ContextShortenedAlone);
         let forgetful = self.plant == Some(Plant::TombstoneDropped);

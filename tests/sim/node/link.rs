@@ -130,8 +130,10 @@ impl World {
         match self.fate(node, to) {
             Fate::Arrives(after) | Fate::Jammed(after) => {
                 let (after, event) = arrives(after);
-                let harmless =
-                    |request: &Request| !matches!(request, Request::Write { .. } | Request::HintWrite { .. });
+                let harmless = |request: &Request| {
+                    let once = matches!(request, Request::Write { .. } | Request::HintWrite { .. });
+                    !once && !matches!(request, Request::Propose { .. })
+                };
                 let repeat = !self.quiet && self.rng.random_range(0..1_000) < self.options.repeat_permille;
                 if repeat && batch.requests.iter().all(harmless) && !batch.requests.is_empty() {
                     self.counters.hit("request repeated");

@@ -11,7 +11,7 @@ use crate::world::World;
 use kringle::coordinator::{Restore, Restored};
 use kringle::placement::{MemberIndex, Partition};
 use kringle::protocol::Answer;
-use kringle::record::{Context, Key};
+use kringle::record::{Context, Key, Stamp};
 use kringle::storage::{Base, Change, PageSize, Salvage, Scrub};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -241,7 +241,9 @@ impl World {
         let Some(up) = host.up.as_mut() else { return false };
         // Before anybody could miss what is no longer there: now, or after another start.
         let says = (!says.is_empty()).then(|| Change::Fact { name: FILLING_FACT, bytes: says.into() });
-        let changes = says.into_iter().chain([Change::KeepContexts]);
+        // What was promised goes with the base: votes that wait by now are given as if everything were promised.
+        let floor = Change::RaiseFloor { stamp: Stamp(0) };
+        let changes = says.into_iter().chain([Change::KeepContexts, floor]);
         if up.committer.commit(wall_ms, changes.collect()).iter().any(Result::is_err) && !overlooked {
             // It is to be looked at again, whether or not anybody reads there.
             up.store.suspect();

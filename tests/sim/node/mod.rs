@@ -12,6 +12,7 @@ mod link;
 mod mending;
 mod operations;
 mod pinging;
+mod proposing;
 mod syncing;
 
 pub(crate) use answering::{Done, Gathering};
@@ -21,6 +22,8 @@ pub(crate) use link::Link;
 use mending::Mending;
 pub(crate) use operations::{Machine, Running};
 use pinging::Route;
+use proposing::Proposing;
+pub(crate) use proposing::Turn;
 pub(crate) use syncing::Reason;
 
 use crate::clocks::WallClock;
@@ -120,6 +123,7 @@ pub(crate) struct Up {
     greeters: BTreeMap<usize, Greeter>,
     completeness: Completeness,
     pub(crate) mending: Mending,
+    proposing: Proposing,
 }
 
 impl Node {
@@ -214,8 +218,12 @@ impl World {
         Partition::all().filter(|at| !inhabited.contains(at)).for_each(|at| forest.mark_built(at));
         let rebuild = Rebuild::of(&store, inhabited.into_iter().collect());
         let contexts = Arc::<ContextLedger>::default();
+        if self.plant == Some(Plant::PromiseLostInCrash) {
+            proposing::forget_promises(&store, &self.keys);
+        }
         let (hints2, contexts2) = (hints.clone(), contexts.clone());
         let committer = Committer::new(store.clone(), forest.clone(), feed, hints2, contexts2, actor, clock.clone());
+        let proposing = self.proposing();
         let peers = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
         let (view, liveness) = (View::of(peers.clone()), self.liveness(node, peers.collect()));
         self.nodes[node].life += 1;
@@ -253,6 +261,7 @@ impl World {
             greeters: BTreeMap::new(),
             completeness,
             mending,
+            proposing,
         });
         self.nodes[node].began = self.moment;
         self.nodes[node].actor = actor;
@@ -335,6 +344,10 @@ impl World {
             let (row, hint) = (row.unwrap_or_default(), hint.flatten());
             invariants::no_poison_is_held(self, node, &row);
             let known = self.with_what_was_seen(node, key, row.clone());
+            let was_held = self.oracle.rows.get(&(node, key)).is_some_and(|before| !before.is_unknown());
+            if self.is_agreed(key) && row.is_unknown() && was_held {
+                self.counters.hit("agreed key forgotten");
+            }
             self.oracle.row_seen(node, key, &row, &known, &unfilled);
             self.oracle.hint_seen(node, key, hint.as_ref());
             if recovered {

@@ -6,10 +6,10 @@ use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::{Event, World};
 use kringle::antientropy::{Forget, Session};
-use kringle::coordinator::{Get, Put, Restore};
+use kringle::coordinator::{Confirm, Entrust, Get, Propose, Put, Restore};
 use kringle::operation::{CallId, Command, Event as Told, Failure, Operation};
 use kringle::placement::MemberIndex;
-use kringle::protocol::Request;
+use kringle::protocol::{Answer, Decision, Request};
 use kringle::record::Stamp;
 use std::collections::VecDeque;
 
@@ -24,6 +24,9 @@ pub(crate) enum Machine {
     Session(Box<Session>),
     Restore(Box<Restore>),
     Forget(Box<Forget>),
+    Entrust(Box<Entrust>),
+    Confirm(Box<Confirm>),
+    Propose { propose: Box<Propose>, within_us: u64 },
 }
 
 impl Machine {
@@ -35,6 +38,9 @@ impl Machine {
             Machine::Session(_) => Session::IN_BACKGROUND,
             Machine::Restore(_) => Restore::IN_BACKGROUND,
             Machine::Forget(_) => Forget::IN_BACKGROUND,
+            Machine::Entrust(_) => Entrust::IN_BACKGROUND,
+            Machine::Confirm(_) => Confirm::IN_BACKGROUND,
+            Machine::Propose { .. } => Propose::IN_BACKGROUND,
         }
     }
 
@@ -45,6 +51,9 @@ impl Machine {
             Machine::Session(session) => session.is_done(),
             Machine::Restore(restore) => restore.is_done(),
             Machine::Forget(forget) => forget.is_done(),
+            Machine::Entrust(entrust) => entrust.is_done(),
+            Machine::Confirm(confirm) => confirm.is_done(),
+            Machine::Propose { propose, .. } => propose.is_done(),
         }
     }
 }
@@ -84,9 +93,13 @@ impl World {
         let (is_over, is_session) = (machine.is_done() && purpose.is_none(), matches!(machine, Machine::Session(_)));
         let until = self.now + self.timeout_us();
         let call_time = is_session.then_some(self.timeout_us());
-        let deadline = if is_session { SESSION_US_MAX } else { 1_000 * self.deadline_ms() };
+        let deadline = match &machine {
+            Machine::Session(_) => SESSION_US_MAX,
+            Machine::Propose { within_us, .. } => *within_us,
+            _ => 1_000 * self.deadline_ms(),
+        };
         let life = self.nodes[node].life;
-        let delivers = matches!(machine, Machine::Put(_));
+        let delivers = matches!(machine, Machine::Put(_) | Machine::Entrust(_) | Machine::Propose { .. });
         let up = self.up(node);
         let begun = delivers.then_some(up.last);
         let id = up.operations_made;
@@ -130,6 +143,47 @@ impl World {
                 if let Some(outcome) = forget.on(event, commands) {
                     purpose.take();
                     self.forget_concluded(&outcome);
+                }
+            }
+            Machine::Entrust(entrust) => {
+                if let Some(decision) = entrust.on(event, commands) {
+                    match purpose.take().expect("an operation concludes once") {
+                        Purpose::Agree { ask, .. } => self.decided(ask, decision),
+                        _ if matches!(decision, Decision::Made { .. }) => self.counters.hit("contested key settled"),
+                        _ => {}
+                    }
+                }
+            }
+            Machine::Confirm(confirm) => {
+                if let Some(outcome) = confirm.on(event, commands) {
+                    let Some(Purpose::Agree { node, ask }) = purpose.take() else { unreachable!("a client reads") };
+                    self.read_confirmed(node, ask, outcome);
+                }
+            }
+            Machine::Propose { propose, .. } => {
+                if let Some(Purpose::Proposal { turn, .. }) = purpose.as_mut()
+                    && turn.note(&event)
+                {
+                    self.counters.hit("ballot overtaken");
+                }
+                let twice = match &event {
+                    Told::Answered { call, answer: Answer::Accepted { .. } }
+                        if self.plant == Some(Plant::AcceptanceCountedTwice) =>
+                    {
+                        let (call, answer) = (CallId(call.0 + 1), Answer::Accepted { more: None });
+                        Some(Told::Answered { call, answer })
+                    }
+                    _ => None,
+                };
+                let mut concluded = propose.on(event, commands);
+                if let (None, Some(twice)) = (&concluded, twice) {
+                    concluded = propose.on(twice, commands);
+                }
+                if let Some(proposed) = concluded {
+                    let Some(Purpose::Proposal { node, turn }) = purpose.take() else {
+                        unreachable!("a proposal concludes once")
+                    };
+                    self.proposed(node, *turn, proposed);
                 }
             }
             Machine::Restore(restore) => {
