@@ -82,6 +82,11 @@ impl Completeness {
         (self.counts.load(Ordering::Relaxed) || filling.why() == Some(Why::Rotten)).then(|| filling.encode())
     }
 
+    /// Whether this node is being filled.
+    pub(super) fn is_filling(&self) -> bool {
+        self.filling().stage() == Stage::Filling
+    }
+
     /// Something that was held here is there no longer: from now on this node counts for nothing, until it is filled
     /// anew.
     pub(super) fn lost(&self) {
@@ -105,6 +110,7 @@ impl Completeness {
             .commit(wall_ms(), vec![says, also, Change::RaiseFloor { stamp: Stamp(0) }])
             .into_iter()
             .collect::<Result<Vec<Outcome>, Refused>>()?;
+        committer.note_filling(true);
         self.lost();
         Ok(())
     }
@@ -123,6 +129,9 @@ impl Completeness {
             changes.push(Change::RaiseFloor { stamp: heard });
         }
         let kept = committer.commit(wall_ms(), changes).iter().all(Result::is_ok);
+        if kept {
+            committer.note_filling(stage == Stage::Filling);
+        }
         // Under the lock: what is heard meanwhile comes after it.
         let filling = self.filling();
         // Where it could not be kept, `watch` tries again.

@@ -153,6 +153,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
     if let Some(filled) = completeness.to_keep() {
         keep_fact(&*store, &mut committer, FILLING_FACT, filled)?;
     }
+    committer.note_filling(completeness.is_filling());
     let name = own.name().to_string();
     let shared = Shared::new(
         settings,

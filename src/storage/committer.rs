@@ -42,6 +42,8 @@ pub struct Committer {
     clock: Clock,
     /// What is promised beside the promises in rows.
     ballots: Ballots,
+    /// Whether this store is being filled, durably so: see [`Committer::note_filling`].
+    is_filling: bool,
     /// Keys whose rows were met and could not be read, since they were last asked for.
     damaged: Vec<Key>,
     /// Keys of which something was refused that was accepted elsewhere, since they were last asked for.
@@ -121,6 +123,7 @@ impl Committer {
             hint_names_unkept,
             clock,
             ballots,
+            is_filling: false,
             damaged,
             contested,
             spares,

@@ -79,6 +79,13 @@ impl Committer {
         Outcome::Done
     }
 
+    /// Whether this store is being filled, and will say so after a crash: until it is filled, when its floor rises above all
+    /// that it may have promised, it gives no vote. So copies need not respect those promises; and must not, as what was
+    /// lost could not come back.
+    pub fn note_filling(&mut self, is_filling: bool) {
+        self.is_filling = is_filling;
+    }
+
     /// Refuses a copy with something in it that was accepted before a ballot which is promised here, and which is news:
     /// whoever was promised has been told that it is not here. The key is noted: an identity write settles it. What is let
     /// in counts as accepted, and is synced like that.
@@ -88,7 +95,7 @@ impl Committer {
         if self.data(batch, key)?.row.record.context().ballot() >= Some(ballot) {
             return Ok(());
         }
-        match promised {
+        match promised.filter(|_| !self.is_filling) {
             Some(promised) if promised > ballot => {
                 self.contested.push(key.clone());
                 Err(Refused::Promised { ballot: promised })

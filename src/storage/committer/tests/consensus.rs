@@ -69,6 +69,22 @@ fn a_copy_that_a_promise_forbids_is_refused_from_whatever_road_and_its_key_noted
 }
 
 #[test]
+fn a_store_that_is_being_filled_takes_copies_whatever_it_once_promised() {
+    let mut desk = desk();
+    desk.one(prepare("k", 9)).unwrap();
+    let held = proposed(&Record::default(), "v", 6);
+    desk.committer.note_filling(true);
+    let copy = Change::Merge { key: key("k"), record: held.clone() };
+    assert_eq!(desk.one(copy), Ok(Outcome::Merged { applied: true, more: None }));
+    // What it was asked to promise before it was filled is not accepted after.
+    desk.one(Change::RaiseFloor { stamp: Stamp(20) }).unwrap();
+    desk.committer.note_filling(false);
+    let floor = Err(Refused::Promised { ballot: Ballot::after_all_of(Stamp(20)) });
+    assert_eq!(desk.one(accept("k", &proposed(&held, "w", 9), None)), floor);
+    assert_eq!(desk.one(Change::Merge { key: key("k"), record: proposed(&held, "x", 15) }), floor);
+}
+
+#[test]
 fn a_promise_for_a_key_of_which_nothing_is_held_makes_no_row_and_survives_a_restart() {
     let mut desk = desk();
     desk.one(prepare("k", 5)).unwrap();
