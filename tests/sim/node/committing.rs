@@ -111,6 +111,11 @@ impl World {
         }
         self.contested(node, contested);
         for (submission, result) in batch.iter().zip(&results) {
+            if let (Done::Stage(stand), Ok(_)) = (&submission.done, result) {
+                self.up(node).committer.note_filling(stand.is_filling());
+            }
+        }
+        for (submission, result) in batch.iter().zip(&results) {
             self.note_commit(node, submission, result);
         }
         self.look_at_rows(node, false);

@@ -60,6 +60,12 @@ pub(crate) struct Stand {
     then: Option<Reply>,
 }
 
+impl Stand {
+    pub(super) fn is_filling(&self) -> bool {
+        self.stage == Stage::Filling
+    }
+}
+
 impl Completeness {
     pub(super) fn counts(&self) -> bool {
         self.counts
@@ -146,6 +152,8 @@ impl World {
             // Told of it once or not, its disk does not say so: it is to be told again.
             self.nodes[node].emptied = None;
         }
+        let up = self.up(node);
+        up.committer.note_filling(up.completeness.filling.stage() == Stage::Filling);
         self.nodes[node].filled |= self.completeness_of(node).counts;
         if why == Some(Why::Unfinished) {
             self.counters.hit("stopped while it was filled");

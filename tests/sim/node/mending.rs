@@ -249,6 +249,9 @@ impl World {
             up.store.suspect();
             return false;
         }
+        if !overlooked {
+            up.committer.note_filling(true);
+        }
         self.counters.hit("rotten base replaced");
         let (store, disk) = (up.store.clone(), &mut host.disk);
         let old = up.committer.replace_base(&store, |mark| Ok(disk.replace_base(mark)));
