@@ -3,7 +3,8 @@
 //! Of a key that a majority of its owners last accepted under one ballot, that is what was agreed on: had anything later been
 //! acknowledged before the read began, one of them would have accepted that. Where no majority has one ballot, something is
 //! on its way, or was left half-way, and only an identity write can tell which: the machine says so, and whoever runs it
-//! asks for one.
+//! asks for one. An owner that may not vote answers for what it is worth, and does not count: an old disk that was put back
+//! shows what was once agreed on, too.
 
 use super::order::asking_order;
 use crate::operation::{CallId, Command, Event, Operation};
@@ -96,7 +97,7 @@ impl Confirm {
     fn ask_next(&mut self, commands: &mut Vec<Command>) {
         let Some(to) = self.unasked.pop() else { return };
         let (key, since) = (self.key.clone(), self.options.since.clone());
-        let request = if since.is_empty() { Request::Read { key } } else { Request::ReadSince { key, since } };
+        let request = Request::Confirm { key, since };
         commands.push(Command::Call { call: CallId(self.calls.len() as u32), to, request });
         self.calls.push(Some(to));
         commands.push(Command::Wake { after_ms: self.options.hedge_ms });

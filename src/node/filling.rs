@@ -169,7 +169,7 @@ impl Completeness {
 
     /// Whether this node may vote in what is agreed on: it holds all that an owner should, a majority has confirmed that, and
     /// what it once promised and knows no more is covered by its floor. That a single partition is whole is not enough.
-    fn may_vote(&self) -> bool {
+    pub(super) fn may_vote(&self) -> bool {
         self.counts.load(Ordering::Relaxed) && self.is_confirmed.load(Ordering::Relaxed)
     }
 
@@ -220,6 +220,10 @@ impl Shared {
     /// Whether this node answers the request as an owner that counts for nothing in it.
     pub(super) fn answers_in_part(&self, request: &Request) -> bool {
         match request {
+            Request::Confirm { key, .. } => {
+                let ring = self.ring();
+                !self.completeness.may_vote() && ring.is_owner(self.me(&ring), Partition::of(key.position()))
+            }
             _ if self.completeness.counts.load(Ordering::Relaxed) => false,
             Request::Write { key, .. }
             | Request::Merge { key, .. }

@@ -145,6 +145,13 @@ pub enum Request {
         /// Packets, at most [`PACKETS_MAX`].
         packets: Vec<Vec<u8>>,
     },
+    /// As `ReadSince`, of an owner that must be able to vote for its answer to count. → [`Answer::Found`]
+    Confirm {
+        /// The key.
+        key: Key,
+        /// What else is asked for.
+        since: Context,
+    },
     /// Promise to accept nothing under an earlier ballot. → [`Answer::Promised`]
     Prepare {
         /// The key.
@@ -403,7 +410,9 @@ impl Request {
     /// The lane it travels in.
     pub fn lane(&self) -> Lane {
         match self {
-            Request::Read { .. } | Request::ReadSince { .. } | Request::ReadHint { .. } => Lane::Reads,
+            Request::Read { .. } | Request::ReadSince { .. } | Request::ReadHint { .. } | Request::Confirm { .. } => {
+                Lane::Reads
+            }
             Request::Sync(_) => Lane::Digests,
             Request::Propose { .. } => Lane::Proposals,
             Request::Greet(_) | Request::UnderWay { .. } | Request::Gossip { .. } => Lane::Gossip,
@@ -438,6 +447,7 @@ impl Request {
             | Request::HintWrite { key, .. }
             | Request::Read { key }
             | Request::ReadSince { key, .. }
+            | Request::Confirm { key, .. }
             | Request::ReadHint { key } => Some(key),
             Request::MayForget { .. }
             | Request::Forget { .. }
@@ -464,7 +474,7 @@ impl Request {
             }
             Request::Cover { other, .. } => values(other),
             Request::Read { .. } | Request::ReadHint { .. } | Request::Prepare { .. } | Request::Greet(_) => 0,
-            Request::ReadSince { since, .. } => 20 * since.entries().len(),
+            Request::ReadSince { since, .. } | Request::Confirm { since, .. } => 20 * since.entries().len(),
             Request::MayForget { keys } | Request::Forget { keys } => {
                 let bytes = |(key, context): &(Key, Context)| key.as_bytes().len() + 20 * context.entries().len();
                 keys.iter().map(bytes).sum()

@@ -54,7 +54,9 @@ pub fn step(request: Request) -> Step {
         Request::Hint { key, record, targets } => Step::Commit(Change::Hint { key, record, targets }),
         Request::HintWrite { key, edit, targets } => Step::Commit(Change::HintWrite { key, edit, targets }),
         Request::Read { key } => Step::Read(Address::data(&key)),
-        Request::ReadSince { key, since } => Step::ReadSince(Address::data(&key), since),
+        Request::ReadSince { key, since } | Request::Confirm { key, since } => {
+            Step::ReadSince(Address::data(&key), since)
+        }
         Request::Prepare { key, ballot } => Step::Commit(Change::Prepare { key, ballot }),
         Request::Accept { key, record, next } => Step::Commit(Change::Accept { key, record, next }),
         Request::Propose { key, proposal, reach, within_ms } => Step::Propose { key, proposal, reach, within_ms },

@@ -98,6 +98,7 @@ pub(crate) const SOMETIMES: &[&str] = &[
     "condition not met, and settled first",
     "kept ballot used",
     "proposals go together",
+    "read not confirmed by an owner that may not vote",
     "ballot overtaken",
     "overtaken, and agreed on all the same",
     "another's write finished",

@@ -134,7 +134,9 @@ impl Story {
             Request::HintWrite { .. } => "write-hint",
             Request::Read { .. } | Request::ReadSince { .. } | Request::ReadHint { .. } => "read",
             Request::MayForget { .. } | Request::Forget { .. } => "forget",
-            Request::Prepare { .. } | Request::Accept { .. } | Request::Propose { .. } => "agree",
+            Request::Confirm { .. } | Request::Prepare { .. } | Request::Accept { .. } | Request::Propose { .. } => {
+                "agree"
+            }
             Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) | Request::Gossip { .. } => "read",
         };
         self.calls.iter().map(|(to, request)| format!("{} {}", word(request), name(*to))).collect()

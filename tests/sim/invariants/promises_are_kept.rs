@@ -1,5 +1,5 @@
 //! Promises are kept: an owner that promised a ballot for a key promises and accepts nothing earlier for it any more, in no
-//! life and on no disk; nor does it let a copy in that was accepted earlier, as long as it counts. What it has accepted
+//! life and on no disk; nor does it let a copy in that was accepted earlier, as long as it may vote. What it has accepted
 //! already it may be asked to accept again.
 //!
 //! A node whose clock was far ahead is left out: a ballot of that time is one that no other owner believes, so what it
@@ -31,7 +31,7 @@ pub(crate) fn promises_are_kept(world: &mut World, node: usize, change: &Change,
             let promised = before.unwrap_or(ballot).max(ballot).max(next.unwrap_or(ballot));
             world.promised.insert((node, key), promised);
         }
-        (Change::Merge { key, record }, Ok(Outcome::Merged { applied: true, .. })) if world.nodes[node].counts() => {
+        (Change::Merge { key, record }, Ok(Outcome::Merged { applied: true, .. })) if world.nodes[node].may_vote() => {
             let (Some(key), Some(ballot)) = (at(world, key), record.context().ballot()) else { return };
             let before = world.promised.get(&(node, key)).copied();
             if before > Some(ballot) && !is_held(world, node, key, ballot) {

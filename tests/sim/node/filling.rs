@@ -198,6 +198,14 @@ impl World {
 
     /// Whether a node answers the request as an owner that counts for nothing in it.
     pub(super) fn answers_in_part(&mut self, node: usize, request: &Request) -> bool {
+        if let Request::Confirm { key, .. } = request {
+            let may_vote = self.nodes[node].may_vote();
+            let is_owner = self.ring.is_owner(self.nodes[node].me, Partition::of(key.position()));
+            if !may_vote && is_owner {
+                self.counters.hit("read not confirmed by an owner that may not vote");
+            }
+            return !may_vote && is_owner;
+        }
         let (Request::Write { key, .. }
         | Request::Merge { key, .. }
         | Request::Read { key }

@@ -169,6 +169,11 @@ impl Node {
         self.up.as_ref().is_some_and(|up| up.completeness.counts())
     }
 
+    /// Whether it runs, counts, and was told by enough peers what they remember of it.
+    pub(crate) fn may_vote(&self) -> bool {
+        self.up.as_ref().is_some_and(|up| up.completeness.counts() && up.completeness.is_confirmed())
+    }
+
     pub(crate) fn is_building(&self) -> bool {
         self.up.as_ref().is_some_and(|up| up.rebuild.is_some() || !up.mending.salvages.is_empty())
     }
