@@ -132,12 +132,8 @@ impl Story {
             Request::Cover { .. } => "cover",
             Request::Hint { .. } => "hint",
             Request::HintWrite { .. } => "write-hint",
-            Request::Read { .. } | Request::ReadSince { .. } | Request::ReadHint { .. } => "read",
             Request::MayForget { .. } | Request::Forget { .. } => "forget",
-            Request::Confirm { .. } | Request::Prepare { .. } | Request::Accept { .. } | Request::Propose { .. } => {
-                "agree"
-            }
-            Request::Sync(_) | Request::UnderWay { .. } | Request::Greet(_) | Request::Gossip { .. } => "read",
+            _ => "read",
         };
         self.calls.iter().map(|(to, request)| format!("{} {}", word(request), name(*to))).collect()
     }
