@@ -23,20 +23,25 @@ pub(super) enum Purpose {
         bytes: u64,
         is_more: bool,
     },
+    /// Let go of what was accepted here alone.
+    Yield {
+        bytes: u64,
+    },
     Over,
 }
 
 impl Purpose {
     /// Whether this node is asked, not the peer.
     pub(super) fn is_at_home(&self) -> bool {
-        matches!(self, Purpose::Trees | Purpose::Differing | Purpose::List | Purpose::Load(_) | Purpose::Keep { .. })
+        let looks = matches!(self, Purpose::Trees | Purpose::Differing | Purpose::List | Purpose::Load(_));
+        looks || matches!(self, Purpose::Keep { .. } | Purpose::Yield { .. })
     }
 
     /// The bytes of the record that travels, if one does.
     pub(super) fn record_bytes(&self) -> Option<u64> {
         match self {
             Purpose::Fetch(moved) | Purpose::Load(moved) | Purpose::Push(moved) => Some(moved.bytes),
-            Purpose::Keep { bytes, .. } => Some(*bytes),
+            Purpose::Keep { bytes, .. } | Purpose::Yield { bytes } => Some(*bytes),
             _ => None,
         }
     }

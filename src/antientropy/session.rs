@@ -78,6 +78,8 @@ pub struct Session {
     tag: MemberTag,
     peer_tag: MemberTag,
     shared: Vec<Partition>,
+    /// Whether these two are all the owners that any of them has.
+    is_pair: bool,
     salt: Salt,
     options: SessionOptions,
     report: Report,
@@ -116,6 +118,7 @@ impl Session {
             peer,
             tag: MemberTag::of(&ring.member(me).name),
             peer_tag: MemberTag::of(&ring.member(peer).name),
+            is_pair: shared.iter().all(|&partition| ring.owners(partition).len() == 2),
             shared,
             salt: Salt::of(options.settled),
             options,
@@ -171,6 +174,15 @@ impl Session {
         let calls_before = self.calls_made;
         // Whether either of the two counts as an owner is no matter here.
         match (purpose, answer.content()) {
+            // What a node that is being filled alone accepted, and the only other owner did not, was never agreed on, or is
+            // forgotten: it cannot be settled without this node's vote, and is let go of for what the other holds.
+            (Purpose::Push(Move { key, bytes, .. }), Answer::Refused(Refusal::Promised { .. }))
+                if self.options.everything && self.is_pair =>
+            {
+                self.report.refused += 1;
+                self.call(self.me, Purpose::Yield { bytes }, Request::Yield { key }, commands);
+            }
+            (Purpose::Yield { .. }, _) => {}
             (_, Answer::Refused(refusal)) if travelled.is_some() && concerns_one_record(&refusal) => {
                 self.report.refused += 1;
             }

@@ -299,7 +299,11 @@ fn size_of(change: &Change) -> usize {
         Change::MayForget { keys } | Change::Forget { keys } => {
             keys.iter().map(|(key, context)| 64 + key.as_bytes().len() + 16 * context.entries().len()).sum()
         }
-        Change::Prepare { .. } | Change::RaiseFloor { .. } | Change::Recount { .. } | Change::KeepContexts => 0,
+        Change::Yield { .. }
+        | Change::Prepare { .. }
+        | Change::RaiseFloor { .. }
+        | Change::Recount { .. }
+        | Change::KeepContexts => 0,
     }
 }
 

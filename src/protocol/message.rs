@@ -152,6 +152,11 @@ pub enum Request {
         /// What else is asked for.
         since: Context,
     },
+    /// Let go of what was accepted there of the key, if it is being filled; a node asks itself. → [`Answer::Merged`]
+    Yield {
+        /// The key.
+        key: Key,
+    },
     /// Promise to accept nothing under an earlier ballot. → [`Answer::Promised`]
     Prepare {
         /// The key.
@@ -448,6 +453,7 @@ impl Request {
             | Request::Read { key }
             | Request::ReadSince { key, .. }
             | Request::Confirm { key, .. }
+            | Request::Yield { key }
             | Request::ReadHint { key } => Some(key),
             Request::MayForget { .. }
             | Request::Forget { .. }
@@ -473,7 +479,11 @@ impl Request {
                 content.map_or(0, |content| content.value.len())
             }
             Request::Cover { other, .. } => values(other),
-            Request::Read { .. } | Request::ReadHint { .. } | Request::Prepare { .. } | Request::Greet(_) => 0,
+            Request::Read { .. }
+            | Request::ReadHint { .. }
+            | Request::Prepare { .. }
+            | Request::Yield { .. }
+            | Request::Greet(_) => 0,
             Request::ReadSince { since, .. } | Request::Confirm { since, .. } => 20 * since.entries().len(),
             Request::MayForget { keys } | Request::Forget { keys } => {
                 let bytes = |(key, context): &(Key, Context)| key.as_bytes().len() + 20 * context.entries().len();

@@ -158,6 +158,14 @@ impl Record {
         self
     }
 
+    /// The same as if nothing had ever been agreed on: for a copy that no other can confirm.
+    pub fn without_agreement(&self) -> Record {
+        let siblings = self.siblings.iter().filter(|sibling| sibling.agreed.is_none()).cloned().collect();
+        let context = self.context.clone().with_ballot(None);
+        let counted = self.counted.iter().filter(|counted| !counted.agreed).copied().collect::<Vec<_>>();
+        Record { counted: counter::join(&counted, &[], &context), context, siblings }
+    }
+
     fn with(&self, mut siblings: Vec<Sibling>, counted: Option<Counted>, context: Context) -> Record {
         siblings.sort_by_key(Sibling::place);
         let counted = counter::join(&self.counted, counted.as_slice(), &context);

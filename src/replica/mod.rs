@@ -59,6 +59,7 @@ pub fn step(request: Request) -> Step {
         }
         Request::Prepare { key, ballot } => Step::Commit(Change::Prepare { key, ballot }),
         Request::Accept { key, record, next } => Step::Commit(Change::Accept { key, record, next }),
+        Request::Yield { key } => Step::Commit(Change::Yield { key }),
         Request::Propose { key, proposal, reach, within_ms } => Step::Propose { key, proposal, reach, within_ms },
         Request::MayForget { keys } => Step::Commit(Change::MayForget { keys }),
         Request::Forget { keys } => Step::Commit(Change::Forget { keys }),

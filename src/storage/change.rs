@@ -40,6 +40,12 @@ pub enum Change {
         /// A ballot of the same proposer's, under which it may propose again without asking.
         next: Option<Ballot>,
     },
+    /// Lets go of what was accepted here of a key, as long as this store is being filled: see
+    /// [`Committer::note_filling`](super::Committer::note_filling). Nothing, on any other.
+    Yield {
+        /// The key.
+        key: Key,
+    },
     /// Counts every ballot up to this stamp, and to all that was made or seen here, as promised for every key: promises were
     /// lost with the store that gave them, and nobody can name them.
     RaiseFloor {
@@ -129,7 +135,7 @@ pub enum Outcome {
         /// The record, with the new dot in it.
         record: Record,
     },
-    /// `Merge`, `Restore` or `Hint`.
+    /// `Merge`, `Restore`, `Yield` or `Hint`.
     Merged {
         /// Whether anything changed.
         applied: bool,

@@ -204,6 +204,7 @@ impl Committer {
             Change::Prepare { key, ballot } => self.prepare(batch, &key, ballot, wall_ms),
             Change::Accept { key, record, next } => self.accept(batch, &key, &record, next, wall_ms),
             Change::RaiseFloor { stamp } => Ok(self.raise_floor(batch, stamp)),
+            Change::Yield { key } => self.yield_accepted(batch, &key),
             Change::Restore { key, record } => self.restore(batch, key, record, wall_ms),
             Change::Recount { partition } => {
                 batch.recounts.insert(partition);

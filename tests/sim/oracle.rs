@@ -118,7 +118,9 @@ impl Oracle {
     /// whatever the row covered once is known for good. The `unfilled` nodes had something on a disk that they lost.
     pub(crate) fn row_seen(&mut self, node: usize, key: usize, row: &Record, known: &Record, unfilled: &[usize]) {
         if let Some(before) = self.rows.insert((node, key), row.clone()).filter(|before| before != row) {
-            accepted_stays(self, node, key, &before, row);
+            if !unfilled.contains(&node) {
+                accepted_stays(self, node, key, &before, row);
+            }
             let gone = |dot: &Dot| before.context().covers(*dot) && !row.context().covers(*dot);
             let forgotten: Vec<Dot> = self.dots_of(key).filter(gone).collect();
             forgotten_is_superseded(self, node, key, &forgotten, unfilled);

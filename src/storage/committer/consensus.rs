@@ -86,6 +86,20 @@ impl Committer {
         self.is_filling = is_filling;
     }
 
+    /// [`Change::Yield`](crate::storage::Change::Yield). Breaks no promise: until it is filled this store gives no vote, and
+    /// then its floor lies above all it ever accepted.
+    pub(super) fn yield_accepted(&mut self, batch: &mut Batch, key: &Key) -> Result<Outcome, Refused> {
+        let is_filling = self.is_filling;
+        let draft = self.data(batch, key)?;
+        let rest = draft.row.record.without_agreement();
+        let applied = is_filling && rest != draft.row.record;
+        if applied {
+            draft.row.promised = None;
+            draft.set(rest);
+        }
+        Ok(Outcome::Merged { applied, more: None })
+    }
+
     /// Refuses a copy with something in it that was accepted before a ballot which is promised here, and which is news:
     /// whoever was promised has been told that it is not here. The key is noted: an identity write settles it. What is let
     /// in counts as accepted, and is synced like that.

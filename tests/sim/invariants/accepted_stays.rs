@@ -1,5 +1,6 @@
 //! Accepted stays: an owner's row of a key never goes back to an earlier ballot. It may say of none at all any more, where
-//! nothing was left of the key, and its partition's mark stands for it then.
+//! nothing was left of the key, and its partition's mark stands for it then; nor does an owner that is being filled count, which
+//! may let go of what it alone accepted.
 
 use crate::oracle::Oracle;
 use kringle::record::Record;

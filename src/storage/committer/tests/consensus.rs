@@ -85,6 +85,21 @@ fn a_store_that_is_being_filled_takes_copies_whatever_it_once_promised() {
 }
 
 #[test]
+fn only_a_store_that_is_being_filled_lets_go_of_what_it_accepted() {
+    let mut desk = desk();
+    let held = proposed(&Record::default(), "v", 6);
+    desk.one(accept("k", &held, Some(9))).unwrap();
+    desk.one(Change::Merge { key: key("k"), record: foreign(1, 5, "beside") }).unwrap();
+    let before = desk.row("k");
+    assert_eq!(desk.one(Change::Yield { key: key("k") }), Ok(Outcome::Merged { applied: false, more: None }));
+    assert_eq!(desk.row("k"), before);
+    desk.committer.note_filling(true);
+    assert_eq!(desk.one(Change::Yield { key: key("k") }), Ok(Outcome::Merged { applied: true, more: None }));
+    assert_eq!(desk.row("k"), Some(Row::of(foreign(1, 5, "beside"))));
+    desk.check_forest();
+}
+
+#[test]
 fn a_promise_for_a_key_of_which_nothing_is_held_makes_no_row_and_survives_a_restart() {
     let mut desk = desk();
     desk.one(prepare("k", 5)).unwrap();
