@@ -18,8 +18,10 @@ use std::time::Duration;
 const PAGE: PageSize = PageSize { rows_max: 1_024, bytes_max: 4 << 20 };
 /// How long a partition in which nothing was deleted, and nothing was due, is left alone at most.
 const QUIET_MS_MAX: u64 = 60_000;
-/// The rest between two handfuls of keys while clients are served. A handful takes a committer about 0.2 ms.
-const REST: Duration = Duration::from_millis(4);
+/// How many keys are asked about at a time while clients are served, and the rest in between: their rows are read where
+/// clients' writes are committed, twice on every owner.
+const HANDFUL_BESIDE_CLIENTS: usize = 8;
+const REST: Duration = Duration::from_millis(8);
 
 /// For whom it is waited where no owner can say that it has all that one maker made: it comes back, or is never proven.
 /// Whoever made it may have made more that is nowhere else.
@@ -175,7 +177,8 @@ async fn forget(
         let whom = if node.is_of_nobody(ring, partition, &candidate.context) { NOBODY } else { &node.name };
         *waiting.waiting_for.entry(whom.to_owned()).or_default() += 1;
     }
-    for handful in ready.chunks(FORGET_KEYS_MAX) {
+    let handful = if node.foreground.is_busy() { HANDFUL_BESIDE_CLIENTS } else { FORGET_KEYS_MAX };
+    for handful in ready.chunks(handful) {
         let keys: Vec<(Key, Context)> =
             handful.iter().map(|candidate| (candidate.key.clone(), candidate.context.clone())).collect();
         let machine = Forget::new(me, owners.clone(), keys);
