@@ -405,6 +405,12 @@ impl Propose {
         }
     }
 
+    /// Whom a call went to that came back, if it is one of the present round.
+    fn asked(&mut self, call: CallId) -> Option<usize> {
+        let (owner, round) = self.calls.get_mut(call.0 as usize)?.take()?;
+        (round == self.round).then_some(owner)
+    }
+
     fn heard(&mut self, owner: usize, answer: Answer) {
         let vote = match (&mut self.phase, answer) {
             (Phase::Preparing { shown }, Answer::Promised { record }) => {
@@ -461,24 +467,20 @@ impl Operation for Propose {
                 None
             }
             Event::Woken => None,
-            Event::Answered { call, answer } => match self.calls.get_mut(call.0 as usize).and_then(Option::take) {
-                Some((owner, round)) if round == self.round => {
-                    self.heard(owner, answer);
-                    self.judge(commands)
+            Event::Answered { call, answer } => {
+                let owner = self.asked(call)?;
+                self.heard(owner, answer);
+                self.judge(commands)
+            }
+            Event::Failed { call, failure } => {
+                let owner = self.asked(call)?;
+                match failure {
+                    Failure::Refused(refusal) => self.heard(owner, Answer::Refused(refusal)),
+                    Failure::Unreachable => self.votes[owner] = Vote::No,
+                    Failure::Unknown => self.votes[owner] = Vote::Unknown,
                 }
-                _ => None,
-            },
-            Event::Failed { call, failure } => match self.calls.get_mut(call.0 as usize).and_then(Option::take) {
-                Some((owner, round)) if round == self.round => {
-                    match failure {
-                        Failure::Refused(refusal) => self.heard(owner, Answer::Refused(refusal)),
-                        Failure::Unreachable => self.votes[owner] = Vote::No,
-                        Failure::Unknown => self.votes[owner] = Vote::Unknown,
-                    }
-                    self.judge(commands)
-                }
-                _ => None,
-            },
+                self.judge(commands)
+            }
             Event::Deadline => Some(match (&self.phase, self.out) {
                 (_, None) => End::Unavailable,
                 (Phase::Accepting { .. }, Some(_)) => End::Unknown { acked: self.count(Vote::Yes) },

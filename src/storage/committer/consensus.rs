@@ -131,8 +131,7 @@ impl Committer {
     }
 
     fn promised(&mut self, batch: &mut Batch, key: &Key) -> Result<Option<Ballot>, Refused> {
-        let partition = Partition::of(key.position());
-        let row = self.data(batch, key)?.row.clone();
-        Ok(self.ballots.promised(partition, &row))
+        let row = &self.data(batch, key)?.row;
+        Ok(self.ballots.promised(Partition::of(key.position()), row))
     }
 }
