@@ -22,11 +22,14 @@
 //! ([`Turns`](super::Turns)), and those that meet all the same back off. Rystsov, "CASPaxos: Replicated State Machines
 //! without logs" (2018), §2.2 and the one-round-trip optimisation of §2.2.1.
 
+mod proposals;
+
+use self::proposals::{Proposals, Verdict};
 use super::Kept;
 use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::MemberIndex;
 use crate::protocol::{Answer, Decision, Reach, Refusal, Request};
-use crate::record::{Ballot, Dot, Edit, Key, Proposal, Record, Seen, Stamp, Unfit, Unmet};
+use crate::record::{Ballot, Dot, Key, Proposal, Record, Stamp};
 
 /// The first pause after another proposal came between, and the longest, in milliseconds, about.
 const BACKOFF_MS: u64 = 2;
@@ -58,16 +61,6 @@ pub struct Proposed {
     pub kept: Option<Kept>,
     /// The latest stamp of a ballot that was used.
     pub used: Stamp,
-}
-
-/// What becomes of one proposal, if what all of them leave is accepted.
-enum Verdict {
-    /// It is made, or was before, and this is the record then.
-    Made { created: bool, record: Record },
-    /// Its condition is not true of this record.
-    Unmet { record: Record },
-    /// It does not fit.
-    Unfit(Unfit),
 }
 
 /// How the machine concludes.
@@ -104,8 +97,7 @@ enum Phase {
 /// The machine.
 pub struct Propose {
     key: Key,
-    proposals: Vec<Option<Proposal>>,
-    verdicts: Vec<Verdict>,
+    proposals: Proposals,
     owners: Vec<MemberIndex>,
     options: ProposeOptions,
     phase: Phase,
@@ -117,8 +109,6 @@ pub struct Propose {
     used: Stamp,
     /// The latest ballot of another proposal that was met.
     met: Option<Ballot>,
-    /// Whether what is to be accepted changes anything.
-    changes: bool,
     /// Once an acceptance that does is out: its ballot, and the id of the value in it, if it has one.
     out: Option<(Ballot, Option<Dot>)>,
     /// The ballot of the first such acceptance.
@@ -139,9 +129,7 @@ impl Propose {
     ) -> Propose {
         Propose {
             key,
-            proposals,
-            verdicts: Vec::new(),
-            changes: false,
+            proposals: Proposals::new(proposals),
             votes: vec![Vote::NotAsked; owners.len()],
             owners,
             phase: Phase::Resting,
@@ -168,15 +156,14 @@ impl Propose {
         self.votes.iter().filter(|held| **held == vote).count()
     }
 
-    /// A stamp later than all that were used or met.
-    fn mint_stamp(&mut self) -> Stamp {
-        let later = self.met.map_or(self.used, |met| self.used.max(met.stamp));
-        self.used = Stamp(later.0.saturating_add(1));
-        self.used
+    /// The latest of all stamps that were used or met.
+    fn latest_stamp(&self) -> Stamp {
+        self.met.map_or(self.used, |met| self.used.max(met.stamp))
     }
 
     fn mint(&mut self) -> Ballot {
-        Ballot { stamp: self.mint_stamp(), actor: self.options.ballot.actor }
+        self.used = self.latest_stamp().following();
+        Ballot { stamp: self.used, actor: self.options.ballot.actor }
     }
 
     fn ask(&mut self, owner: usize, request: Request, commands: &mut Vec<Command>) {
@@ -203,7 +190,7 @@ impl Propose {
     /// Has the record accepted, under the ballot in it.
     fn accept(&mut self, ballot: Ballot, record: Record, commands: &mut Vec<Command>) {
         let next = self.mint();
-        if self.changes {
+        if self.proposals.changes() {
             self.first_out = if self.out.is_none() { Some(ballot) } else { self.first_out };
             self.out = Some((ballot, record.agreed().map(|value| value.id())));
         }
@@ -237,36 +224,26 @@ impl Propose {
             self.accept(ballot, shown.reballot(ballot), commands);
             return None;
         }
-        let (was_unknown, wants_it_settled) = (shown.is_unknown(), self.proposals.iter().any(Option::is_none));
+        let was_unknown = shown.is_unknown();
         let record = self.work_out(shown.reballot(ballot));
-        if !self.changes && was_unknown && !wants_it_settled {
+        if !self.proposals.changes() && was_unknown && !self.proposals.want_it_settled() {
             return Some(End::Judged);
         }
         self.accept(ballot, record, commands);
         None
     }
 
-    /// Makes one proposal after the other on what is held, and takes down what becomes of each; what the last one leaves.
-    fn work_out(&mut self, mut held: Record) -> Record {
-        let now_ms = self.options.now.ms();
-        (self.verdicts, self.changes) = (Vec::with_capacity(self.proposals.len()), false);
-        for at in 0..self.proposals.len() {
-            let id = Dot { stamp: self.mint_stamp(), actor: self.options.ballot.actor };
-            let made = self.proposals[at].as_ref().map(|proposal| held.propose(proposal, id, now_ms));
-            let verdict = match made {
-                Some(Ok(record)) => {
-                    let created = !held.siblings().iter().any(|sibling| sibling.content.lives(now_ms));
-                    self.changes = true;
-                    held = record.clone();
-                    Verdict::Made { created, record }
-                }
-                None | Some(Err(Unmet::Repetition)) => Verdict::Made { created: false, record: held.clone() },
-                Some(Err(Unmet::Condition)) => Verdict::Unmet { record: held.clone() },
-                Some(Err(Unmet::Unfit(why))) => Verdict::Unfit(why),
-            };
-            self.verdicts.push(verdict);
-        }
-        held
+    /// What the proposals leave of what is held.
+    fn work_out(&mut self, held: Record) -> Record {
+        let (now_ms, actor) = (self.options.now.ms(), self.options.ballot.actor);
+        let mut stamp = self.latest_stamp();
+        let mint = || {
+            stamp = stamp.following();
+            Dot { stamp, actor }
+        };
+        let left = self.proposals.work_out(held, now_ms, mint);
+        self.used = stamp;
+        left
     }
 
     /// Leaves whoever came between some time.
@@ -335,10 +312,11 @@ impl Propose {
     }
 
     fn accepted(&mut self, acked: usize, commands: &mut Vec<Command>) -> Option<End> {
-        let Phase::Accepting { record, next, more } = &self.phase else { return None };
-        let (next, all) = (*next, more.as_ref().map_or_else(|| record.clone(), |more| record.merge(more)));
+        let Phase::Accepting { record, next, .. } = &self.phase else { return None };
+        let (next, all) = (*next, self.with_more(record));
         let stands_beside = all.siblings().iter().any(|sibling| sibling.agreed.is_none());
-        if self.changes && self.is_blind() && !self.covered && stands_beside && all.context().ballot() < Some(next) {
+        let supersedes = self.proposals.changes() && self.proposals.end_blind();
+        if supersedes && !self.covered && stands_beside && all.context().ballot() < Some(next) {
             // Written without consensus since the last promises, and acknowledged before this: superseded, too.
             self.covered = true;
             self.accept(next, all.reballot(next).without_what_stands_beside(), commands);
@@ -347,28 +325,25 @@ impl Propose {
         Some(End::Accepted { acked })
     }
 
-    /// Whether the last edit that was made supersedes whatever there is.
-    fn is_blind(&self) -> bool {
-        let mut made = self.proposals.iter().zip(&self.verdicts).rev();
-        let last = made.find(|(proposal, verdict)| proposal.is_some() && matches!(verdict, Verdict::Made { .. }));
-        let edit = last.and_then(|(proposal, _)| proposal.as_ref()).map(|proposal| &proposal.edit);
-        matches!(edit, Some(Edit::Write { seen: Seen::Everything, .. }))
+    /// With what those who accepted hold beside it.
+    fn with_more(&self, record: &Record) -> Record {
+        match &self.phase {
+            Phase::Accepting { more: Some(more), .. } => record.merge(more),
+            _ => record.clone(),
+        }
     }
 
     /// What each of those who asked is told.
     fn decisions(&self, end: End) -> Vec<Decision> {
-        let more = match &self.phase {
-            Phase::Accepting { more, .. } => more.as_ref(),
-            _ => None,
-        };
-        let with_more = |record: &Record| more.map_or_else(|| record.clone(), |more| record.merge(more));
         let cause = || self.cause.clone();
-        let decide = |at: usize| match (end, self.verdicts.get(at)) {
+        let decide = |verdict: Option<&Verdict>| match (end, verdict) {
             (End::Accepted { acked }, Some(Verdict::Made { created, record })) => {
-                let record = if self.covered { self.with_cover(record) } else { with_more(record) };
+                let record = if self.covered { self.with_cover(record) } else { self.with_more(record) };
                 Decision::Made { created: *created, record, acked: acked as u8 }
             }
-            (End::Accepted { .. }, Some(Verdict::Unmet { record })) => Decision::Unmet { record: with_more(record) },
+            (End::Accepted { .. }, Some(Verdict::Unmet { record })) => {
+                Decision::Unmet { record: self.with_more(record) }
+            }
             (End::Judged, Some(Verdict::Unmet { .. })) => Decision::Unmet { record: Record::default() },
             (End::Accepted { .. } | End::Judged, Some(Verdict::Unfit(why))) => Decision::Unfit(*why),
             (End::Unknown { acked }, None | Some(Verdict::Made { .. })) => {
@@ -377,7 +352,7 @@ impl Propose {
             // One that would have changed nothing has surely changed nothing.
             _ => Decision::Unavailable { answered: self.count(Vote::Yes) as u8, cause: cause() },
         };
-        (0..self.proposals.len()).map(decide).collect()
+        self.proposals.verdicts().map(decide).collect()
     }
 
     /// The record of one edit after the second round, in which what stands beside was superseded.
@@ -397,8 +372,8 @@ impl Propose {
     /// What is left for the next proposal, where this round ended with an acceptance.
     fn kept(&self) -> Option<Kept> {
         match &self.phase {
-            Phase::Accepting { record, next, more } if self.count(Vote::Yes) >= self.majority() => {
-                let record = more.as_ref().map_or_else(|| record.clone(), |more| record.merge(more));
+            Phase::Accepting { record, next, .. } if self.count(Vote::Yes) >= self.majority() => {
+                let record = self.with_more(record);
                 (record.context().ballot() < Some(*next)).then_some(Kept { ballot: *next, record })
             }
             _ => None,

@@ -31,6 +31,11 @@ impl Stamp {
         Stamp(self.0.saturating_add(ms << 16))
     }
 
+    /// The very next one; the last of all stays.
+    pub fn following(self) -> Stamp {
+        Stamp(self.0.saturating_add(1))
+    }
+
     /// The first stamp of a millisecond.
     pub fn from_ms(ms: u64) -> Stamp {
         Stamp(ms << 16)
@@ -75,7 +80,7 @@ impl Clock {
 
     /// A new stamp, above every stamp made or seen: `max(wall, last + 1)`.
     pub fn next(&mut self, wall_ms: u64) -> Stamp {
-        self.last = Stamp::from_ms(wall_ms).max(Stamp(self.last.0.saturating_add(1)));
+        self.last = Stamp::from_ms(wall_ms).max(self.last.following());
         self.last
     }
 

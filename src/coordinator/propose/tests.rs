@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::merkle::Forest;
-use crate::record::{Actor, Clock, Condition, Content};
+use crate::record::{Actor, Clock, Condition, Content, Edit, Seen, Unfit};
 use crate::replica::{self, Step};
 use crate::storage::{Committer, Feed, HintLedger, MemoryStore, Store};
 use rand::seq::IndexedRandom;

@@ -1,0 +1,77 @@
+//! Proposals for one key that are made one after the other, and what becomes of each.
+
+use crate::record::{Dot, Edit, Proposal, Record, Seen, Unfit, Unmet};
+
+/// What becomes of one proposal, if what all of them leave is accepted.
+pub(super) enum Verdict {
+    /// It is made, or was before, and this is the record then.
+    Made { created: bool, record: Record },
+    /// Its condition is not true of this record.
+    Unmet { record: Record },
+    /// It does not fit.
+    Unfit(Unfit),
+}
+
+/// Several proposals, in their order; one that is `None` asks for nothing but that what is held be agreed on.
+pub(super) struct Proposals {
+    asked: Vec<Option<Proposal>>,
+    /// As they were worked out last.
+    verdicts: Vec<Verdict>,
+    changes: bool,
+}
+
+impl Proposals {
+    pub(super) fn new(asked: Vec<Option<Proposal>>) -> Proposals {
+        Proposals { asked, verdicts: Vec::new(), changes: false }
+    }
+
+    /// Makes one after the other on what is `held`, and takes down what becomes of each; what the last one leaves. `mint`
+    /// makes ids that are used for nothing else.
+    pub(super) fn work_out(&mut self, mut held: Record, now_ms: u64, mut mint: impl FnMut() -> Dot) -> Record {
+        (self.verdicts, self.changes) = (Vec::with_capacity(self.asked.len()), false);
+        for asked in &self.asked {
+            let id = mint();
+            let verdict = match asked.as_ref().map(|proposal| held.propose(proposal, id, now_ms)) {
+                Some(Ok(record)) => {
+                    let created = !held.siblings().iter().any(|sibling| sibling.content.lives(now_ms));
+                    self.changes = true;
+                    held = record.clone();
+                    Verdict::Made { created, record }
+                }
+                None | Some(Err(Unmet::Repetition)) => Verdict::Made { created: false, record: held.clone() },
+                Some(Err(Unmet::Condition)) => Verdict::Unmet { record: held.clone() },
+                Some(Err(Unmet::Unfit(why))) => Verdict::Unfit(why),
+            };
+            self.verdicts.push(verdict);
+        }
+        held
+    }
+
+    /// Whether what they leave differs from what was held.
+    pub(super) fn changes(&self) -> bool {
+        self.changes
+    }
+
+    /// Whether one of them wants what is held to be agreed on, whatever it is.
+    pub(super) fn want_it_settled(&self) -> bool {
+        self.asked.iter().any(Option::is_none)
+    }
+
+    /// Whether the last one that was made supersedes whatever there is.
+    pub(super) fn end_blind(&self) -> bool {
+        let mut made = self.asked.iter().zip(&self.verdicts).rev();
+        let last = made.find(|(asked, verdict)| asked.is_some() && matches!(verdict, Verdict::Made { .. }));
+        let edit = last.and_then(|(asked, _)| asked.as_ref()).map(|proposal| &proposal.edit);
+        matches!(edit, Some(Edit::Write { seen: Seen::Everything, .. }))
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.asked.len()
+    }
+
+    /// What became of each, where they were worked out.
+    pub(super) fn verdicts(&self) -> impl Iterator<Item = Option<&Verdict>> {
+        (0..self.asked.len()).map(|at| self.verdicts.get(at))
+    }
+}
