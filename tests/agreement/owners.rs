@@ -101,10 +101,12 @@ fn an_owner_that_lost_its_disk_does_not_vote_before_it_is_refilled() {
         }
     }
     cluster.nodes[1].restart();
-    let held = eventually("it is filled and votes", SOON, || match cluster.client(2).get("/kv/k?mode=sync") {
-        answer if answer.status == 200 => Ok(answer.text()),
+    // A write that every owner must accept; a read in the same mode may be answered by the two others.
+    eventually("it is filled and votes", SOON, || match cluster.client(2).put("/kv/other?mode=sync", "v") {
+        answer if answer.status < 300 => Ok(()),
         answer => Err(answer.to_string()),
     });
+    let held = cluster.client(2).get("/kv/k?mode=sync").expect(200).text();
     // A write whose fate was unknown may have surfaced.
     assert!(["new", "x"].contains(&held.as_str()), "{held}");
     cluster.nodes[0].kill();
