@@ -1,5 +1,6 @@
 //! What a session did, in numbers.
 
+use crate::membership::Lack;
 use crate::operation::Failure;
 use crate::placement::Partition;
 use serde::{Serialize, Serializer};
@@ -31,6 +32,8 @@ pub struct Report {
     pub noop: u64,
     /// Records that one of the two would not take, or could not read.
     pub refused: u64,
+    /// Those of them that the peer would not take as it had promised a later ballot: an identity write settles them.
+    pub contested: u64,
     /// Why it ended before its time.
     pub failed: Option<Cause>,
     /// The partitions that differed or could not be compared: all others were equal.
@@ -71,6 +74,14 @@ impl Report {
     /// Whether each of the two now has all that the other had: nothing was passed over, left out or cut short.
     pub fn is_whole(&self) -> bool {
         self.failed.is_none() && self.refused == 0 && self.not_built == 0
+    }
+
+    /// Whether a node that may lack so much now has all that the peer had. What the peer refused because of a promise may be
+    /// out of date where this node's store is: it waits until that is settled. Where all but its last append is there, what
+    /// it accepted stands, and the peer's refusal is the peer's affair.
+    pub fn fills(&self, lack: Lack) -> bool {
+        let waits_for = if lack == Lack::Tail { self.refused - self.contested } else { self.refused };
+        self.failed.is_none() && waits_for == 0 && self.not_built == 0
     }
 
     /// Whether the peer has more to do than another session: to be tried again shortly.

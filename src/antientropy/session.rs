@@ -180,11 +180,14 @@ impl Session {
                 if self.options.everything && self.is_pair =>
             {
                 self.report.refused += 1;
+                self.report.contested += 1;
                 self.call(self.me, Purpose::Yield { bytes }, Request::Yield { key }, commands);
             }
             (Purpose::Yield { .. }, _) => {}
-            (_, Answer::Refused(refusal)) if travelled.is_some() && concerns_one_record(&refusal) => {
+            (purpose, Answer::Refused(refusal)) if travelled.is_some() && concerns_one_record(&refusal) => {
+                let by_peer = !purpose.is_at_home();
                 self.report.refused += 1;
+                self.report.contested += u64::from(by_peer && matches!(refusal, Refusal::Promised { .. }));
             }
             (Purpose::UnderWay, Answer::UnderWay { hints: true, .. }) => return Err(Cause::HintsFirst),
             (Purpose::UnderWay, Answer::UnderWay { since, .. }) => self.settle(since),

@@ -52,6 +52,18 @@ pub enum Why {
     Unfinished,
 }
 
+/// What a store may lack of what it once acknowledged, the least first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub enum Lack {
+    /// Its last append, if anything: that was cut short, or has rotted. All else it promised and accepted stands.
+    Tail,
+    /// Everything from some moment on: it is new, or an older copy. What it promised before stands; what it accepted may be
+    /// out of date.
+    Later,
+    /// Rows here and there: what it promised and what it accepted may each be gone without the other.
+    Rows,
+}
+
 /// What a node says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Word {
@@ -69,6 +81,9 @@ struct Kept {
     filled: bool,
     /// Ids of earlier stores under this name, from which it was refilled.
     former: BTreeSet<NodeId>,
+    /// What it is being filled for.
+    #[serde(default)]
+    lack: Option<Lack>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -93,6 +108,8 @@ pub struct Filling {
     former: BTreeSet<NodeId>,
     stage: Stage,
     why: Why,
+    /// The most it may lack, where it is being filled.
+    lack: Lack,
     in_time: bool,
     refilled: bool,
     peers: BTreeMap<String, Peer>,
@@ -104,7 +121,9 @@ impl Filling {
     pub fn new(id: NodeId, stamp: Stamp, kept: Option<&[u8]>, peers: impl IntoIterator<Item = String>) -> Filling {
         let kept: Option<Kept> = kept.and_then(|bytes| serde_json::from_slice(bytes).ok());
         let unfinished = kept.as_ref().is_some_and(|kept| !kept.filled);
-        let Kept { filled, former } = kept.unwrap_or_default();
+        let Kept { filled, former, lack } = kept.unwrap_or_default();
+        // A folder that does not say what it lacks may lack anything.
+        let lack = if unfinished { lack.unwrap_or(Lack::Rows) } else { Lack::Tail };
         let peers: BTreeMap<String, Peer> = peers.into_iter().map(|name| (name, Peer::default())).collect();
         let stage = match peers.is_empty() {
             true => Stage::Filled,
@@ -112,20 +131,21 @@ impl Filling {
             false => Stage::Asking,
         };
         let why = if unfinished { Why::Unfinished } else { Why::Alone };
-        Filling { id, stamp, was_filled: filled, unfinished, former, stage, why, in_time: true, refilled: false, peers }
+        let (was_filled, in_time, refilled) = (filled, true, false);
+        Filling { id, stamp, was_filled, unfinished, former, stage, why, lack, in_time, refilled, peers }
     }
 
     /// What the folder is to say, with the stage as it is.
     pub fn encode(&self) -> Vec<u8> {
-        let kept = Kept { filled: self.stage == Stage::Filled, former: self.former.clone() };
+        let kept = Kept { filled: self.stage == Stage::Filled, former: self.former.clone(), lack: self.lack() };
         // Numbers and a switch always have a form in JSON.
         serde_json::to_vec(&kept).unwrap_or_default()
     }
 
-    /// What the folder is to say before something is [`lost`](Filling::lost).
-    pub fn encode_lost(&self) -> Vec<u8> {
+    /// What the folder is to say before so much is [`lost`](Filling::lost).
+    pub fn encode_lost(&self, lack: Lack) -> Vec<u8> {
         let mut filling = self.clone();
-        filling.lost();
+        filling.lost(lack);
         filling.encode()
     }
 
@@ -137,6 +157,11 @@ impl Filling {
     /// Why it is not filled, where it is not.
     pub fn why(&self) -> Option<Why> {
         (self.stage != Stage::Filled).then_some(self.why)
+    }
+
+    /// The most it may lack, where it is being filled.
+    pub fn lack(&self) -> Option<Lack> {
+        (self.stage == Stage::Filling).then_some(self.lack)
     }
 
     /// Whether the cluster was born, as far as is known here.
@@ -170,17 +195,19 @@ impl Filling {
             self.stamp = self.stamp.max(if life.id == self.id { life.stamp } else { Stamp(0) });
             let changed = self.stage != Stage::Filling;
             (self.stage, self.why, self.unfinished) = (Stage::Filling, why, true);
+            self.lack = self.lack.max(Lack::Later);
             return changed;
         }
         self.decide()
     }
 
     /// Something that was held here is there no longer: it is filled anew, from the peers there are, if any.
-    pub fn lost(&mut self) {
+    pub fn lost(&mut self, lack: Lack) {
         if self.peers.is_empty() {
             return;
         }
         (self.stage, self.why, self.unfinished) = (Stage::Filling, Why::Rotten, true);
+        self.lack = self.lack.max(lack);
         self.peers.values_mut().for_each(|peer| peer.compared = None);
     }
 
@@ -207,7 +234,7 @@ impl Filling {
         if self.was_filled {
             self.stage = Stage::Filled;
         } else if established {
-            (self.stage, self.why) = (Stage::Filling, Why::Newcomer);
+            (self.stage, self.why, self.lack) = (Stage::Filling, Why::Newcomer, self.lack.max(Lack::Later));
         } else if heard >= self.peers.len().div_ceil(2) {
             // With itself, more than half of the members.
             self.stage = Stage::Filled;
@@ -224,7 +251,7 @@ impl Filling {
         let whole =
             self.stage == Stage::Filling && ring.partitions_of(me).iter().all(|&at| self.is_whole(ring, me, at));
         if whole {
-            (self.stage, self.refilled) = (Stage::Filled, true);
+            (self.stage, self.refilled, self.lack) = (Stage::Filled, true, Lack::Tail);
         }
         whole
     }

@@ -15,7 +15,7 @@ mod liveness;
 mod view;
 
 pub use clocks::Clocks;
-pub use filling::{Filling, Stage, Why, Word};
-pub use life::{Life, Memory, REMEMBERED_EVERY_MS};
+pub use filling::{Filling, Lack, Stage, Why, Word};
+pub use life::{Life, Memory};
 pub use liveness::{Change, Liveness, PACKET_BYTES_MAX, Pace, Packet};
 pub use view::{PEER_FAILURES_UNTIL_SUSPECT, Peer, State, Transition, View};

@@ -6,7 +6,8 @@ use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
 use super::sync;
 use super::worker::Worker;
-use crate::membership::{Clocks, Filling, Memory, Stage, State, Why};
+use crate::antientropy::Report;
+use crate::membership::{Clocks, Filling, Lack, Memory, Stage, State, Why};
 use crate::placement::Partition;
 use crate::protocol::{Refusal, Request};
 use crate::record::Stamp;
@@ -39,7 +40,7 @@ pub struct Completeness {
     filling: Mutex<Filling>,
     memory: Mutex<Memory>,
     clocks: Mutex<Clocks>,
-    /// Whether the peers' clocks say that this node's is wrong.
+    /// Whether this node's clock was found ahead of its peers', as was said last.
     pub(super) is_ahead: AtomicBool,
     /// Peers that a session to be filled ended well with, and that are still to say whether what they had seen before it is
     /// so; with how much was lost here by then.
@@ -82,16 +83,21 @@ impl Completeness {
         (self.counts.load(Ordering::Relaxed) || filling.why() == Some(Why::Rotten)).then(|| filling.encode())
     }
 
-    /// Whether this node is being filled.
-    pub(super) fn is_filling(&self) -> bool {
-        self.filling().stage() == Stage::Filling
+    /// Whether this node, if it is being filled, now has all that the peer of that session had.
+    pub(super) fn is_filled_by(&self, report: &Report) -> bool {
+        self.lack().is_some_and(|lack| report.fills(lack))
+    }
+
+    /// The most this node may lack, where it is being filled.
+    pub(super) fn lack(&self) -> Option<Lack> {
+        self.filling().lack()
     }
 
     /// Something that was held here is there no longer: from now on this node counts for nothing, until it is filled
     /// anew.
-    pub(super) fn lost(&self) {
+    pub(super) fn lost(&self, lack: Lack) {
         let mut filling = self.filling();
-        filling.lost();
+        filling.lost(lack);
         self.counts.store(filling.stage() == Stage::Filled, Ordering::Relaxed);
         self.count_loss();
     }
@@ -104,14 +110,14 @@ impl Completeness {
     /// The same, once the store says so as well, and with it what `also` is; where it cannot, nothing is lost yet. What was
     /// promised goes too: votes that wait in the queue by then are given by a store that counts everything as promised.
     pub(super) fn lose(&self, committer: &mut Committer, also: Change) -> Result<(), Refused> {
-        let bytes = self.filling().encode_lost().into();
+        let bytes = self.filling().encode_lost(Lack::Rows).into();
         let says = Change::Fact { name: FILLING_FACT, bytes };
         committer
             .commit(wall_ms(), vec![says, also, Change::RaiseFloor { stamp: Stamp(0) }])
             .into_iter()
             .collect::<Result<Vec<Outcome>, Refused>>()?;
-        committer.note_filling(true);
-        self.lost();
+        committer.note_filling(Some(Lack::Rows));
+        self.lost(Lack::Rows);
         Ok(())
     }
 
@@ -119,9 +125,9 @@ impl Completeness {
     /// counts from then on, and knows after the next start what it has learned that its peers had seen. `heard` is a stamp no
     /// earlier than any its peers have told of.
     fn keep(&self, committer: &mut Committer, heard: Stamp) {
-        let (bytes, stage, is_refilled) = {
+        let (bytes, stage, lack, is_refilled) = {
             let filling = self.filling();
-            (filling.encode(), filling.stage(), filling.is_refilled())
+            (filling.encode(), filling.stage(), filling.lack(), filling.is_refilled())
         };
         let mut changes = vec![Change::Fact { name: FILLING_FACT, bytes: bytes.into() }, Change::KeepContexts];
         if is_refilled {
@@ -130,7 +136,7 @@ impl Completeness {
         }
         let kept = committer.commit(wall_ms(), changes).iter().all(Result::is_ok);
         if kept {
-            committer.note_filling(stage == Stage::Filling);
+            committer.note_filling(lack);
         }
         // Under the lock: what is heard meanwhile comes after it.
         let filling = self.filling();
@@ -249,15 +255,13 @@ impl Shared {
             }
             _ => return None,
         };
-        let completeness = &self.completeness;
         if self.is_partial(Partition::of(key.position())) {
             return Some(Refusal::NotFilled);
         }
         if let Request::Prepare { .. } | Request::Accept { .. } = request {
             return None;
         }
-        let is_ahead = completeness.is_ahead.load(Ordering::Relaxed);
-        is_ahead.then(|| Refusal::ClockAhead { ahead_ms: completeness.clocks().ahead_ms() })
+        self.is_ahead()
     }
 
     /// Whether this node counts, as far as it may tell `peer`: which must have said before what it remembers, or it would

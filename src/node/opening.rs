@@ -7,7 +7,7 @@ use super::outside::random;
 use super::seen::SeenWrites;
 use super::shared::Shared;
 use crate::config::{Durability, Settings};
-use crate::membership::{Filling, Memory};
+use crate::membership::{Filling, Lack, Memory};
 use crate::merkle::Forest;
 use crate::placement::{ClusterId, Layout, LayoutError, Member, NodeId, Partition, Ring};
 use crate::record::{Actor, Clock};
@@ -60,6 +60,7 @@ struct Kept {
     replayed: Replayed,
     damaged: u64,
     lost: Vec<String>,
+    lack: Option<Lack>,
 }
 
 impl Kept {
@@ -122,6 +123,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
                 replayed: opened.replayed,
                 damaged: opened.hints_damaged,
                 lost: opened.lost,
+                lack: opened.lack,
             });
             (opened.store, opened.hints, Some(keep))
         }
@@ -133,13 +135,13 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
     }
     let (hints, feed) = (Arc::new(hints), Arc::new(Feed::new(store.last_sequence(), FEED_EVENTS_MAX)));
     let completeness = completeness(&*store, &layout, id, own.name());
-    if kept.as_ref().is_some_and(|kept| !kept.lost.is_empty()) {
-        completeness.lost();
+    if let Some(lack) = kept.as_ref().and_then(|kept| kept.lack) {
+        completeness.lost(lack);
     }
     let clock = Clock::starting_after(store.last_stamp());
     let actor = Actor(random());
     // Where something was lost, nothing that was said of it before is true any more.
-    let is_whole = kept.as_ref().is_none_or(|kept| kept.lost.is_empty());
+    let is_whole = kept.as_ref().is_none_or(|kept| kept.lack.is_none());
     let seen = store.read(&Address::fact(CONTEXTS_FACT)).unwrap_or_default().filter(|_| is_whole);
     let mut contexts = seen.map_or_else(Contexts::default, |row| Contexts::decode(&row));
     contexts.begin(actor, store.last_stamp());
@@ -153,7 +155,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
     if let Some(filled) = completeness.to_keep() {
         keep_fact(&*store, &mut committer, FILLING_FACT, filled)?;
     }
-    committer.note_filling(completeness.is_filling());
+    committer.note_filling(completeness.lack());
     let name = own.name().to_string();
     let shared = Shared::new(
         settings,

@@ -238,7 +238,7 @@ async fn with_peer(worker: &Rc<Worker>, peer: &str, reason: Reason, patience: Du
         };
         if let Ok(account) = &ended {
             node.syncs.enter(account);
-            if reason == Reason::Filling && account.report.is_whole() {
+            if reason == Reason::Filling && node.completeness.is_filled_by(&account.report) {
                 node.compared(peer, losses);
             }
             if account.report.has_moved() {
@@ -279,7 +279,7 @@ async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Result<Acco
     let (seen, losses) = (node.seen.said().by(peer).cloned(), node.completeness.losses());
     let session = Session::new(&ring, Arc::clone(&node.forest), me, other, shared, options);
     let report = worker.run_long(session, ring.clone(), SESSION_TIME_MAX).await.ok_or(RETRY_PERIOD)?;
-    let whole = reason == Reason::Filling && report.is_whole();
+    let whole = reason == Reason::Filling && node.completeness.is_filled_by(&report);
     worker.found_equal(&ring, other, seen, losses, &report, whole);
     let ms = now().duration_since(began).as_millis() as u64;
     match report {

@@ -33,7 +33,7 @@ impl Ballots {
         let (mut ballots, mut span) = (Ballots::default(), Some(Span::kind(Kind::Fact)));
         while let Some(here) = span {
             let Ok(page) = store.scan(&here, PageSize::rows(2 * 1_024)) else {
-                return Ballots { floor: Some(cautious), ..ballots };
+                return Ballots { floor: ballots.floor.max(Some(cautious)), ..ballots };
             };
             for (address, bytes) in page.rows {
                 let name = address.key_bytes();
@@ -60,12 +60,19 @@ impl Ballots {
         self.marks.get(&partition).copied()
     }
 
+    /// All of it, as rows: where what was kept of it may be gone.
+    pub(super) fn rows(&self) -> impl Iterator<Item = RowChange> {
+        let floor = self.floor.map(|floor| (Address::fact(FLOOR), Some(encode(floor))));
+        let mark = |(at, mark): (&Partition, &Ballot)| (mark_address(*at), Some(encode(*mark)));
+        floor.into_iter().chain(self.marks.iter().map(mark))
+    }
+
     /// Promises as much for every key of the partition without an accepted ballot; the change that keeps it.
     pub(super) fn raise_mark(&mut self, partition: Partition, ballot: Ballot) -> Option<RowChange> {
         let risen = self.marks.get(&partition).is_none_or(|mark| *mark < ballot);
         risen.then(|| {
             self.marks.insert(partition, ballot);
-            (Address::fact(&format!("{MARK}{:04x}", partition.index())), Some(encode(ballot)))
+            (mark_address(partition), Some(encode(ballot)))
         })
     }
 
@@ -76,6 +83,10 @@ impl Ballots {
             (Address::fact(FLOOR), Some(encode(ballot)))
         })
     }
+}
+
+fn mark_address(partition: Partition) -> Address {
+    Address::fact(&format!("{MARK}{:04x}", partition.index()))
 }
 
 fn partition(name: &[u8]) -> Option<Partition> {

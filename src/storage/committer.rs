@@ -13,6 +13,7 @@ use super::{
     Address, CONTEXTS_FACT, Change, ContextLedger, Feed, HINT_NAMES_FACT, Hint, HintLedger, HintNames, Outcome,
     Refused, RowChange, Store,
 };
+use crate::membership::Lack;
 use crate::merkle::Forest;
 use crate::placement::{MemberName, Partition};
 use crate::record::{Actor, Clock, Dot, Edit, Key, Record, Row, Stamp, StampAhead};
@@ -42,8 +43,8 @@ pub struct Committer {
     clock: Clock,
     /// What is promised beside the promises in rows.
     ballots: Ballots,
-    /// Whether this store is being filled, durably so: see [`Committer::note_filling`].
-    is_filling: bool,
+    /// What this store may lack, where it is being filled, durably so: see [`Committer::note_filling`].
+    lack: Option<Lack>,
     /// Keys whose rows were met and could not be read, since they were last asked for.
     damaged: Vec<Key>,
     /// Keys of which something was refused that was accepted elsewhere, since they were last asked for.
@@ -123,7 +124,7 @@ impl Committer {
             hint_names_unkept,
             clock,
             ballots,
-            is_filling: false,
+            lack: None,
             damaged,
             contested,
             spares,
@@ -197,7 +198,7 @@ impl Committer {
             }
             Change::Merge { key, record } => {
                 self.observe_record(&record, wall_ms)?;
-                self.check_promise(batch, &key, &record)?;
+                let record = self.let_in(batch, &key, record)?;
                 let seen = self.seen_in(&key);
                 Ok(self.data(batch, &key)?.merge(&record, seen))
             }
@@ -213,7 +214,7 @@ impl Committer {
             Change::Cover { key, other, dot } => {
                 self.observe_record(&other, wall_ms)?;
                 self.clock.observe(dot.stamp, wall_ms)?;
-                self.check_promise(batch, &key, &other)?;
+                let other = self.let_in(batch, &key, other)?;
                 let seen = self.seen_in(&key);
                 let draft = self.data(batch, &key)?;
                 let record = draft.row.record.cover(&draft.row.record.without_superseded(&other, seen), dot);

@@ -17,6 +17,7 @@ use super::kept_mark::KeptMark;
 use super::log::Replayed;
 use super::log_store::{LogStore, LogStoreOptions, StoreOpenError};
 use super::{Rebuild, Salvage, Sequence};
+use crate::membership::Lack;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions as FileOptions, TryLockError};
 use std::io::{self, Write};
@@ -108,6 +109,8 @@ pub struct Opened {
     pub hints_damaged: u64,
     /// What rotted and is not there any more, a line each. Unless there is none, this node lacks what it once had.
     pub lost: Vec<String>,
+    /// How much that may be.
+    pub lack: Option<Lack>,
     /// Bases that rotted, by number: to be gone through for what can still be read, if anything, then to be set aside.
     pub salvages: Vec<(u64, Option<Salvage>)>,
     /// Where bases are made and set aside.
@@ -213,9 +216,12 @@ pub fn open(folder: &Path, options: OpenOptions) -> Result<Opened, OpenError> {
     let store_options =
         LogStoreOptions { salt: identity.salt, seed: options.entropy, heal: options.heal, ..options.store };
     let (mut store, replayed) = LogStore::open(files, Arc::new(base), store_options).map_err(damaged)?;
-    if let Some(missing) = &replayed.missing {
-        lost.push(missing.clone());
-    }
+    let lack = match (lost.is_empty(), &replayed.missing) {
+        (true, None) => None,
+        (true, Some(_)) if replayed.is_tail => Some(Lack::Tail),
+        _ => Some(Lack::Rows),
+    };
+    lost.extend(replayed.missing.clone());
     store.lock = Some(lock);
     let rebuild = Rebuild::new(&store);
     let (hints, hints_damaged) = HintLedger::scan(&store, options.hint_bytes_max);
@@ -223,7 +229,7 @@ pub fn open(folder: &Path, options: OpenOptions) -> Result<Opened, OpenError> {
         hints.void_names();
     }
     let store = Arc::new(store);
-    Ok(Opened { store, identity, is_new, replayed, hints, hints_damaged, lost, salvages, bases, rebuild })
+    Ok(Opened { store, identity, is_new, replayed, hints, hints_damaged, lost, lack, salvages, bases, rebuild })
 }
 
 /// The live base, made if there is none. One that has not got as far as it once had is rotten, whatever it looks like.

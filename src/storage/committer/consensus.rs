@@ -5,6 +5,7 @@
 //! towards a majority as much as one that its proposer sent. Rystsov, "CASPaxos" (2018), §2.2.
 
 use super::{Batch, Committer};
+use crate::membership::Lack;
 use crate::placement::Partition;
 use crate::record::{Ballot, Key, Record, RowError, Stamp};
 use crate::storage::{Outcome, Refused};
@@ -79,17 +80,18 @@ impl Committer {
         Outcome::Done
     }
 
-    /// Whether this store is being filled, and will say so after a crash: until it is filled, when its floor rises above all
-    /// that it may have promised, it gives no vote. So copies need not respect those promises; and must not, as what was
-    /// lost could not come back.
-    pub fn note_filling(&mut self, is_filling: bool) {
-        self.is_filling = is_filling;
+    /// What this store may lack, if it is being filled, and will say so after a crash: until it is filled, when its floor
+    /// rises above all that it may have promised, it gives no vote. Where it lacks rows here and there, copies need not
+    /// respect those promises; and must not, as what was lost could not come back. Else what it lacks is later than they
+    /// are: it refuses what it would have refused before, whoever else is being filled and brings it.
+    pub fn note_filling(&mut self, lack: Option<Lack>) {
+        self.lack = lack;
     }
 
     /// [`Change::Yield`](crate::storage::Change::Yield). Breaks no promise: until it is filled this store gives no vote, and
     /// then its floor lies above all it ever accepted.
     pub(super) fn yield_accepted(&mut self, batch: &mut Batch, key: &Key) -> Result<Outcome, Refused> {
-        let is_filling = self.is_filling;
+        let is_filling = self.lack.is_some();
         let draft = self.data(batch, key)?;
         let rest = draft.row.record.without_agreement();
         let applied = is_filling && rest != draft.row.record;
@@ -100,23 +102,28 @@ impl Committer {
         Ok(Outcome::Merged { applied, more: None })
     }
 
-    /// Refuses a copy with something in it that was accepted before a ballot which is promised here, and which is news:
-    /// whoever was promised has been told that it is not here. The key is noted: an identity write settles it. What is let
-    /// in counts as accepted, and is synced like that.
-    pub(super) fn check_promise(&mut self, batch: &mut Batch, key: &Key, record: &Record) -> Result<(), Refused> {
-        let Some(ballot) = record.context().ballot() else { return Ok(()) };
-        let promised = self.promised(batch, key)?;
+    /// What may be taken of a copy. Refuses one with something in it that was accepted before a ballot which is promised
+    /// here, and which is news: whoever was promised has been told that it is not here. The key is noted: an identity write
+    /// settles it. What is let in counts as accepted, and is synced like that. A store that is being filled takes what was
+    /// written without consensus all the same, as it counts for that as soon as it has seen every copy.
+    pub(super) fn let_in(&mut self, batch: &mut Batch, key: &Key, record: Record) -> Result<Record, Refused> {
+        let Some(ballot) = record.context().ballot() else { return Ok(record) };
+        let promised = self.promised(batch, key)?.filter(|promised| *promised > ballot);
         if self.data(batch, key)?.row.record.context().ballot() >= Some(ballot) {
-            return Ok(());
+            return Ok(record);
         }
-        match promised.filter(|_| !self.is_filling) {
-            Some(promised) if promised > ballot => {
+        match (promised, self.lack) {
+            (Some(promised), None) => {
                 self.contested.push(key.clone());
                 Err(Refused::Promised { ballot: promised })
             }
-            _ => {
+            (Some(_), Some(Lack::Tail | Lack::Later)) => {
+                self.contested.push(key.clone());
+                Ok(record.without_agreement())
+            }
+            (None, _) | (_, Some(Lack::Rows)) => {
                 batch.promises = true;
-                Ok(())
+                Ok(record)
             }
         }
     }

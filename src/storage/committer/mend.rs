@@ -29,11 +29,11 @@ impl Committer {
         let is_noted = self.load(&Address::due(&key)).is_ok_and(|note| note.is_some());
         match self.data(batch, &key) {
             Ok(draft) if draft.before.is_none() => {
-                self.check_promise(batch, &key, &record)?;
+                let record = self.let_in(batch, &key, record)?;
                 return Ok(self.data(batch, &key)?.merge(&record, seen));
             }
             Ok(_) if is_built => {
-                self.check_promise(batch, &key, &record)?;
+                let record = self.let_in(batch, &key, record)?;
                 let draft = self.data(batch, &key)?;
                 // Sound in memory, and not where it lies: written anew, and counted, as a recount may have passed it over.
                 draft.set(draft.row.record.merge(&record));
@@ -98,6 +98,8 @@ impl Committer {
         }
         let mut facts: Vec<RowChange> = facts.rows.into_iter().map(|(address, row)| (address, Some(row))).collect();
         facts.push((Address::fact(HINT_NAMES_FACT), Some(self.hint_names.encode().into())));
+        // What counted as promised because it could not be read is written down nowhere yet.
+        facts.extend(self.ballots.rows());
         if !facts.is_empty()
             && let Ok(sequence) = self.store.append(facts, self.clock.last())
         {

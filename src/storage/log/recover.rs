@@ -50,6 +50,8 @@ pub struct Replayed {
     pub bytes: u64,
     /// What was acknowledged, or may have been, and can't be read any more: in words.
     pub missing: Option<String>,
+    /// Whether that is at most the last append, which may have been cut short.
+    pub is_tail: bool,
 }
 
 /// The log's files as opening finds them: number, and length.
@@ -179,6 +181,7 @@ impl Recovery<'_> {
             expected = attested.next();
         } else if missing.is_some_and(|missing| missing.begun) && replayed.missing.is_none() {
             replayed.missing = Some(format!("append {} was begun in the log and can't be read", expected.0));
+            replayed.is_tail = true;
         }
         Ok(Recovered { held: held.into_values().collect(), last_sequence: Sequence(expected.0 - 1), replayed })
     }

@@ -112,7 +112,7 @@ impl World {
         self.contested(node, contested);
         for (submission, result) in batch.iter().zip(&results) {
             if let (Done::Stage(stand), Ok(_)) = (&submission.done, result) {
-                self.up(node).committer.note_filling(stand.is_filling());
+                self.up(node).committer.note_filling(stand.lack());
             }
         }
         for (submission, result) in batch.iter().zip(&results) {

@@ -10,7 +10,7 @@ use crate::losing::Loss;
 use crate::plant::Plant;
 use crate::world::{Event, World};
 use kringle::antientropy::Report;
-use kringle::membership::{Filling, Life, Memory, Stage, State, Why};
+use kringle::membership::{Filling, Lack, Life, Memory, Stage, State, Why};
 use kringle::placement::Partition;
 use kringle::protocol::{Greeting, Request};
 use kringle::record::{Key, Stamp};
@@ -57,12 +57,13 @@ pub(crate) struct Completeness {
 #[derive(Clone, Debug)]
 pub(crate) struct Stand {
     stage: Stage,
+    lack: Option<Lack>,
     then: Option<Reply>,
 }
 
 impl Stand {
-    pub(super) fn is_filling(&self) -> bool {
-        self.stage == Stage::Filling
+    pub(super) fn lack(&self) -> Option<Lack> {
+        self.lack
     }
 }
 
@@ -73,6 +74,11 @@ impl Completeness {
 
     pub(super) fn why(&self) -> Option<Why> {
         self.filling.why()
+    }
+
+    /// Whether this node, if it is being filled, now has all that the peer of that session had.
+    pub(super) fn is_filled_by(&self, report: &Report) -> bool {
+        self.filling.lack().is_some_and(|lack| report.fills(lack))
     }
 
     /// Another number after each start and each loss.
@@ -97,24 +103,24 @@ impl Completeness {
 
     /// What its store is to say when something is lost.
     pub(super) fn would_say_lost(&self) -> Vec<u8> {
-        self.filling.encode_lost()
+        self.filling.encode_lost(Lack::Rows)
     }
 
     /// What its store is told when it is told how the node stands: as it is then, not when that was submitted.
     pub(super) fn says(&self, stand: &mut Stand) -> Change {
-        stand.stage = self.filling.stage();
+        (stand.stage, stand.lack) = (self.filling.stage(), self.filling.lack());
         Change::Fact { name: FILLING_FACT, bytes: self.filling.encode().into() }
     }
 }
 
 impl World {
     /// What the store of a node says of its own completeness, and remembers of the peers'.
-    pub(super) fn completeness(&self, node: usize, store: &LogStore, lost: bool, entropy: u64) -> Completeness {
+    pub(super) fn completeness(&self, node: usize, store: &LogStore, lack: Option<Lack>, entropy: u64) -> Completeness {
         let read = |name| store.read(&Address::fact(name)).unwrap_or_default();
         let names = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
         let mut filling = Filling::new(self.nodes[node].id(), store.last_stamp(), read(FILLING_FACT).as_deref(), names);
-        if lost {
-            filling.lost();
+        if let Some(lack) = lack {
+            filling.lost(lack);
         }
         Completeness {
             // Alone, there is nobody to ask.
@@ -153,7 +159,7 @@ impl World {
             self.nodes[node].emptied = None;
         }
         let up = self.up(node);
-        up.committer.note_filling(up.completeness.filling.stage() == Stage::Filling);
+        up.committer.note_filling(up.completeness.filling.lack());
         self.nodes[node].filled |= self.completeness_of(node).counts;
         if why == Some(Why::Unfinished) {
             self.counters.hit("stopped while it was filled");
@@ -258,7 +264,7 @@ impl World {
     /// it is filled anew.
     pub(super) fn completeness_lost(&mut self, node: usize) {
         let completeness = &mut self.up(node).completeness;
-        completeness.filling.lost();
+        completeness.filling.lost(Lack::Rows);
         completeness.counts = completeness.filling.stage() == Stage::Filled;
         completeness.losses += 1;
         self.note_filling(node);
@@ -283,7 +289,7 @@ impl World {
     }
 
     fn keep_stage(&mut self, node: usize, then: Option<Reply>) {
-        let mut stand = Stand { stage: Stage::Asking, then };
+        let mut stand = Stand { stage: Stage::Asking, lack: None, then };
         let change = self.completeness_of(node).says(&mut stand);
         let done = Done::Stage(stand);
         self.commit(node, Submission { change, tag: None, partial: false, done });
@@ -306,7 +312,7 @@ impl World {
     }
 
     /// The store says how the node stands, or could not take it.
-    pub(super) fn stage_kept(&mut self, node: usize, Stand { stage, then }: Stand, is_kept: bool) {
+    pub(super) fn stage_kept(&mut self, node: usize, Stand { stage, then, .. }: Stand, is_kept: bool) {
         let completeness = &mut self.up(node).completeness;
         completeness.unkept = !is_kept;
         let now_counts =
@@ -403,7 +409,7 @@ impl World {
         let careless = self.plant == Some(Plant::FilledUnseen);
         let up = self.up(node);
         let Completeness { losses, losses_before, .. } = up.completeness;
-        if reason == Reason::Filling && report.is_whole() && losses == losses_before {
+        if reason == Reason::Filling && up.completeness.is_filled_by(report) && losses == losses_before {
             if up.said.is_unconfirmed(&name) && !careless {
                 up.completeness.unconfirmed.insert(peer, losses);
             } else {

@@ -9,6 +9,7 @@ use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::World;
 use kringle::coordinator::{Restore, Restored};
+use kringle::membership::Lack;
 use kringle::placement::{MemberIndex, Partition};
 use kringle::protocol::Answer;
 use kringle::record::{Context, Key, Stamp};
@@ -250,7 +251,7 @@ impl World {
             return false;
         }
         if !overlooked {
-            up.committer.note_filling(true);
+            up.committer.note_filling(Some(Lack::Rows));
         }
         self.counters.hit("rotten base replaced");
         let (store, disk) = (up.store.clone(), &mut host.disk);

@@ -41,7 +41,7 @@ use greeting::Greeter;
 use handing_over::Pass;
 use kringle::antientropy::Schedule;
 use kringle::coordinator::Replay;
-use kringle::membership::{Clocks, Liveness, State, View};
+use kringle::membership::{Clocks, Lack, Liveness, State, View};
 use kringle::merkle::Forest;
 use kringle::operation::Failure;
 use kringle::placement::{MemberIndex, NodeId, Partition};
@@ -215,7 +215,8 @@ impl World {
             actor = self.nodes[node].actor;
         }
         let entropy = self.rng.random();
-        let completeness = self.completeness(node, &store, lost, entropy);
+        let lack = lost.then_some(if replayed.is_tail && salvages.is_empty() { Lack::Tail } else { Lack::Rows });
+        let completeness = self.completeness(node, &store, lack, entropy);
         let mending = Mending::new(salvages, self.now);
         let forest = Arc::new(Forest::new());
         // Partitions without a key need no scan.

@@ -156,7 +156,7 @@ impl World {
         let Purpose::Session { node, peer, reason, seen } = purpose else { unreachable!("a Session compares") };
         self.up(node).schedule.end();
         if !self.has_lost_since(node) {
-            let whole = reason == Reason::Filling && report.is_whole();
+            let whole = reason == Reason::Filling && self.completeness_of(node).is_filled_by(&report);
             self.found_equal(node, peer, seen, &report, whole);
         }
         self.compared(node, peer, reason, &report);

@@ -1,8 +1,9 @@
 //! What the committer promises and accepts, and what it refuses because of that.
 
 use super::*;
+use crate::membership::Lack;
 use crate::record::{Ballot, Proposal};
-use crate::storage::Durability;
+use crate::storage::{Base, Durability};
 
 fn ballot(stamp: u64) -> Ballot {
     Ballot { stamp: Stamp(stamp), actor: Actor(90) }
@@ -69,19 +70,38 @@ fn a_copy_that_a_promise_forbids_is_refused_from_whatever_road_and_its_key_noted
 }
 
 #[test]
-fn a_store_that_is_being_filled_takes_copies_whatever_it_once_promised() {
+fn a_store_that_may_lack_any_row_takes_copies_whatever_it_once_promised() {
     let mut desk = desk();
     desk.one(prepare("k", 9)).unwrap();
     let held = proposed(&Record::default(), "v", 6);
-    desk.committer.note_filling(true);
+    desk.committer.note_filling(Some(Lack::Rows));
     let copy = Change::Merge { key: key("k"), record: held.clone() };
     assert_eq!(desk.one(copy), Ok(Outcome::Merged { applied: true, more: None }));
     // What it was asked to promise before it was filled is not accepted after.
     desk.one(Change::RaiseFloor { stamp: Stamp(20) }).unwrap();
-    desk.committer.note_filling(false);
+    desk.committer.note_filling(None);
     let floor = Err(Refused::Promised { ballot: Ballot::after_all_of(Stamp(20)) });
     assert_eq!(desk.one(accept("k", &proposed(&held, "w", 9), None)), floor);
     assert_eq!(desk.one(Change::Merge { key: key("k"), record: proposed(&held, "x", 15) }), floor);
+}
+
+#[test]
+fn a_store_that_lacks_only_what_came_later_takes_of_a_copy_what_goes_with_its_promises() {
+    for lack in [Lack::Tail, Lack::Later] {
+        let mut desk = desk();
+        desk.one(prepare("k", 9)).unwrap();
+        let beside = foreign(1, 5, "beside");
+        let out_of_date = proposed(&Record::default(), "v", 6).merge(&beside);
+        desk.committer.note_filling(Some(lack));
+        let copy = Change::Merge { key: key("k"), record: out_of_date.clone() };
+        assert_eq!(desk.one(copy.clone()), Ok(Outcome::Merged { applied: true, more: None }), "{lack:?}");
+        assert_eq!(desk.row("k").map(|row| row.record), Some(beside), "{lack:?}");
+        assert_eq!(desk.committer.take_contested(), [key("k")]);
+        let later = proposed(&Record::default(), "w", 10);
+        desk.one(Change::Merge { key: key("k"), record: later }).unwrap();
+        assert_eq!(desk.row("k").and_then(|row| row.record.context().ballot()).map(|held| held.stamp), Some(Stamp(10)));
+        desk.check_forest();
+    }
 }
 
 #[test]
@@ -93,7 +113,7 @@ fn only_a_store_that_is_being_filled_lets_go_of_what_it_accepted() {
     let before = desk.row("k");
     assert_eq!(desk.one(Change::Yield { key: key("k") }), Ok(Outcome::Merged { applied: false, more: None }));
     assert_eq!(desk.row("k"), before);
-    desk.committer.note_filling(true);
+    desk.committer.note_filling(Some(Lack::Tail));
     assert_eq!(desk.one(Change::Yield { key: key("k") }), Ok(Outcome::Merged { applied: true, more: None }));
     assert_eq!(desk.row("k"), Some(Row::of(foreign(1, 5, "beside"))));
     desk.check_forest();
@@ -173,4 +193,33 @@ fn an_acceptance_under_no_ballot_is_malformed() {
     let refused = desk.one(Change::Accept { key: key("k"), record: foreign(1, 5, "v"), next: None });
     assert!(matches!(refused, Err(Refused::Damaged(_))), "{refused:?}");
     assert_eq!(desk.row("k"), None);
+}
+
+#[test]
+fn promises_that_could_not_be_read_are_kept_when_their_base_is_replaced() {
+    let (base, files) = (MemoryBase::new(), SimFiles::new(1));
+    let options = LogStoreOptions { heal: true, ..LogStoreOptions::default() };
+    let open = |base: &MemoryBase| {
+        LogStore::open(Arc::new(files.clone()), Arc::new(base.clone()), options.clone()).expect("it opens").0
+    };
+    let store = Arc::new(open(&base));
+    let mut desk = desk_over(store.clone(), 10_000);
+    desk.one(prepare("k", 9)).unwrap();
+    store.checkpoint(&mut || ()).unwrap();
+    drop(desk);
+    // What was promised cannot be read: everything until now counts as promised, in memory.
+    let partition = Partition::of(key("k").position());
+    base.spoil(&Address::fact(&format!("ballot mark {:04x}", partition.index())));
+    let store = Arc::new(open(&base));
+    let mut desk = desk_over(store.clone(), 10_000);
+    let fresh = MemoryBase::new();
+    let make = |mark| {
+        fresh.load(&mut std::iter::empty(), mark, &mut || ())?;
+        Ok(Arc::new(fresh.clone()) as Arc<dyn Base>)
+    };
+    desk.committer.replace_base(&store, make).unwrap();
+    assert!(matches!(desk.one(prepare("k", 9)), Err(Refused::Promised { .. })));
+    drop(desk);
+    let mut desk = desk_over(Arc::new(open(&fresh)), 10_000);
+    assert!(matches!(desk.one(prepare("k", 9)), Err(Refused::Promised { .. })), "after a restart");
 }
