@@ -6,31 +6,56 @@
 use crate::record::STAMP_AHEAD_MAX_MS;
 use std::collections::BTreeMap;
 
-/// What the peers' clocks said when they were last heard.
+/// What the peers' clocks said when they were last heard, and how long ago that is by a clock that only moves on, so that a
+/// step of this node's own clock is noticed before anybody is heard again.
 #[derive(Clone, Debug, Default)]
 pub struct Clocks {
-    /// By how many milliseconds this node was ahead of each; negative where it was behind.
-    ahead_ms: BTreeMap<String, i64>,
+    heard: BTreeMap<String, Heard>,
+}
+
+/// All in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    /// What the peer said, since 1970.
+    peer_ms: u64,
+    /// When, by the clock that only moves on.
+    steady_ms: u64,
+}
+
+/// This node's time, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OwnTime {
+    /// That of the next stamp, since 1970.
+    pub stamp_ms: u64,
+    /// By a clock that only moves on, from any beginning.
+    pub steady_ms: u64,
 }
 
 impl Clocks {
-    /// `peer` says that it is `peer_ms`, while here it is `own_ms`; both in milliseconds since 1970.
-    pub fn note(&mut self, peer: &str, peer_ms: u64, own_ms: u64) {
-        let ahead = i128::from(own_ms) - i128::from(peer_ms);
-        let ahead = i64::try_from(ahead).unwrap_or(if ahead > 0 { i64::MAX } else { i64::MIN });
-        self.ahead_ms.insert(peer.to_string(), ahead);
+    /// `peer` says that it is `peer_ms`, in milliseconds since 1970.
+    pub fn note(&mut self, peer: &str, peer_ms: u64, own: OwnTime) {
+        self.heard.insert(peer.to_string(), Heard { peer_ms, steady_ms: own.steady_ms });
+    }
+
+    /// By how much this node is ahead of each peer; negative where it is behind.
+    fn ahead(&self, own: OwnTime) -> impl Iterator<Item = i128> {
+        self.heard.values().map(move |heard| {
+            let since = i128::from(own.steady_ms) - i128::from(heard.steady_ms);
+            i128::from(own.stamp_ms) - i128::from(heard.peer_ms) - since
+        })
     }
 
     /// By how much this node is ahead of more than half of the peers that were heard, at least; 0 where it is not.
-    pub fn ahead_ms(&self) -> u64 {
-        let mut ahead: Vec<i64> = self.ahead_ms.values().copied().collect();
+    pub fn ahead_ms(&self, own: OwnTime) -> u64 {
+        let mut ahead: Vec<i128> = self.ahead(own).collect();
         ahead.sort_unstable_by(|left, right| right.cmp(left));
-        ahead.get(ahead.len() / 2).map_or(0, |&ahead| u64::try_from(ahead).unwrap_or(0))
+        ahead.get(ahead.len() / 2).map_or(0, |&ahead| u64::try_from(ahead.max(0)).unwrap_or(u64::MAX))
     }
 
     /// Whether the peers would refuse stamps made here.
-    pub fn is_ahead(&self) -> bool {
-        self.ahead_ms() > STAMP_AHEAD_MAX_MS
+    pub fn is_ahead(&self, own: OwnTime) -> bool {
+        let refusing = self.ahead(own).filter(|ahead| *ahead > i128::from(STAMP_AHEAD_MAX_MS)).count();
+        2 * refusing > self.heard.len()
     }
 }
 
@@ -38,11 +63,17 @@ impl Clocks {
 mod tests {
     use super::*;
 
+    fn own(stamp_ms: u64) -> OwnTime {
+        OwnTime { stamp_ms, steady_ms: 5_000 }
+    }
+
     fn ahead(of: &[i64]) -> u64 {
         let mut clocks = Clocks::default();
         let now = 10_000_000;
-        of.iter().enumerate().for_each(|(peer, by)| clocks.note(&peer.to_string(), (now - by) as u64, now as u64));
-        clocks.ahead_ms()
+        of.iter().enumerate().for_each(|(peer, by)| clocks.note(&peer.to_string(), (now - by) as u64, own(now as u64)));
+        let ahead = clocks.ahead_ms(own(now as u64));
+        assert_eq!(clocks.is_ahead(own(now as u64)), ahead > STAMP_AHEAD_MAX_MS, "{of:?}");
+        ahead
     }
 
     #[test]
@@ -57,11 +88,27 @@ mod tests {
     #[test]
     fn the_latest_word_of_a_peer_counts_whatever_it_is() {
         let mut clocks = Clocks::default();
-        clocks.note("a", 0, u64::MAX);
-        assert!(clocks.is_ahead());
-        clocks.note("a", u64::MAX, 0);
-        assert!(!clocks.is_ahead());
-        clocks.note("a", 0, STAMP_AHEAD_MAX_MS);
-        assert!(!clocks.is_ahead(), "what peers just take is no reason");
+        clocks.note("a", 0, own(u64::MAX));
+        assert!(clocks.is_ahead(own(u64::MAX)));
+        clocks.note("a", u64::MAX, own(0));
+        assert!(!clocks.is_ahead(own(0)));
+        clocks.note("a", 0, own(STAMP_AHEAD_MAX_MS));
+        assert!(!clocks.is_ahead(own(STAMP_AHEAD_MAX_MS)), "what peers just take is no reason");
+    }
+
+    #[test]
+    fn a_step_of_the_own_clock_is_noticed_before_anybody_is_heard_again_and_time_that_passes_is_none() {
+        let mut clocks = Clocks::default();
+        ["a", "b"].iter().for_each(|peer| clocks.note(peer, 1_000_000, own(1_000_000)));
+        let later = |stamp_ms| OwnTime { stamp_ms, steady_ms: 5_000 + 600_000 };
+        assert_eq!(clocks.ahead_ms(later(1_600_000)), 0);
+        assert!(clocks.is_ahead(later(1_600_000 + 3_600_000)));
+        // One that is heard then says so as well: it is this clock that is wrong.
+        clocks.note("a", 1_600_000, later(5_200_000));
+        assert_eq!(clocks.ahead_ms(later(5_200_000)), 3_600_000);
+        // Unless the others' clocks have moved as far.
+        clocks.note("a", 5_200_000, later(5_200_000));
+        clocks.note("b", 5_200_000, later(5_200_000));
+        assert!(!clocks.is_ahead(later(5_200_000)));
     }
 }

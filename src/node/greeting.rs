@@ -9,7 +9,7 @@ use super::foreground::Class;
 use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::membership::{Life, Word};
+use crate::membership::{Life, OwnTime, Word};
 use crate::operation::Failure;
 use crate::placement::{Partition, Ring};
 use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request};
@@ -28,16 +28,28 @@ const YOUNG_MAX: Duration = Duration::from_secs(10);
 impl Shared {
     /// By how many milliseconds this node's time is ahead of most of its peers'.
     pub fn clock_ahead_ms(&self) -> u64 {
-        self.completeness.clocks().ahead_ms()
+        self.completeness.clocks().ahead_ms(self.own_time())
     }
 
-    /// Takes note of a peer's clock. What counts here is the time that the next stamp would have.
+    /// The time that the next stamp would have.
+    fn own_time(&self) -> OwnTime {
+        let stamp_ms = wall_ms().max(self.queue.last_stamp().ms());
+        OwnTime { stamp_ms, steady_ms: self.uptime().as_millis() as u64 }
+    }
+
+    /// Why this node makes no stamps now, if most peers would refuse them.
+    pub(super) fn is_ahead(&self) -> Option<Refusal> {
+        let (own, clocks) = (self.own_time(), self.completeness.clocks());
+        clocks.is_ahead(own).then(|| Refusal::ClockAhead { ahead_ms: clocks.ahead_ms(own) })
+    }
+
+    /// Takes note of a peer's clock.
     fn note_clock(&self, peer: &str, peer_ms: u64) {
-        let own_ms = wall_ms().max(self.queue.last_stamp().ms());
+        let own = self.own_time();
         let (is_ahead, ahead_ms) = {
             let mut clocks = self.completeness.clocks();
-            clocks.note(peer, peer_ms, own_ms);
-            (clocks.is_ahead(), clocks.ahead_ms())
+            clocks.note(peer, peer_ms, own);
+            (clocks.is_ahead(own), clocks.ahead_ms(own))
         };
         if self.completeness.is_ahead.swap(is_ahead, Ordering::Relaxed) != is_ahead {
             match is_ahead {

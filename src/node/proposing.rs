@@ -94,8 +94,13 @@ impl Worker {
 
     async fn run_proposals(self: &Rc<Self>, key: &Key, waiting: Vec<Waiting>, kept: Option<Kept>) -> Option<Kept> {
         let (node, proposer) = (&self.node, &self.proposer);
+        // A ballot of a time to come would be promised here and nowhere else, until then.
+        if let Some(refusal) = node.is_ahead() {
+            waiting.into_iter().for_each(|waiting| (waiting.told)(Answer::Refused(refusal.clone())));
+            return kept;
+        }
         let (ring, now_stamp) = (node.ring(), node.now_stamp());
-        let stamp = Stamp(proposer.used.get().max(now_stamp).0.saturating_add(1));
+        let stamp = proposer.used.get().max(now_stamp).following();
         proposer.used.set(stamp);
         let options = ProposeOptions {
             reach: waiting.first().map_or(Reach::Majority, |first| first.reach),

@@ -196,13 +196,12 @@ impl<'a> Nemesis<'a> {
     /// Ahead or behind, standing still or right again, by less than a minute or by hours.
     fn tell_a_wrong_time(&mut self, victim: usize) {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock after 1970");
-        let says = match self.rng.random_range(0..5) {
+        let says = match self.rng.random_range(0..6) {
             0 => "+0".to_string(),
             1 => format!("+{}", self.rng.random_range(1..50_000)),
             2 => format!("-{}", self.rng.random_range(1..50_000)),
             3 => format!("={}", now.as_millis()),
-            // Hours ahead is another matter: a key that such a node has opened a ballot for waits until that time has come.
-            _ => format!("-{}", self.rng.random_range(1..5) * 3_600_000),
+            sign => format!("{}{}", if sign == 4 { '+' } else { '-' }, self.rng.random_range(1..5) * 3_600_000),
         };
         self.note(format!("node {victim}'s clock says {says}"));
         self.clocks[victim].set(&says);

@@ -6,7 +6,7 @@ use crate::invariants;
 use crate::plant::Plant;
 use crate::world::{Event, World};
 use kringle::antientropy::Report;
-use kringle::membership::Word;
+use kringle::membership::{OwnTime, Word};
 use kringle::operation::Failure;
 use kringle::placement::Partition;
 use kringle::protocol::{Answer, Evidence, Greeting, MemberTag, Refusal, Request, SeenGroups};
@@ -200,9 +200,23 @@ impl World {
 
     /// Takes note of a peer's clock. What counts here is the time that the next stamp would have.
     fn note_clock(&mut self, node: usize, peer: usize, peer_ms: u64) {
-        let (wall_ms, name) = (self.wall_ms(node), self.nodes[peer].name.clone());
-        let up = self.up(node);
-        up.clocks.note(&name, peer_ms, wall_ms.max(up.last.ms()));
+        let (own, name) = (self.own_time(node), self.nodes[peer].name.clone());
+        self.up(node).clocks.note(&name, peer_ms, own);
+    }
+
+    /// The time that the next stamp would have.
+    fn own_time(&mut self, node: usize) -> OwnTime {
+        let (wall_ms, steady_ms) = (self.wall_ms(node), self.now / 1_000);
+        OwnTime { stamp_ms: wall_ms.max(self.up(node).last.ms()), steady_ms }
+    }
+
+    /// Why this node makes no stamps now, if most peers would refuse them.
+    pub(super) fn is_ahead(&mut self, node: usize) -> Option<Refusal> {
+        let own = self.own_time(node);
+        let clocks = &self.up(node).clocks;
+        let refusal = clocks.is_ahead(own).then(|| Refusal::ClockAhead { ahead_ms: clocks.ahead_ms(own) })?;
+        self.counters.hit("declined for a clock ahead");
+        Some(refusal)
     }
 
     /// Why this node makes no write of its own now, if `request` asks for one: another owner is to make it.
@@ -233,13 +247,7 @@ impl World {
         if let Request::Prepare { .. } | Request::Accept { .. } = request {
             return None;
         }
-        let clocks = &self.up(node).clocks;
-        if !clocks.is_ahead() {
-            return None;
-        }
-        let refusal = Refusal::ClockAhead { ahead_ms: clocks.ahead_ms() };
-        self.counters.hit("declined for a clock ahead");
-        Some(refusal)
+        self.is_ahead(node)
     }
 
     /// The partitions with keys that a node owns.

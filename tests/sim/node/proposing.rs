@@ -92,6 +92,10 @@ impl World {
         let Some(until) = asked.iter().map(|asked| asked.until).max() else {
             return self.end_turn(node, worker, key, kept);
         };
+        if let Some(refusal) = self.is_ahead(node) {
+            asked.into_iter().for_each(|asked| self.answered(node, asked.done, Answer::Refused(refusal.clone())));
+            return self.end_turn(node, worker, key, kept);
+        }
         if asked.len() > 1 {
             self.counters.hit("proposals go together");
         }
@@ -103,7 +107,7 @@ impl World {
         let (now, chance) = (self.now_stamp(node), self.rng.random());
         let (avoid, plant) = (self.avoid(node), self.plant);
         let proposer = &mut self.up(node).proposing.workers[worker];
-        let stamp = Stamp(proposer.used.max(now).0.saturating_add(1));
+        let stamp = proposer.used.max(now).following();
         proposer.used = stamp;
         if let (Some(Plant::KeptUnderFreshBallot), Some(kept)) = (plant, &mut kept) {
             kept.ballot.stamp = Stamp(stamp.0 + 100);
