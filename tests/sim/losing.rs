@@ -4,6 +4,7 @@
 //! a majority of the owners of every key always has its disks.
 
 use super::disk::Disk;
+use super::invariants;
 use super::node::Node;
 use super::world::World;
 use rand::Rng;
@@ -27,6 +28,7 @@ impl World {
         self.crash_and_restart(node);
         self.nodes[node].disk = Disk::new(self.rng.random());
         self.nodes[node].loss = Some(Loss::All);
+        invariants::promises_to_oneself_are_over(self, node);
         self.note_loss(node, false);
     }
 
@@ -44,6 +46,7 @@ impl World {
         self.crash_and_restart(node);
         self.nodes[node].disk = copy;
         self.nodes[node].loss = Some(Loss::SinceTheCopy);
+        invariants::promises_to_oneself_are_over(self, node);
         self.note_loss(node, true);
     }
 

@@ -16,7 +16,7 @@ use kringle::antientropy::Report as Synced;
 use kringle::operation::{Event as Told, Failure};
 use kringle::placement::{ClusterId, Layout, Member, Mode, Partition, Ring};
 use kringle::protocol::{Lane, SyncRequest};
-use kringle::record::{Ballot, Key};
+use kringle::record::{Actor, Ballot, Key};
 use kringle::storage::Address;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
@@ -212,8 +212,10 @@ pub(crate) struct World {
     pub(crate) agreed: Agreed,
     pub(crate) network: Network,
     pub(crate) oracle: Oracle,
-    /// The latest ballot that each node has promised for a key.
-    pub(crate) promised: BTreeMap<(usize, usize), Ballot>,
+    /// What each node has promised for a key.
+    pub(crate) promised: BTreeMap<(usize, usize), invariants::Promised>,
+    /// Whose ballots are whose.
+    pub(crate) proposers: BTreeMap<Actor, usize>,
     /// What each node has accepted for a key.
     pub(crate) accepted: BTreeSet<(usize, usize, Ballot)>,
     pub(crate) counters: Counters,
@@ -291,6 +293,7 @@ impl World {
             network: Network::default(),
             oracle: Oracle::default(),
             promised: BTreeMap::new(),
+            proposers: BTreeMap::new(),
             accepted: BTreeSet::new(),
             counters: Counters::default(),
             told: None,

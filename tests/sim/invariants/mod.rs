@@ -42,7 +42,7 @@ pub(crate) use hints_drain::hints_left;
 pub(crate) use majority_reads_see_majority_writes::majority_reads_see_majority_writes;
 pub(crate) use no_session_goes_back::no_session_goes_back;
 pub(crate) use poison_stays_outside::{no_poison_is_held, note_the_time, poison_stays_outside};
-pub(crate) use promises_are_kept::promises_are_kept;
+pub(crate) use promises_are_kept::{Promised, promises_are_kept, promises_to_oneself_are_over};
 pub(crate) use read_sees_the_owners::read_sees_the_owners;
 pub(crate) use replicas_converge::what_differs;
 pub(crate) use rot_is_repaired::{a_scrub_finds_what_rots, rot_left};

@@ -229,7 +229,7 @@ impl World {
         }
         let (hints2, contexts2) = (hints.clone(), contexts.clone());
         let committer = Committer::new(store.clone(), forest.clone(), feed, hints2, contexts2, actor, clock.clone());
-        let proposing = self.proposing();
+        let proposing = self.proposing(node);
         let peers = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
         let (view, liveness) = (View::of(peers.clone()), self.liveness(node, peers.collect()));
         self.nodes[node].life += 1;
@@ -277,6 +277,7 @@ impl World {
         }
         if std::mem::take(&mut self.nodes[node].disk.log_rots) && replayed.missing.is_some() {
             self.counters.hit("rotten log met at a start");
+            invariants::promises_to_oneself_are_over(self, node);
             self.note_loss(node, false);
             // Whether the node knows or not.
             self.nodes[node].emptied = Some(self.moment);

@@ -53,13 +53,16 @@ pub(crate) struct Turn {
 }
 
 impl World {
-    pub(super) fn proposing(&mut self) -> Proposing {
-        let workers = (0..self.options.proposers.max(1)).map(|_| {
-            // Where nobody proposes, chance is left alone.
-            let actor = if self.options.agreed > 0 { Actor(self.rng.random()) } else { Actor(1) };
-            Proposer { actor, used: Stamp(0), turns: Turns::default() }
-        });
-        Proposing { workers: workers.collect(), contested: BTreeSet::new() }
+    pub(super) fn proposing(&mut self, node: usize) -> Proposing {
+        let workers: Vec<Proposer> = (0..self.options.proposers.max(1))
+            .map(|_| {
+                // Where nobody proposes, chance is left alone.
+                let actor = if self.options.agreed > 0 { Actor(self.rng.random()) } else { Actor(1) };
+                Proposer { actor, used: Stamp(0), turns: Turns::default() }
+            })
+            .collect();
+        self.proposers.extend(workers.iter().map(|proposer| (proposer.actor, node)));
+        Proposing { workers, contested: BTreeSet::new() }
     }
 
     /// Has the owners of `key`, of which this node is one, agree.
