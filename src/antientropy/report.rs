@@ -1,6 +1,5 @@
 //! What a session did, in numbers.
 
-use crate::membership::Lack;
 use crate::operation::Failure;
 use crate::placement::Partition;
 use serde::{Serialize, Serializer};
@@ -76,11 +75,12 @@ impl Report {
         self.failed.is_none() && self.refused == 0 && self.not_built == 0
     }
 
-    /// Whether a node that may lack so much now has all that the peer had. What the peer refused because of a promise may be
-    /// out of date where this node's store is: it waits until that is settled. Where all but its last append is there, what
-    /// it accepted stands, and the peer's refusal is the peer's affair.
-    pub fn fills(&self, lack: Lack) -> bool {
-        let waits_for = if lack == Lack::Tail { self.refused - self.contested } else { self.refused };
+    /// Whether a node that is being filled now has all that the peer had. What the peer refused because of a promise may be
+    /// out of date: this node waits until that is settled. Unless what it accepted [`stands`]: then it is the peer's affair.
+    ///
+    /// [`stands`]: crate::membership::Filling::stands
+    pub fn fills(&self, stands: bool) -> bool {
+        let waits_for = if stands { self.refused - self.contested } else { self.refused };
         self.failed.is_none() && waits_for == 0 && self.not_built == 0
     }
 

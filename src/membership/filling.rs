@@ -52,16 +52,27 @@ pub enum Why {
     Unfinished,
 }
 
-/// What a store may lack of what it once acknowledged, the least first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-pub enum Lack {
-    /// Its last append, if anything: that was cut short, or has rotted. All else it promised and accepted stands.
-    Tail,
+/// What a store may lack of what it once acknowledged, beside its last append, which may have been cut short, or has rotted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Lack {
     /// Everything from some moment on: it is new, or an older copy. What it promised before stands; what it accepted may be
     /// out of date.
-    Later,
-    /// Rows here and there: what it promised and what it accepted may each be gone without the other.
-    Rows,
+    pub later: bool,
+    /// Rows here and there: what it promised and what it accepted may each be gone without the other. What is there stands.
+    pub rows: bool,
+}
+
+impl Lack {
+    /// Nothing but perhaps the last append.
+    pub const TAIL: Lack = Lack { later: false, rows: false };
+    /// What came later.
+    pub const LATER: Lack = Lack { later: true, rows: false };
+    /// Single rows.
+    pub const ROWS: Lack = Lack { later: false, rows: true };
+
+    fn and(self, more: Lack) -> Lack {
+        Lack { later: self.later || more.later, rows: self.rows || more.rows }
+    }
 }
 
 /// What a node says of itself.
@@ -73,6 +84,8 @@ pub struct Word {
     pub holds: bool,
     /// Whether its cluster was born before: it was filled once, or knows that it is to be.
     pub born: bool,
+    /// Whether what it holds is known not to be out of date, however much it may lack.
+    pub current: bool,
 }
 
 /// What a folder says of the store in it.
@@ -123,7 +136,8 @@ impl Filling {
         let unfinished = kept.as_ref().is_some_and(|kept| !kept.filled);
         let Kept { filled, former, lack } = kept.unwrap_or_default();
         // A folder that does not say what it lacks may lack anything.
-        let lack = if unfinished { lack.unwrap_or(Lack::Rows) } else { Lack::Tail };
+        let anything = Lack::LATER.and(Lack::ROWS);
+        let lack = if unfinished { lack.unwrap_or(anything) } else { Lack::TAIL };
         let peers: BTreeMap<String, Peer> = peers.into_iter().map(|name| (name, Peer::default())).collect();
         let stage = match peers.is_empty() {
             true => Stage::Filled,
@@ -164,6 +178,22 @@ impl Filling {
         (self.stage == Stage::Filling).then_some(self.lack)
     }
 
+    /// Whether what is held here is known not to be out of date.
+    pub fn is_current(&self) -> bool {
+        match self.stage {
+            Stage::Asking => false,
+            Stage::Filling => !self.lack.later,
+            Stage::Filled => true,
+        }
+    }
+
+    /// Whether what this node accepted stands, though others refuse copies of it because of a promise: it need not wait until
+    /// that is settled, for which its own vote may be needed. So it is where at most its last append is gone. Where rows are,
+    /// it takes copies whatever it promised, so none may come from a peer that may be out of date.
+    pub fn stands(&self) -> bool {
+        self.is_current() && (!self.lack.rows || self.peers.values().all(|peer| peer.word.current))
+    }
+
     /// Whether the cluster was born, as far as is known here.
     pub fn is_born(&self) -> bool {
         self.was_filled || self.stage != Stage::Asking
@@ -195,7 +225,7 @@ impl Filling {
             self.stamp = self.stamp.max(if life.id == self.id { life.stamp } else { Stamp(0) });
             let changed = self.stage != Stage::Filling;
             (self.stage, self.why, self.unfinished) = (Stage::Filling, why, true);
-            self.lack = self.lack.max(Lack::Later);
+            self.lack = self.lack.and(Lack::LATER);
             return changed;
         }
         self.decide()
@@ -207,7 +237,7 @@ impl Filling {
             return;
         }
         (self.stage, self.why, self.unfinished) = (Stage::Filling, Why::Rotten, true);
-        self.lack = self.lack.max(lack);
+        self.lack = self.lack.and(lack);
         self.peers.values_mut().for_each(|peer| peer.compared = None);
     }
 
@@ -234,7 +264,7 @@ impl Filling {
         if self.was_filled {
             self.stage = Stage::Filled;
         } else if established {
-            (self.stage, self.why, self.lack) = (Stage::Filling, Why::Newcomer, self.lack.max(Lack::Later));
+            (self.stage, self.why, self.lack) = (Stage::Filling, Why::Newcomer, self.lack.and(Lack::LATER));
         } else if heard >= self.peers.len().div_ceil(2) {
             // With itself, more than half of the members.
             self.stage = Stage::Filled;
@@ -251,7 +281,7 @@ impl Filling {
         let whole =
             self.stage == Stage::Filling && ring.partitions_of(me).iter().all(|&at| self.is_whole(ring, me, at));
         if whole {
-            (self.stage, self.refilled, self.lack) = (Stage::Filled, true, Lack::Tail);
+            (self.stage, self.refilled, self.lack) = (Stage::Filled, true, Lack::TAIL);
         }
         whole
     }

@@ -85,7 +85,8 @@ impl Completeness {
 
     /// Whether this node, if it is being filled, now has all that the peer of that session had.
     pub(super) fn is_filled_by(&self, report: &Report) -> bool {
-        self.lack().is_some_and(|lack| report.fills(lack))
+        let filling = self.filling();
+        filling.stage() == Stage::Filling && report.fills(filling.stands())
     }
 
     /// The most this node may lack, where it is being filled.
@@ -110,14 +111,14 @@ impl Completeness {
     /// The same, once the store says so as well, and with it what `also` is; where it cannot, nothing is lost yet. What was
     /// promised goes too: votes that wait in the queue by then are given by a store that counts everything as promised.
     pub(super) fn lose(&self, committer: &mut Committer, also: Change) -> Result<(), Refused> {
-        let bytes = self.filling().encode_lost(Lack::Rows).into();
+        let bytes = self.filling().encode_lost(Lack::ROWS).into();
         let says = Change::Fact { name: FILLING_FACT, bytes };
         committer
             .commit(wall_ms(), vec![says, also, Change::RaiseFloor { stamp: Stamp(0) }])
             .into_iter()
             .collect::<Result<Vec<Outcome>, Refused>>()?;
-        committer.note_filling(Some(Lack::Rows));
-        self.lost(Lack::Rows);
+        committer.note_filling(Some(Lack::ROWS));
+        self.lost(Lack::ROWS);
         Ok(())
     }
 

@@ -71,7 +71,9 @@ impl Shared {
         let nothing = Partition::all()
             .all(|at| self.forest.is_built(at) && self.forest.live(at) == 0 && self.forest.tombstones(at) == 0);
         let holds = !nothing || !self.hints.status().is_empty();
-        let word = Word { filled: self.counts_for(peer), holds, born: self.completeness.filling().is_born() };
+        let (filled, filling) = (self.counts_for(peer), self.completeness.filling());
+        let word = Word { filled, holds, born: filling.is_born(), current: filling.is_current() };
+        drop(filling);
         let remembered = self.remembered(peer);
         let (from, durable) = (MemberTag::of(&self.name), self.store.last_stamp());
         let unbroken = self.completeness.unbroken();

@@ -218,8 +218,8 @@ pub fn open(folder: &Path, options: OpenOptions) -> Result<Opened, OpenError> {
     let (mut store, replayed) = LogStore::open(files, Arc::new(base), store_options).map_err(damaged)?;
     let lack = match (lost.is_empty(), &replayed.missing) {
         (true, None) => None,
-        (true, Some(_)) if replayed.is_tail => Some(Lack::Tail),
-        _ => Some(Lack::Rows),
+        (true, Some(_)) if replayed.is_tail => Some(Lack::TAIL),
+        _ => Some(Lack::ROWS),
     };
     lost.extend(replayed.missing.clone());
     store.lock = Some(lock);

@@ -3,9 +3,9 @@
 use super::*;
 use crate::placement::{ClusterId, Layout, Member, Mode};
 
-const FRESH: Word = Word { filled: false, holds: false, born: false };
-const EMPTY: Word = Word { filled: true, holds: false, born: true };
-const FULL: Word = Word { filled: true, holds: true, born: true };
+const FRESH: Word = Word { filled: false, holds: false, born: false, current: true };
+const EMPTY: Word = Word { filled: true, holds: false, born: true, current: true };
+const FULL: Word = Word { filled: true, holds: true, born: true, current: true };
 
 fn name(node: usize) -> String {
     format!("http://n{node}:1")
@@ -196,4 +196,34 @@ fn a_folder_whose_note_cannot_be_read_counts_as_new() {
     node.heard(&name(1), FULL, None);
     node.silent(&name(2));
     assert_eq!(node.why(), Some(Why::Newcomer));
+}
+
+#[test]
+fn what_a_node_accepted_stands_unless_its_store_or_one_it_takes_rows_from_may_be_out_of_date() {
+    let behind = Word { current: false, ..FULL };
+    let node = |lack, peer| {
+        let mut node = opened(3, Some(&filled()));
+        for peer in [1, 2] {
+            node.heard(&name(peer), FULL, None);
+        }
+        node.lost(lack);
+        node.heard(&name(1), peer, None);
+        node
+    };
+    assert!(node(Lack::TAIL, FULL).stands() && node(Lack::TAIL, behind).stands() && node(Lack::ROWS, FULL).stands());
+    assert!(!node(Lack::ROWS, behind).stands());
+    // A loss is added to those before, and is remembered until the node is filled.
+    let mut old = opened(3, Some(&filled()));
+    for peer in [1, 2] {
+        old.heard(&name(peer), FULL, life(7, 60));
+    }
+    assert_eq!((old.lack(), old.is_current()), (Some(Lack::LATER), false));
+    old.lost(Lack::ROWS);
+    assert_eq!(old.lack(), Some(Lack { later: true, rows: true }));
+    let again = opened(3, Some(&old.encode()));
+    assert_eq!((again.lack(), again.stands()), (old.lack(), false));
+    compared(&mut old, &ring(3, 3), &[1, 2]);
+    assert_eq!((old.lack(), old.stands()), (None, true));
+    // A folder that does not say what it lacks may lack anything.
+    assert_eq!(opened(3, Some(br#"{"filled":false,"former":[]}"#)).lack(), again.lack());
 }

@@ -117,11 +117,11 @@ impl Committer {
                 self.contested.push(key.clone());
                 Err(Refused::Promised { ballot: promised })
             }
-            (Some(_), Some(Lack::Tail | Lack::Later)) => {
+            (Some(_), Some(Lack { rows: false, .. })) => {
                 self.contested.push(key.clone());
                 Ok(record.without_agreement())
             }
-            (None, _) | (_, Some(Lack::Rows)) => {
+            (None, _) | (_, Some(Lack { rows: true, .. })) => {
                 batch.promises = true;
                 Ok(record)
             }

@@ -78,7 +78,12 @@ impl Completeness {
 
     /// Whether this node, if it is being filled, now has all that the peer of that session had.
     pub(super) fn is_filled_by(&self, report: &Report) -> bool {
-        self.filling.lack().is_some_and(|lack| report.fills(lack))
+        self.filling.stage() == Stage::Filling && report.fills(self.filling.stands())
+    }
+
+    /// Whether what it holds is known not to be out of date.
+    pub(super) fn is_current(&self) -> bool {
+        self.filling.is_current()
     }
 
     /// Another number after each start and each loss.
@@ -103,7 +108,7 @@ impl Completeness {
 
     /// What its store is to say when something is lost.
     pub(super) fn would_say_lost(&self) -> Vec<u8> {
-        self.filling.encode_lost(Lack::Rows)
+        self.filling.encode_lost(Lack::ROWS)
     }
 
     /// What its store is told when it is told how the node stands: as it is then, not when that was submitted.
@@ -264,7 +269,7 @@ impl World {
     /// it is filled anew.
     pub(super) fn completeness_lost(&mut self, node: usize) {
         let completeness = &mut self.up(node).completeness;
-        completeness.filling.lost(Lack::Rows);
+        completeness.filling.lost(Lack::ROWS);
         completeness.counts = completeness.filling.stage() == Stage::Filled;
         completeness.losses += 1;
         self.note_filling(node);

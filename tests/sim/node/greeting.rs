@@ -128,7 +128,12 @@ impl World {
         Greeting {
             from: MemberTag::of(&self.nodes[node].name),
             id: self.nodes[node].id(),
-            word: Word { filled: self.counts_for(node, peer), holds: !nothing, born: self.is_born(node) },
+            word: Word {
+                filled: self.counts_for(node, peer),
+                holds: !nothing,
+                born: self.is_born(node),
+                current: self.completeness_of(node).is_current(),
+            },
             durable: up.store.last_stamp(),
             wall_ms: self.wall_ms(node),
             remembered: self.remembered(node, peer),

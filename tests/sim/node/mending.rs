@@ -251,7 +251,7 @@ impl World {
             return false;
         }
         if !overlooked {
-            up.committer.note_filling(Some(Lack::Rows));
+            up.committer.note_filling(Some(Lack::ROWS));
         }
         self.counters.hit("rotten base replaced");
         let (store, disk) = (up.store.clone(), &mut host.disk);

@@ -215,7 +215,7 @@ impl World {
             actor = self.nodes[node].actor;
         }
         let entropy = self.rng.random();
-        let lack = lost.then_some(if replayed.is_tail && salvages.is_empty() { Lack::Tail } else { Lack::Rows });
+        let lack = lost.then_some(if replayed.is_tail && salvages.is_empty() { Lack::TAIL } else { Lack::ROWS });
         let completeness = self.completeness(node, &store, lack, entropy);
         let mending = Mending::new(salvages, self.now);
         let forest = Arc::new(Forest::new());

@@ -74,7 +74,7 @@ fn a_store_that_may_lack_any_row_takes_copies_whatever_it_once_promised() {
     let mut desk = desk();
     desk.one(prepare("k", 9)).unwrap();
     let held = proposed(&Record::default(), "v", 6);
-    desk.committer.note_filling(Some(Lack::Rows));
+    desk.committer.note_filling(Some(Lack::ROWS));
     let copy = Change::Merge { key: key("k"), record: held.clone() };
     assert_eq!(desk.one(copy), Ok(Outcome::Merged { applied: true, more: None }));
     // What it was asked to promise before it was filled is not accepted after.
@@ -87,7 +87,7 @@ fn a_store_that_may_lack_any_row_takes_copies_whatever_it_once_promised() {
 
 #[test]
 fn a_store_that_lacks_only_what_came_later_takes_of_a_copy_what_goes_with_its_promises() {
-    for lack in [Lack::Tail, Lack::Later] {
+    for lack in [Lack::TAIL, Lack::LATER] {
         let mut desk = desk();
         desk.one(prepare("k", 9)).unwrap();
         let beside = foreign(1, 5, "beside");
@@ -113,7 +113,7 @@ fn only_a_store_that_is_being_filled_lets_go_of_what_it_accepted() {
     let before = desk.row("k");
     assert_eq!(desk.one(Change::Yield { key: key("k") }), Ok(Outcome::Merged { applied: false, more: None }));
     assert_eq!(desk.row("k"), before);
-    desk.committer.note_filling(Some(Lack::Tail));
+    desk.committer.note_filling(Some(Lack::TAIL));
     assert_eq!(desk.one(Change::Yield { key: key("k") }), Ok(Outcome::Merged { applied: true, more: None }));
     assert_eq!(desk.row("k"), Some(Row::of(foreign(1, 5, "beside"))));
     desk.check_forest();
