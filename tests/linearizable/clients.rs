@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// Most operations of one key, final reads aside: as many as the checker is known to judge quickly.
 const OPERATIONS_MAX: usize = 400;
+/// Most changes of a key that come to an unknown end, about: each may have happened at any time since, or never. Once there
+/// are so many the key is only looked at. A counter that is set as well has no verdict with three times as many.
+const UNKNOWN_MAX: usize = 48;
 
 /// What is done to a key, how often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +38,10 @@ pub enum Mix {
 
 impl Mix {
     pub const ALL: [Mix; 5] = [Mix::Any, Mix::Creators, Mix::Swaps, Mix::Counter, Mix::ResetCounter];
+
+    fn look(self) -> Act {
+        if matches!(self, Mix::Counter | Mix::ResetCounter) { Act::Count } else { Act::Read }
+    }
 
     /// The next thing to do: `own` to be written, if anything, `shown` being the versions a client was last told of.
     fn act(self, rng: &mut ChaCha8Rng, own: i64, shown: &[Etag]) -> Act {
@@ -71,6 +78,7 @@ pub struct Shared {
     pub key: String,
     pub mix: Mix,
     begun: AtomicUsize,
+    unknown: AtomicUsize,
     pub operations: Mutex<Vec<Operation>>,
 }
 
@@ -103,7 +111,8 @@ impl Traffic {
         keys: Vec<(String, Mix)>,
         limit: Duration,
     ) -> Traffic {
-        let shared = |(key, mix)| Shared { key, mix, begun: AtomicUsize::new(0), operations: Mutex::default() };
+        let count = || AtomicUsize::new(0);
+        let shared = |(key, mix)| Shared { key, mix, begun: count(), unknown: count(), operations: Mutex::default() };
         Traffic {
             modes,
             is_cp: !modes.iter().any(|mode| matches!(*mode, "sloppy" | "async")),
@@ -144,7 +153,10 @@ impl Traffic {
             }
             // Of a size that no sum of increments comes near.
             let own = (self.values.fetch_add(1, Ordering::SeqCst) + 1) * 100_000_000;
-            let act = key.mix.act(&mut rng, own, &shown[at]);
+            let act = match key.mix.act(&mut rng, own, &shown[at]) {
+                change if key.unknown.load(Ordering::SeqCst) < UNKNOWN_MAX => change,
+                _ => key.mix.look(),
+            };
             let operation = self.ask(process, node, &mut nodes[node], key, act);
             let told = operation.as_ref().and_then(|operation| match &operation.outcome {
                 Outcome::Value(_, etag) | Outcome::Done(etag) | Outcome::Failed(etag) => etag.clone(),
@@ -175,6 +187,9 @@ impl Traffic {
             return None;
         };
         let returned = if outcome == Outcome::Unknown { OPEN } else { returned };
+        if outcome == Outcome::Unknown && !act.only_looks() {
+            key.unknown.fetch_add(1, Ordering::SeqCst);
+        }
         let operation = Operation { process, node, act, outcome, invoked, returned };
         key.operations.lock().unwrap_or_else(PoisonError::into_inner).push(operation.clone());
         Some(operation)
