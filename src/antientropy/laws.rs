@@ -428,7 +428,16 @@ fn a_record_that_is_refused_does_not_hold_up_the_others() {
         Request::Merge { key: refused, .. } if *refused == key(7) => Some(Ok(Answer::Refused(Refusal::Damaged))),
         _ => None,
     });
-    assert_eq!((report.pushed, report.refused, report.failed), (19, 1, None));
+    assert_eq!((report.pushed, report.refused, report.declined, &report.failed), (19, 1, 1, &None));
+    assert!(report.fills(false), "whatever the peer would not take, it has nothing that is not here");
+    let mut world = World::new(2);
+    (0..20).for_each(|number| world.nodes[1].write(&key(number), Seen::Everything, Some(vec![1; 5_000])));
+    let report = world.session(&mut ChaCha8Rng::seed_from_u64(3), Stamp(u64::MAX), |_, request| match request {
+        Request::Read { key: asked } if *asked == key(7) => Some(Ok(Answer::Refused(Refusal::Unreadable))),
+        _ => None,
+    });
+    assert_eq!((report.pulled, report.refused, report.declined), (19, 1, 0));
+    assert!(!report.fills(true), "what the peer could not read is lacking here");
 }
 
 #[test]

@@ -31,7 +31,9 @@ pub struct Report {
     pub noop: u64,
     /// Records that one of the two would not take, or could not read.
     pub refused: u64,
-    /// Those of them that the peer would not take as it had promised a later ballot: an identity write settles them.
+    /// Those of them that the peer would not take.
+    pub declined: u64,
+    /// Those of these that it would not take as it had promised a later ballot: an identity write settles them.
     pub contested: u64,
     /// Why it ended before its time.
     pub failed: Option<Cause>,
@@ -75,12 +77,13 @@ impl Report {
         self.failed.is_none() && self.refused == 0 && self.not_built == 0
     }
 
-    /// Whether a node that is being filled now has all that the peer had. What the peer refused because of a promise may be
-    /// out of date: this node waits until that is settled. Unless what it accepted [`stands`]: then it is the peer's affair.
+    /// Whether a node that is being filled now has all that the peer had. What the peer would not take is the peer's affair,
+    /// such as where its clock is behind. But what it refused because of a promise may be out of date, and this node waits until
+    /// that is settled, unless what it accepted [`stands`].
     ///
     /// [`stands`]: crate::membership::Filling::stands
     pub fn fills(&self, stands: bool) -> bool {
-        let waits_for = if stands { self.refused - self.contested } else { self.refused };
+        let waits_for = self.refused - self.declined + if stands { 0 } else { self.contested };
         self.failed.is_none() && waits_for == 0 && self.not_built == 0
     }
 
@@ -101,5 +104,25 @@ fn said(failure: &Failure) -> String {
         Failure::Refused(refusal) => refusal.to_string(),
         Failure::Unreachable => "the peer cannot be reached".into(),
         Failure::Unknown => "the peer did not answer".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_filled_by_a_session_unless_it_lacks_something_or_may_hold_what_is_out_of_date() {
+        let whole = Report::default();
+        assert!(whole.fills(true) && whole.fills(false) && whole.is_whole());
+        let behind = Report { refused: 2, declined: 2, ..whole.clone() };
+        assert!(behind.fills(true) && behind.fills(false) && !behind.is_whole(), "a peer whose clock is behind");
+        let promised = Report { refused: 2, declined: 2, contested: 1, ..whole.clone() };
+        assert!(promised.fills(true) && !promised.fills(false));
+        let unreadable = Report { refused: 3, ..promised };
+        assert!(!unreadable.fills(true), "what this node would not take, or could not read, it lacks");
+        for lacking in [Report { not_built: 1, ..whole.clone() }, Report { failed: Some(Cause::Deadline), ..whole }] {
+            assert!(!lacking.fills(true));
+        }
     }
 }

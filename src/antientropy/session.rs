@@ -180,13 +180,15 @@ impl Session {
                 if self.options.everything && self.is_pair =>
             {
                 self.report.refused += 1;
+                self.report.declined += 1;
                 self.report.contested += 1;
                 self.call(self.me, Purpose::Yield { bytes }, Request::Yield { key }, commands);
             }
             (Purpose::Yield { .. }, _) => {}
             (purpose, Answer::Refused(refusal)) if travelled.is_some() && concerns_one_record(&refusal) => {
-                let by_peer = !purpose.is_at_home();
+                let by_peer = matches!(purpose, Purpose::Push(_));
                 self.report.refused += 1;
+                self.report.declined += u64::from(by_peer);
                 self.report.contested += u64::from(by_peer && matches!(refusal, Refusal::Promised { .. }));
             }
             (Purpose::UnderWay, Answer::UnderWay { hints: true, .. }) => return Err(Cause::HintsFirst),
