@@ -23,7 +23,7 @@ const MILLION: u64 = 1_000_000;
 /// As many as Garage was given before the same was asked of it.
 const FEW: u64 = 31_000;
 /// The longest a session or a hand-over may take here.
-const REPAIR_TIME_MAX: Duration = Duration::from_secs(100);
+const REPAIR_TIME_MAX: Duration = Duration::from_secs(300);
 /// Requests a second of a client beside what is measured.
 const CLIENT_RATE: u64 = 1_000;
 /// How often something is looked for that is waited for. Each look is a kilobyte on the loopback interface.

@@ -5,9 +5,10 @@ use super::shared::Shared;
 use super::worker::Worker;
 use crate::antientropy::{FORGET_KEYS_MAX, Forget};
 use crate::placement::{MemberIndex, Partition, Ring};
+use crate::protocol::Request;
 use crate::record::{Context, Dot, Key};
 use crate::replica::{self, Candidate};
-use crate::storage::{Kind, PageSize, Span, StoreError};
+use crate::storage::{Address, Kind, PageSize, Peek, Span, StoreError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -18,10 +19,9 @@ use std::time::Duration;
 const PAGE: PageSize = PageSize { rows_max: 1_024, bytes_max: 4 << 20 };
 /// How long a partition in which nothing was deleted, and nothing was due, is left alone at most.
 const QUIET_MS_MAX: u64 = 60_000;
-/// How many keys are asked about at a time while clients are served, and the rest in between: their rows are read where
-/// clients' writes are committed, twice on every owner.
-const HANDFUL_BESIDE_CLIENTS: usize = 8;
-const REST: Duration = Duration::from_millis(8);
+/// What lies between two handfuls while clients are served, for each key of the first: it is asked about, and forgotten,
+/// where clients' writes are committed on every owner. Few large handfuls are felt by fewer clients than many small ones.
+const REST_PER_KEY: Duration = Duration::from_micros(2_500);
 
 /// For whom it is waited where no owner can say that it has all that one maker made: it comes back, or is never proven.
 /// Whoever made it may have made more that is nowhere else.
@@ -177,8 +177,7 @@ async fn forget(
         let whom = if node.is_of_nobody(ring, partition, &candidate.context) { NOBODY } else { &node.name };
         *waiting.waiting_for.entry(whom.to_owned()).or_default() += 1;
     }
-    let handful = if node.foreground.is_busy() { HANDFUL_BESIDE_CLIENTS } else { FORGET_KEYS_MAX };
-    for handful in ready.chunks(handful) {
+    for handful in ready.chunks(FORGET_KEYS_MAX) {
         let keys: Vec<(Key, Context)> =
             handful.iter().map(|candidate| (candidate.key.clone(), candidate.context.clone())).collect();
         let machine = Forget::new(me, owners.clone(), keys);
@@ -191,9 +190,33 @@ async fn forget(
             return;
         }
         if node.foreground.is_busy() {
-            tokio::time::sleep(REST).await;
+            tokio::time::sleep(REST_PER_KEY * handful.len() as u32).await;
         }
     }
+}
+
+/// Brings the rows of keys that are asked about into memory, so that they need not be waited for where clients' writes are
+/// committed.
+pub(super) async fn bring_up(node: &Arc<Shared>, requests: &[Request]) {
+    let asked = requests.iter().filter_map(|request| match request {
+        Request::MayForget { keys } => Some(keys),
+        _ => None,
+    });
+    let addresses = asked.flatten().map(|(key, _)| Address::data(key));
+    let cold: Vec<Address> = addresses.filter(|address| matches!(node.store.peek(address), Peek::Ask)).collect();
+    if cold.is_empty() {
+        return;
+    }
+    let node = node.clone();
+    let read = move || {
+        let mut give_way = node.foreground.giving_way(node.settings.timeout / 4);
+        for address in cold {
+            // One that cannot be read is met again by the committer, which says so.
+            let _ = node.store.read(&address);
+            give_way();
+        }
+    };
+    let _ = tokio::task::spawn_blocking(read).await;
 }
 
 impl Shared {

@@ -6,6 +6,7 @@
 //! hangs up does not cut a write in half.
 
 use super::foreground::Class;
+use super::forgetting;
 use super::gathering::Gathering;
 use super::link::{Link, Told};
 use super::outside::now;
@@ -460,6 +461,7 @@ impl Worker {
         if count == 0 {
             return Vec::new();
         }
+        forgetting::bring_up(&self.node, &requests).await;
         let (done, all) = oneshot::channel();
         let gathering = Rc::new(Gathering::new(count, done));
         let mut changes: Vec<(Change, Committed)> = Vec::new();
