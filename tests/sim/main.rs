@@ -49,7 +49,7 @@ const SEEDS: u64 = if cfg!(feature = "shell") { 1_000 } else { 100 };
 /// So many seeds come across every state there is a counter for.
 const SEEDS_FOR_EVERY_STATE: u64 = 1_000;
 /// Within how many seeds each planted bug must be found.
-const SEEDS_PER_PLANT: u64 = 500;
+const SEEDS_PER_PLANT: u64 = 2_000;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;

@@ -1,6 +1,6 @@
 //! Known bugs, planted between the production parts: a simulator that does not find them proves nothing.
 
-/// Each must be caught within 500 seeds.
+/// Each must be caught within 2,000 seeds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Plant {
     /// The log acknowledges before it has synced.
