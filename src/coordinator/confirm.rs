@@ -107,20 +107,33 @@ impl Confirm {
         self.calls.iter().flatten().count()
     }
 
-    /// What a majority agrees on, where it does.
+    /// What a majority agrees on, where it does, with what any other that answered holds beside it.
     fn agreed(&self) -> Option<Record> {
         let ballot = |record: &Option<Record>| record.as_ref().and_then(|record| record.context().ballot());
         self.answers.iter().find_map(|(_, first)| {
             let same = || self.answers.iter().filter(|(_, record)| ballot(record) == ballot(first));
             let has_source = self.must.is_none_or(|must| same().any(|(owner, _)| *owner == must));
             let holds = has_source && same().count() >= self.majority();
-            holds.then(|| merged(same().filter_map(|(_, record)| record.as_ref())))
+            let others = || self.answers.iter().filter(|(_, record)| ballot(record) != ballot(first));
+            let beside = || others().filter_map(|(_, record)| record.as_ref().map(Record::without_agreement));
+            holds.then(|| {
+                let agreed = merged(same().filter_map(|(_, record)| record.as_ref()));
+                beside().fold(agreed, |agreed, beside| agreed.merge(&beside))
+            })
         })
     }
 
     fn conclude(&mut self, must: bool, commands: &mut Vec<Command>) -> Option<ConfirmOutcome> {
         if let Some(record) = self.agreed() {
-            return Some(ConfirmOutcome::Found { record, answers: std::mem::take(&mut self.answers) });
+            let is_last = must || self.awaited() == 0 && self.unasked.is_empty();
+            if is_last || is_since(&record, &self.options.since) {
+                return Some(ConfirmOutcome::Found { record, answers: std::mem::take(&mut self.answers) });
+            }
+            // Beside it the client has seen something that another owner holds.
+            if self.awaited() == 0 {
+                self.ask_next(commands);
+            }
+            return None;
         }
         let is_missing = |owner: &MemberIndex| !self.answers.iter().any(|(who, _)| who == owner);
         let lacks_source = self.must.as_ref().is_some_and(is_missing);
@@ -199,7 +212,7 @@ mod tests {
     use crate::operation::Failure;
     use crate::placement::{ClusterId, Layout, Member, Mode};
     use crate::protocol::Part;
-    use crate::record::{Actor, Content, Edit, Proposal, Seen, Stamp};
+    use crate::record::{Actor, Content, Dot, Edit, Proposal, Seen, Stamp};
 
     fn ring() -> Ring {
         let members = (0..3).map(|number| Member::new(format!("http://n{number}:1"))).collect();
@@ -215,9 +228,13 @@ mod tests {
 
     /// Asks, and answers what is asked in turn with what each place of the owners holds; `None` fails.
     fn run(source: Source, held: [Option<Option<Record>>; 3]) -> (ConfirmOutcome, usize) {
+        run_since(source, Context::new(), held)
+    }
+
+    fn run_since(source: Source, since: Context, held: [Option<Option<Record>>; 3]) -> (ConfirmOutcome, usize) {
         let (ring, key) = (ring(), Key::new("k").unwrap());
         let owners = ring.owners(Partition::of(key.position())).to_vec();
-        let options = ConfirmOptions { source, hedge_ms: 10, avoid: vec![], since: Context::new() };
+        let options = ConfirmOptions { source, hedge_ms: 10, avoid: vec![], since };
         let mut confirm = Confirm::new(key, &ring, owners[0], options);
         let mut commands = Vec::new();
         let mut outcome = confirm.on(Event::Start, &mut commands);
@@ -256,6 +273,26 @@ mod tests {
         assert_eq!(found(&outcome), Some(Record::default()));
         let (outcome, _) = run(Source::Any, [Some(None), Some(held(5)), None]);
         assert_eq!(outcome, ConfirmOutcome::Unsettled);
+    }
+
+    #[test]
+    fn an_owner_more_is_asked_for_what_the_client_has_seen_beside_what_was_agreed_on() {
+        let dot = Dot { stamp: Stamp(7), actor: Actor(2) };
+        let beside = Record::default().write(&Seen::Only(Context::new()), dot, Some(Content::plain("beside"))).unwrap();
+        let mut since = Context::new();
+        since.add(dot);
+        for third in [5, 3] {
+            let held_there = held(third).unwrap().merge(&beside);
+            let (outcome, asked) =
+                run_since(Source::Any, since.clone(), [Some(held(5)), Some(held(5)), Some(Some(held_there))]);
+            assert_eq!(asked, 3);
+            let found = found(&outcome).unwrap();
+            assert!(is_since(&found, &since) && found.context().ballot() == held(5).unwrap().context().ballot());
+            // Where nobody has it, whoever asked is told what there is.
+            let nowhere = [Some(held(5)), Some(held(5)), Some(held(third))];
+            let (outcome, asked) = run_since(Source::Any, since.clone(), nowhere);
+            assert!(asked == 3 && matches!(outcome, ConfirmOutcome::Found { .. }), "{outcome:?}");
+        }
     }
 
     #[test]
