@@ -245,10 +245,11 @@ fn carry(shared: &Arc<Shared>, number: u64, mut peer: TcpStream) {
     let Ok(mut node) = TcpStream::connect(&shared.node) else {
         return;
     };
+    // Counted before anybody can have been served by it.
+    shared.bytes(Way::ToNode).fetch_add(begun.len() as u64, Ordering::Relaxed);
     if node.write_all(&begun).is_err() {
         return;
     }
-    shared.bytes(Way::ToNode).fetch_add(begun.len() as u64, Ordering::Relaxed);
     let _ = (peer.set_nodelay(true), node.set_nodelay(true));
     match shared.state().streams.get_mut(&number) {
         Some(streams) => streams.extend(node.try_clone()),
@@ -288,10 +289,10 @@ fn copy(shared: &Shared, way: Way, mut from: TcpStream, mut to: TcpStream) {
             }
             Fault::Cut(..) => {}
         }
+        shared.bytes(way).fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if to.write_all(bytes).is_err() {
             break;
         }
-        shared.bytes(way).fetch_add(bytes.len() as u64, Ordering::Relaxed);
         if bytes.len() < n {
             let _ = from.shutdown(Shutdown::Both);
             break;
