@@ -9,7 +9,6 @@
 //! may change at any time; connections whose bytes were lost are closed when the fault is lifted, since nothing
 //! sensible can follow on them.
 
-use super::eventually;
 use super::node::reserve_port;
 use kringle::placement::NodeId;
 use kringle::protocol::Batch;
@@ -77,12 +76,7 @@ struct State {
 impl Proxy {
     /// A proxy on a port of its own in front of `node` (`host:port`), which need not run yet.
     pub fn before(node: &str) -> Proxy {
-        // A node that another thread starts at this moment holds all sockets of this process for an instant.
-        let reserved = || {
-            let port = reserve_port();
-            TcpListener::bind(("127.0.0.1", port)).map(|listener| (port, listener)).map_err(|error| error.to_string())
-        };
-        let (port, listener) = eventually("a port for the proxy is free", Duration::from_secs(10), reserved);
+        let port = reserve_port();
         let state = State { fault: Fault::Pass, version: 0, stopped: false, admitted: None, streams: BTreeMap::new() };
         let shared = Arc::new(Shared {
             node: node.into(),
@@ -92,6 +86,7 @@ impl Proxy {
             bytes_to_node: AtomicU64::new(0),
             bytes_from_node: AtomicU64::new(0),
         });
+        let listener = TcpListener::bind(("127.0.0.1", port)).expect("the proxy's port");
         let accepting = shared.clone();
         let acceptor = std::thread::spawn(move || accept(listener, port, &accepting));
         Proxy { port, shared, acceptor: Some(acceptor) }
