@@ -7,10 +7,12 @@ use kringle::placement::NodeId;
 use kringle::record::Stamp;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use support::eventually;
 use support::http::{Client, Request};
 use support::load::{Outcome, Write as Written, judge};
-use support::node::reserve_port;
+use support::node::{is_free, reserve_port};
 use support::peer;
 use support::proxy::{Fault, Proxy, Way};
 
@@ -165,6 +167,32 @@ fn a_request_with_an_early_answer_is_not_sent_to_its_end() {
 fn reserved_ports_differ() {
     let ports: std::collections::BTreeSet<u16> = (0..50).map(|_| reserve_port()).collect();
     assert_eq!(ports.len(), 50);
+}
+
+#[test]
+fn a_port_is_free_while_nobody_listens_on_it() {
+    let port = reserve_port();
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    assert!(!is_free(port));
+    drop(listener);
+    // A program that was being started just then held it an instant longer.
+    eventually("the port is free again", Duration::from_secs(10), || is_free(port).then_some(()).ok_or(String::new()));
+}
+
+#[test]
+fn a_reserved_port_can_be_listened_to_while_programs_are_being_started() {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                std::process::Command::new("true").status().unwrap();
+            }
+        });
+        let listened: Result<Vec<TcpListener>, _> =
+            (0..500).map(|_| TcpListener::bind(("127.0.0.1", reserve_port()))).collect();
+        done.store(true, Ordering::Relaxed);
+        listened.unwrap();
+    });
 }
 
 #[test]

@@ -6,11 +6,12 @@ use kringle::placement::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsString;
 use std::fs::File;
-use std::net::TcpListener;
+use std::io::ErrorKind;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -25,14 +26,6 @@ pub fn program() -> PathBuf {
     std::env::var_os("KRINGLE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_kringle").into(), PathBuf::from)
 }
 
-/// Held while a program is started, and while a port is tried: a child holds every socket of this process from its fork to
-/// its exec, a port that is tried just then among them, which nobody else gets until that is over.
-static FORKING: Mutex<()> = Mutex::new(());
-
-fn not_while_forking() -> MutexGuard<'static, ()> {
-    FORKING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A port that is free now and that no outgoing connection will be given: below the range the kernel hands
 /// out, different for every caller of this process, and rarely the same in two processes.
 pub fn reserve_port() -> u16 {
@@ -43,12 +36,18 @@ pub fn reserve_port() -> u16 {
     for _ in 0..COUNT {
         let offset = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let port = FIRST + (start + offset) % COUNT;
-        let _quiet = not_while_forking();
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        if is_free(port) {
             return port;
         }
     }
     panic!("no free port from {FIRST} on");
+}
+
+/// Whether nobody listens on this port. Found by connecting, not by listening: a program that any thread starts
+/// meanwhile holds every socket of this process from its fork to its exec, and a listener among them would keep the
+/// port from who is to have it.
+pub fn is_free(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
 /// How to start a node.
@@ -161,7 +160,6 @@ impl Node {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("KRINGLE_")) {
             command.env_remove(name);
         }
-        let _forking = not_while_forking();
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("cannot start {words:?}: {error}")));
     }
 
@@ -376,9 +374,7 @@ pub fn refused(folder: &Path, words: &[&str], environment: &[(&str, &str)]) -> R
     command.stdin(Stdio::null());
     command.stdout(File::create(&out).expect("a file for stdout"));
     command.stderr(File::create(&err).expect("a file for stderr"));
-    let forking = not_while_forking();
     let mut child = Ended(command.spawn().expect("the program starts"));
-    drop(forking);
     let read = |path: &Path| String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned();
     let status = eventually(&format!("{words:?} ends"), Duration::from_secs(10), || {
         let status = child.0.try_wait().map_err(|error| error.to_string())?;

@@ -9,6 +9,7 @@
 //! may change at any time; connections whose bytes were lost are closed when the fault is lifted, since nothing
 //! sensible can follow on them.
 
+use super::eventually;
 use super::node::reserve_port;
 use kringle::placement::NodeId;
 use kringle::protocol::Batch;
@@ -86,7 +87,7 @@ impl Proxy {
             bytes_to_node: AtomicU64::new(0),
             bytes_from_node: AtomicU64::new(0),
         });
-        let listener = TcpListener::bind(("127.0.0.1", port)).expect("the proxy's port");
+        let listener = listen(port);
         let accepting = shared.clone();
         let acceptor = std::thread::spawn(move || accept(listener, port, &accepting));
         Proxy { port, shared, acceptor: Some(acceptor) }
@@ -179,6 +180,12 @@ impl State {
     }
 }
 
+/// A listener given up a moment ago may still be held by a program that was being started then.
+fn listen(port: u16) -> TcpListener {
+    let listen = || TcpListener::bind(("127.0.0.1", port)).map_err(|error| error.to_string());
+    eventually("the proxy's port is free", Duration::from_secs(10), listen)
+}
+
 fn accept(listener: TcpListener, port: u16, shared: &Arc<Shared>) {
     let mut listener = Some(listener);
     loop {
@@ -188,7 +195,7 @@ fn accept(listener: TcpListener, port: u16, shared: &Arc<Shared>) {
         let Some(_) = shared.fault_unless(|fault| fault == Fault::Refuse) else {
             return;
         };
-        let bound = listener.get_or_insert_with(|| TcpListener::bind(("127.0.0.1", port)).expect("the proxy's port"));
+        let bound = listener.get_or_insert_with(|| listen(port));
         let Ok((peer, _)) = bound.accept() else { continue };
         let mut state = shared.state();
         if state.stopped || state.fault == Fault::Refuse {
