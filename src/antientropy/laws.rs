@@ -5,7 +5,7 @@ use crate::merkle::Forest;
 use crate::operation::{Command, Event, Failure, Operation};
 use crate::placement::{ClusterId, Layout, Member, MemberIndex, Mode, NodeId, Partition, Ring};
 use crate::protocol::{Answer, Difference, Lacking, Refusal, Request, SyncAnswer, SyncRequest};
-use crate::record::{Actor, Clock, Content, Edit, Key, Seen, Stamp};
+use crate::record::{Actor, Ballot, Clock, Content, Edit, Key, Seen, Stamp};
 use crate::replica::{self, Step};
 use crate::storage::{Address, Change, Committer, Feed, HintLedger, MemoryStore, Outcome, Sequence, Store};
 use proptest::prelude::*;
@@ -438,6 +438,23 @@ fn a_record_that_is_refused_does_not_hold_up_the_others() {
     });
     assert_eq!((report.pulled, report.refused, report.declined), (19, 1, 0));
     assert!(!report.fills(true), "what the peer could not read is lacking here");
+}
+
+#[test]
+fn a_peer_that_will_not_take_a_record_gives_what_it_holds_of_it_all_the_same() {
+    let promised = Refusal::Promised { ballot: Ballot { stamp: Stamp(9), actor: Actor(9) } };
+    for (refusal, everything) in [(Refusal::Damaged, false), (promised.clone(), false), (promised, true)] {
+        let mut world = World { everything, ..World::new(2) };
+        for node in &mut world.nodes {
+            node.write(&key(7), Seen::Everything, Some(vec![1; 10]));
+        }
+        let report = world.session(&mut ChaCha8Rng::seed_from_u64(3), Stamp(u64::MAX), |_, request| match request {
+            Request::Merge { .. } => Some(Ok(Answer::Refused(refusal.clone()))),
+            _ => None,
+        });
+        assert_eq!((report.pushed, report.pulled, report.refused, report.declined), (0, 1, 1, 1));
+        assert_eq!(world.nodes[0].record(&key(7)).map(|record| record.siblings().len()), Some(2));
+    }
 }
 
 #[test]

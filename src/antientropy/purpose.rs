@@ -24,9 +24,7 @@ pub(super) enum Purpose {
         is_more: bool,
     },
     /// Let go of what was accepted here alone.
-    Yield {
-        bytes: u64,
-    },
+    Yield(Move),
     Over,
 }
 
@@ -34,14 +32,16 @@ impl Purpose {
     /// Whether this node is asked, not the peer.
     pub(super) fn is_at_home(&self) -> bool {
         let looks = matches!(self, Purpose::Trees | Purpose::Differing | Purpose::List | Purpose::Load(_));
-        looks || matches!(self, Purpose::Keep { .. } | Purpose::Yield { .. })
+        looks || matches!(self, Purpose::Keep { .. } | Purpose::Yield(_))
     }
 
     /// The bytes of the record that travels, if one does.
     pub(super) fn record_bytes(&self) -> Option<u64> {
         match self {
-            Purpose::Fetch(moved) | Purpose::Load(moved) | Purpose::Push(moved) => Some(moved.bytes),
-            Purpose::Keep { bytes, .. } | Purpose::Yield { bytes } => Some(*bytes),
+            Purpose::Fetch(moved) | Purpose::Load(moved) | Purpose::Push(moved) | Purpose::Yield(moved) => {
+                Some(moved.bytes)
+            }
+            Purpose::Keep { bytes, .. } => Some(*bytes),
             _ => None,
         }
     }

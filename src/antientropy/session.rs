@@ -30,10 +30,9 @@ use crate::merkle::diff::{self, Digest, FEW_KEYS, Salt};
 use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::{LEAVES, MemberIndex, Partition, Ring};
 use crate::protocol::{
-    Answer, Bed, Difference, KeyEntry, Lacking, Leaves, Listed, MemberTag, Refusal, Request, SyncAnswer, SyncRequest,
-    wire_bytes,
+    Answer, Bed, Difference, KeyEntry, Leaves, Listed, MemberTag, Refusal, Request, SyncAnswer, SyncRequest, wire_bytes,
 };
-use crate::record::{Record, Stamp};
+use crate::record::Stamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -174,22 +173,12 @@ impl Session {
         let calls_before = self.calls_made;
         // Whether either of the two counts as an owner is no matter here.
         match (purpose, answer.content()) {
-            // What a node that is being filled alone accepted, and the only other owner did not, was never agreed on, or is
-            // forgotten: it cannot be settled without this node's vote, and is let go of for what the other holds.
-            (Purpose::Push(Move { key, bytes, .. }), Answer::Refused(Refusal::Promised { .. }))
-                if self.options.everything && self.is_pair =>
-            {
-                self.report.refused += 1;
-                self.report.declined += 1;
-                self.report.contested += 1;
-                self.call(self.me, Purpose::Yield { bytes }, Request::Yield { key }, commands);
+            (Purpose::Yield(moved), _) => self.fetch_news(moved, commands),
+            (Purpose::Push(moved), Answer::Refused(refusal)) if concerns_one_record(&refusal) => {
+                self.declined(moved, &refusal, commands);
             }
-            (Purpose::Yield { .. }, _) => {}
-            (purpose, Answer::Refused(refusal)) if travelled.is_some() && concerns_one_record(&refusal) => {
-                let by_peer = matches!(purpose, Purpose::Push(_));
+            (_, Answer::Refused(refusal)) if travelled.is_some() && concerns_one_record(&refusal) => {
                 self.report.refused += 1;
-                self.report.declined += u64::from(by_peer);
-                self.report.contested += u64::from(by_peer && matches!(refusal, Refusal::Promised { .. }));
             }
             (Purpose::UnderWay, Answer::UnderWay { hints: true, .. }) => return Err(Cause::HintsFirst),
             (Purpose::UnderWay, Answer::UnderWay { since, .. }) => self.settle(since),
@@ -377,28 +366,38 @@ impl Session {
     fn compared(&mut self, differences: Vec<Vec<Difference>>) {
         let settled = self.options.up_to();
         for ((_, listed), differences) in self.portion.take().unwrap_or_default().into_iter().zip(differences) {
-            for difference in differences {
-                let (at, theirs) = match difference {
-                    Difference::Unlisted { key, record: Lacking::Enclosed(record) } => {
-                        let bytes = wire_bytes(&record);
-                        self.stream.push(Move { key, to_peer: false, bytes, record: Some(record) });
-                        continue;
-                    }
-                    Difference::Unlisted { key, record: Lacking::Bytes(bytes) } => {
-                        self.stream.push(Move { key, to_peer: false, bytes: u64::from(bytes), record: None });
-                        continue;
-                    }
-                    Difference::Other { at, outline, bytes } => (at, Some((outline, bytes))),
-                    Difference::Missing { at } => (at, None),
-                };
-                let held = listed.get(at as usize);
-                if let Some(held) = held.filter(|held| is_settled(&held.outline, settled)) {
-                    let wanted = theirs.filter(|(outline, _)| outline.includes(&held.outline));
-                    let bytes = u64::from(wanted.as_ref().map_or(held.bytes, |(_, bytes)| *bytes));
-                    self.stream.push(Move { key: held.key.clone(), to_peer: wanted.is_none(), bytes, record: None });
-                }
-            }
+            differences
+                .into_iter()
+                .filter_map(|one| Move::of(one, &listed, settled))
+                .for_each(|one| self.stream.push(one));
         }
+    }
+
+    /// The peer would not take this node's record, which is its affair. What it holds itself is wanted here all the same.
+    fn declined(&mut self, moved: Move, refusal: &Refusal, commands: &mut Vec<Command>) {
+        let is_promised = matches!(refusal, Refusal::Promised { .. });
+        self.report.refused += 1;
+        self.report.declined += 1;
+        self.report.contested += u64::from(is_promised);
+        // What a node that is being filled alone accepted, and the only other owner did not, was never agreed on, or is
+        // forgotten: it cannot be settled without this node's vote, and is let go of for what the other holds.
+        if is_promised && self.options.everything && self.is_pair {
+            let key = moved.key.clone();
+            self.call(self.me, Purpose::Yield(moved), Request::Yield { key }, commands);
+        } else {
+            self.fetch_news(moved, commands);
+        }
+    }
+
+    fn fetch_news(&mut self, mut moved: Move, commands: &mut Vec<Command>) {
+        if std::mem::take(&mut moved.is_mutual) {
+            self.fetch(moved, commands);
+        }
+    }
+
+    fn fetch(&mut self, moved: Move, commands: &mut Vec<Command>) {
+        let key = moved.key.clone();
+        self.call(self.peer, Purpose::Fetch(moved), Request::Read { key }, commands);
     }
 
     fn load(&mut self, moved: Move, commands: &mut Vec<Command>) {
@@ -420,8 +419,7 @@ impl Session {
             if next.to_peer {
                 self.load(next, commands);
             } else {
-                let key = next.key.clone();
-                self.call(self.peer, Purpose::Fetch(next), Request::Read { key }, commands);
+                self.fetch(next, commands);
             }
         }
     }
@@ -493,8 +491,4 @@ fn concerns_one_record(refusal: &Refusal) -> bool {
         refusal,
         Refusal::StampAhead(_) | Refusal::Damaged | Refusal::Unfit(_) | Refusal::Unreadable | Refusal::Promised { .. }
     )
-}
-
-fn is_settled(outline: &Record, settled: Stamp) -> bool {
-    outline.context().latest().is_none_or(|latest| latest <= settled)
 }

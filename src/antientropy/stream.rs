@@ -2,7 +2,8 @@
 //!
 //! A sliding window: when one has arrived the next may go, so the pace is the receiver's.
 
-use crate::record::{Key, Record};
+use crate::protocol::{Difference, Lacking, Listed, wire_bytes};
+use crate::record::{Key, Record, Stamp};
 use std::collections::VecDeque;
 
 /// Records on their way at a time, both directions together: few, so that clients' requests do not queue behind. On two
@@ -19,6 +20,37 @@ pub(super) struct Move {
     pub(super) bytes: u64,
     /// The record, if the peer has sent it already.
     pub(super) record: Option<Record>,
+    /// Whether it goes to the peer and the peer's own knows something that is not here: the answer brings that along, but
+    /// where the peer would not take the record it is to be fetched.
+    pub(super) is_mutual: bool,
+}
+
+impl Move {
+    /// What has to travel for a difference that the peer found with what is `listed` here; nothing where this node's
+    /// record is younger than `settled`.
+    pub(super) fn of(difference: Difference, listed: &[Listed], settled: Stamp) -> Option<Move> {
+        let (at, theirs) = match difference {
+            Difference::Unlisted { key, record: Lacking::Enclosed(record) } => {
+                let bytes = wire_bytes(&record);
+                return Some(Move { key, to_peer: false, bytes, record: Some(record), is_mutual: false });
+            }
+            Difference::Unlisted { key, record: Lacking::Bytes(bytes) } => {
+                return Some(Move { key, to_peer: false, bytes: bytes.into(), record: None, is_mutual: false });
+            }
+            Difference::Other { at, outline, bytes } => (at, Some((outline, bytes))),
+            Difference::Missing { at } => (at, None),
+        };
+        let held = listed.get(at as usize).filter(|held| is_settled(&held.outline, settled))?;
+        let wanted = theirs.as_ref().filter(|(outline, _)| outline.includes(&held.outline));
+        let bytes = wanted.map_or(held.bytes, |(_, bytes)| *bytes).into();
+        let to_peer = wanted.is_none();
+        let is_mutual = to_peer && theirs.is_some_and(|(outline, _)| !held.outline.includes(&outline));
+        Some(Move { key: held.key.clone(), to_peer, bytes, record: None, is_mutual })
+    }
+}
+
+fn is_settled(outline: &Record, settled: Stamp) -> bool {
+    outline.context().latest().is_none_or(|latest| latest <= settled)
 }
 
 /// The records of a session.
