@@ -175,3 +175,36 @@ fn a_node_whose_clock_is_an_hour_ahead_passes_writes_on_and_colours_no_stamp() {
     let warned: Vec<Value> = cluster.client(2).get("/status").json()["events"].as_array().expect("events").clone();
     assert_eq!(warned.iter().filter(|event| event["kind"] == "clock").count(), 1, "{warned:?}");
 }
+
+#[test]
+fn a_node_whose_clock_is_an_hour_behind_says_so_and_takes_what_was_written_once_it_is_right() {
+    let clock = FalseClock::new("+0");
+    let mut cluster = Cluster::start(3, &["--pingfreq", "0.2", "--timeout", "2", "--syncfreq", "0.5"]);
+    cluster.nodes[2].kill();
+    // What it has kept would tell it the time.
+    std::fs::remove_dir_all(cluster.nodes[2].data()).expect("its folder");
+    cluster.nodes[2].replan(|plan| plan.under(clock.under()));
+    clock.set(&format!("-{HOUR_MS}"));
+    cluster.nodes[2].restart();
+    let status = || cluster.client(2).get("/status").json();
+    eventually("it knows that its clock is wrong", SOON, || {
+        let ms = status()["clock"]["behind_ms"].as_u64().unwrap_or(0);
+        (ms.abs_diff(HOUR_MS) < HONEST_MS).then_some(()).ok_or(format!("{ms} ms"))
+    });
+    assert_eq!(status()["clock"]["ahead_ms"], 0);
+    cluster.client(0).put("/kv/a?w=2", "v").expect(201);
+    assert_honest(stamp_of(&cluster.nodes[0], "a"));
+    let said = || -> Vec<String> {
+        let events = status()["events"].as_array().cloned().unwrap_or_default();
+        let clock = events.iter().filter(|event| event["kind"] == "clock");
+        clock.map(|event| event["text"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    let warned = said();
+    assert!(warned.len() == 1 && warned[0].contains("behind most peers'"), "{warned:?}");
+    assert_eq!(cluster.held_by(2, "a"), None);
+    clock.set("+0");
+    eventually("it is up to date", SOON, || {
+        cluster.held_by(2, "a").map(|_| ()).ok_or_else(|| status()["sync"].to_string())
+    });
+    eventually("it says so", SOON, || (said().len() == 2).then_some(()).ok_or_else(|| format!("{:?}", said())));
+}

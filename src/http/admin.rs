@@ -183,7 +183,7 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
         "reads": { "hedged": node.reads_hedged.load(Ordering::Relaxed) },
         "filling": node.completeness.describe(),
         "seen": { "actors": actors, "partitions_joined": joined },
-        "clock": { "ahead_ms": node.clock_ahead_ms() },
+        "clock": { "ahead_ms": node.clock_ahead_ms(), "behind_ms": node.clock_behind_ms() },
         "sync": sync_status(worker),
         "forgetting": node.waits.status(),
         "scrub": node.rot.status(),

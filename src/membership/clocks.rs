@@ -31,6 +31,18 @@ pub struct OwnTime {
     pub steady_ms: u64,
 }
 
+/// How a node's clock stands to those of more than half of the peers that were heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClockState {
+    /// Neither side refuses the other's stamps for it.
+    #[default]
+    Even,
+    /// They would refuse stamps made here.
+    Ahead,
+    /// What they stamp is refused here.
+    Behind,
+}
+
 impl Clocks {
     /// `peer` says that it is `peer_ms`, in milliseconds since 1970.
     pub fn note(&mut self, peer: &str, peer_ms: u64, own: OwnTime) {
@@ -47,16 +59,34 @@ impl Clocks {
 
     /// By how much this node is ahead of more than half of the peers that were heard, at least; 0 where it is not.
     pub fn ahead_ms(&self, own: OwnTime) -> u64 {
-        let mut ahead: Vec<i128> = self.ahead(own).collect();
-        ahead.sort_unstable_by(|left, right| right.cmp(left));
-        ahead.get(ahead.len() / 2).map_or(0, |&ahead| u64::try_from(ahead.max(0)).unwrap_or(u64::MAX))
+        reached_by_most(self.ahead(own))
+    }
+
+    /// By how much this node is behind more than half of the peers that were heard, at least; 0 where it is not.
+    pub fn behind_ms(&self, own: OwnTime) -> u64 {
+        reached_by_most(self.ahead(own).map(|ahead| -ahead))
     }
 
     /// Whether the peers would refuse stamps made here.
     pub fn is_ahead(&self, own: OwnTime) -> bool {
-        let refusing = self.ahead(own).filter(|ahead| *ahead > i128::from(STAMP_AHEAD_MAX_MS)).count();
-        2 * refusing > self.heard.len()
+        self.ahead_ms(own) > STAMP_AHEAD_MAX_MS
     }
+
+    /// How this node's clock stands.
+    pub fn state(&self, own: OwnTime) -> ClockState {
+        match (self.is_ahead(own), self.behind_ms(own) > STAMP_AHEAD_MAX_MS) {
+            (true, _) => ClockState::Ahead,
+            (false, true) => ClockState::Behind,
+            (false, false) => ClockState::Even,
+        }
+    }
+}
+
+/// The greatest that more than half of them reach; 0 where that is none, or below.
+fn reached_by_most(differences: impl Iterator<Item = i128>) -> u64 {
+    let mut differences: Vec<i128> = differences.collect();
+    differences.sort_unstable_by(|left, right| right.cmp(left));
+    differences.get(differences.len() / 2).map_or(0, |&most| u64::try_from(most.max(0)).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -68,11 +98,22 @@ mod tests {
     }
 
     fn ahead(of: &[i64]) -> u64 {
-        let mut clocks = Clocks::default();
         let now = 10_000_000;
-        of.iter().enumerate().for_each(|(peer, by)| clocks.note(&peer.to_string(), (now - by) as u64, own(now as u64)));
-        let ahead = clocks.ahead_ms(own(now as u64));
-        assert_eq!(clocks.is_ahead(own(now as u64)), ahead > STAMP_AHEAD_MAX_MS, "{of:?}");
+        let of_peers = |by: &dyn Fn(i64) -> i64| {
+            let mut clocks = Clocks::default();
+            let peers = of.iter().enumerate();
+            peers.for_each(|(peer, ahead)| clocks.note(&peer.to_string(), (now - by(*ahead)) as u64, own(now as u64)));
+            let (ahead, behind) = (clocks.ahead_ms(own(now as u64)), clocks.behind_ms(own(now as u64)));
+            (ahead, behind, clocks.state(own(now as u64)))
+        };
+        let (ahead, behind, state) = of_peers(&|ahead| ahead);
+        let turned = match state {
+            ClockState::Even => ClockState::Even,
+            ClockState::Ahead => ClockState::Behind,
+            ClockState::Behind => ClockState::Ahead,
+        };
+        assert_eq!(of_peers(&|ahead| -ahead), (behind, ahead, turned), "{of:?}");
+        assert_eq!(state == ClockState::Ahead, ahead > STAMP_AHEAD_MAX_MS, "{of:?}");
         ahead
     }
 
@@ -83,6 +124,7 @@ mod tests {
         assert_eq!(ahead(&[70_000, 80_000]), 70_000);
         assert_eq!(ahead(&[70_000, 80_000, -9_000_000]), 70_000);
         assert_eq!(ahead(&[70_000, 0, 0]), 0);
+        assert_eq!(ahead(&[-70_000, -80_000, 9_000_000]), 0);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod life;
 mod liveness;
 mod view;
 
-pub use clocks::{Clocks, OwnTime};
+pub use clocks::{ClockState, Clocks, OwnTime};
 pub use filling::{Filling, Lack, Stage, Why, Word};
 pub use life::{Life, Memory};
 pub use liveness::{Change, Liveness, PACKET_BYTES_MAX, Pace, Packet};

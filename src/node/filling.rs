@@ -7,7 +7,7 @@ use super::shared::Shared;
 use super::sync;
 use super::worker::Worker;
 use crate::antientropy::Report;
-use crate::membership::{Clocks, Filling, Lack, Memory, Stage, State, Why};
+use crate::membership::{ClockState, Clocks, Filling, Lack, Memory, Stage, State, Why};
 use crate::placement::Partition;
 use crate::protocol::{Refusal, Request};
 use crate::record::Stamp;
@@ -40,8 +40,8 @@ pub struct Completeness {
     filling: Mutex<Filling>,
     memory: Mutex<Memory>,
     clocks: Mutex<Clocks>,
-    /// Whether this node's clock was found ahead of its peers', as was said last.
-    pub(super) is_ahead: AtomicBool,
+    /// How this node's clock stands to its peers', as was said last.
+    clock_state: Mutex<ClockState>,
     /// Peers that a session to be filled ended well with, and that are still to say whether what they had seen before it is
     /// so; with how much was lost here by then.
     unconfirmed: Mutex<BTreeMap<String, u64>>,
@@ -69,7 +69,7 @@ impl Completeness {
             counts,
             is_confirmed,
             clocks: Mutex::default(),
-            is_ahead: AtomicBool::default(),
+            clock_state: Mutex::default(),
             unconfirmed: Mutex::default(),
             unkept: AtomicBool::default(),
             losses: AtomicU64::default(),
@@ -172,6 +172,12 @@ impl Completeness {
 
     pub(super) fn clocks(&self) -> MutexGuard<'_, Clocks> {
         self.clocks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Takes note of how this node's clock stands; whether that is news.
+    pub(super) fn note_clock_state(&self, state: ClockState) -> bool {
+        let mut said = self.clock_state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        std::mem::replace(&mut *said, state) != state
     }
 
     /// Whether this node may vote in what is agreed on: it holds all that an owner should, a majority has confirmed that, and

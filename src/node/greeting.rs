@@ -2,20 +2,19 @@
 //!
 //! They travel both ways, in the request and in its reply, and by a lane of their own: at once after the start, until each
 //! peer was heard; then when something changed, as often as pings where it is only the last durable stamp. They carry the
-//! clocks as well: a node that is ahead of most of its peers makes no writes of its own.
+//! clocks as well: a node that is ahead of most of its peers makes no writes of its own, and one that is behind says so.
 
 use super::filling::{MEMORY_FACT, SHORT_MAX, SHORT_MIN, TICK};
 use super::foreground::Class;
 use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::membership::{Life, OwnTime, Word};
+use crate::membership::{ClockState, Life, OwnTime, Word};
 use crate::operation::Failure;
 use crate::placement::{Partition, Ring};
 use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request};
 use crate::storage::Change;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -29,6 +28,11 @@ impl Shared {
     /// By how many milliseconds this node's time is ahead of most of its peers'.
     pub fn clock_ahead_ms(&self) -> u64 {
         self.completeness.clocks().ahead_ms(self.own_time())
+    }
+
+    /// By how many milliseconds it is behind that of most of them.
+    pub fn clock_behind_ms(&self) -> u64 {
+        self.completeness.clocks().behind_ms(self.own_time())
     }
 
     /// The time that the next stamp would have.
@@ -46,18 +50,25 @@ impl Shared {
     /// Takes note of a peer's clock.
     fn note_clock(&self, peer: &str, peer_ms: u64) {
         let own = self.own_time();
-        let (is_ahead, ahead_ms) = {
+        let (state, ahead_ms, behind_ms) = {
             let mut clocks = self.completeness.clocks();
             clocks.note(peer, peer_ms, own);
-            (clocks.is_ahead(own), clocks.ahead_ms(own))
+            (clocks.state(own), clocks.ahead_ms(own), clocks.behind_ms(own))
         };
-        if self.completeness.is_ahead.swap(is_ahead, Ordering::Relaxed) != is_ahead {
-            match is_ahead {
-                true => self.events.warn(
+        if self.completeness.note_clock_state(state) {
+            match state {
+                ClockState::Ahead => self.events.warn(
                     "clock",
                     format!("this node's time is {ahead_ms} ms ahead of most peers': it passes writes on to them"),
                 ),
-                false => self.events.info("clock", "this node's time is that of its peers again: it takes writes"),
+                ClockState::Behind => self.events.warn(
+                    "clock",
+                    format!("this node's time is {behind_ms} ms behind most peers': it refuses what they have written"),
+                ),
+                ClockState::Even => self.events.info(
+                    "clock",
+                    "this node's time is that of its peers again: it takes writes, and what they have written",
+                ),
             }
         }
     }
