@@ -24,7 +24,7 @@ const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 const DRAIN_MAX: Duration = Duration::from_secs(8);
 /// How long nobody must have been served before the node believes it is drained.
 const DRAIN_QUIET: Duration = Duration::from_millis(150);
-/// Threads of a worker that look up what is not in memory. Each look-up takes microseconds unless the disk is slow, so
+/// Threads of a worker that look up what is not in memory, beside those for work in the background. Each look-up takes microseconds unless the disk is slow, so
 /// more threads would mostly wake one another: with 50 look-ups waiting, 50 threads cost a third more than few.
 const READERS: usize = 4;
 /// Connections the kernel holds ready for us.
@@ -73,7 +73,7 @@ async fn serve(node: &Node, listener: TcpListener, announce: impl FnOnce()) -> s
     let server = Server::build()
         .workers(settings.workers)
         .max_concurrent_connections(settings.connections_max.div_ceil(settings.workers))
-        .worker_max_blocking_threads(READERS)
+        .worker_max_blocking_threads(READERS + node.shared.aside.places())
         .disable_signals()
         .listen("clients", listener, move || {
             let (worker, count) = (Worker::start(shared.clone()), count.clone());

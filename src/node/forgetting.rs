@@ -207,16 +207,16 @@ pub(super) async fn bring_up(node: &Arc<Shared>, requests: &[Request]) {
     if cold.is_empty() {
         return;
     }
-    let node = node.clone();
+    let shared = node.clone();
     let read = move || {
-        let mut give_way = node.foreground.giving_way(node.settings.timeout / 4);
+        let mut give_way = shared.foreground.giving_way(shared.settings.timeout / 4);
         for address in cold {
             // One that cannot be read is met again by the committer, which says so.
-            let _ = node.store.read(&address);
+            let _ = shared.store.read(&address);
             give_way();
         }
     };
-    let _ = tokio::task::spawn_blocking(read).await;
+    let _ = node.aside.run(read).await;
 }
 
 impl Shared {

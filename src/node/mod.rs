@@ -7,6 +7,7 @@
 //!        └──────── one message per worker and drain
 //! ```
 
+mod aside;
 mod background;
 mod events;
 mod filling;

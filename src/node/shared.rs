@@ -1,5 +1,6 @@
 //! What all threads of one node share.
 
+use super::aside::Aside;
 use super::events::Events;
 use super::filling::Completeness;
 use super::foreground::Foreground;
@@ -43,6 +44,8 @@ pub struct Shared {
     pub queue: Arc<CommitQueue>,
     /// Whether clients are being served.
     pub foreground: Arc<Foreground>,
+    /// Where work goes that nobody waits for.
+    pub aside: Aside,
     /// What happened here.
     pub events: Events,
     /// Writes it coordinates.
@@ -96,7 +99,7 @@ impl Shared {
         let pace = Pace { period: settings.ping_period, timeout: settings.timeout };
         let liveness = Liveness::new(&name, peers(), pace, wall_ms(), random(), Duration::ZERO);
         let started = now();
-        let foreground = Arc::<Foreground>::default();
+        let (foreground, aside) = (Arc::<Foreground>::default(), Aside::of(settings.workers));
         Shared {
             view: Mutex::new(View::of(peers())),
             liveness: Mutex::new(liveness),
@@ -110,6 +113,7 @@ impl Shared {
             hints,
             queue: Arc::new(CommitQueue::beside(foreground.clone())),
             foreground,
+            aside,
             events: Events::default(),
             under_way: UnderWay::default(),
             syncs: Syncs::new(started),

@@ -297,12 +297,13 @@ pub(super) fn compare(worker: &Rc<Worker>, request: SyncRequest, told: Box<dyn F
     if !replica::is_quick(&request) {
         node.syncs.note_question();
         actix_web::rt::spawn(async move {
+            let shared = node.clone();
             let scan = move || {
                 // Whoever asked waits no longer than the timeout, and this node's own part must not take all of it.
-                let mut give_way = node.foreground.giving_way(node.settings.timeout / 2);
-                replica::compare(&ring, me, &node.forest, &*node.store, request, &mut give_way)
+                let mut give_way = shared.foreground.giving_way(shared.settings.timeout / 2);
+                replica::compare(&ring, me, &shared.forest, &*shared.store, request, &mut give_way)
             };
-            let answer = tokio::task::spawn_blocking(scan).await;
+            let answer = node.aside.run(scan).await;
             told(answer.unwrap_or(Answer::Refused(Refusal::Unreadable)));
         });
         return;
