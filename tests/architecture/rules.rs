@@ -173,6 +173,8 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ("rs_merkle", &["src/merkle/tree.rs"]),
     ("quick_cache", &["src/storage/cache.rs"]),
     ("fjall", &["src/storage/disk.rs"]),
+    // What fjall's tables are read with.
+    ("lsm_tree", &["src/storage/disk.rs"]),
     // The checksum that fjall keeps of its files.
     ("xxhash_rust", &["src/storage/disk.rs"]),
     ("foca", &["src/membership/liveness.rs"]),
