@@ -136,15 +136,16 @@ pub(super) async fn write(
     let ring = node.ring();
     let mode = mode(query, &ring)?;
     let wish = wish.into();
+    if wish.condition.is_some() && mode != Mode::Quorum {
+        return Err(ApiError::bad(
+            format!("mode {mode} promises nothing of conditions"),
+            "add ?mode=quorum, in which the owners of a key agree on them",
+        ));
+    }
     if mode.agrees() {
         return agree::write(worker, query, key, wish, mode, ring).await;
     }
-    let Proposal { edit, condition: None } = wish else {
-        return Err(ApiError::bad(
-            format!("mode {mode} cannot tell whether a condition holds: others may be writing at the same time"),
-            "add ?mode=quorum, in which the owners of a key agree",
-        ));
-    };
+    let edit = wish.edit;
     let owners = ring.owners(Partition::of(key.position())).len();
     let (quorum, hard) = count(worker, query, "w", mode, owners)?;
     let deadline = node.settings.timeout.mul_f64(DEADLINE_SHARE);

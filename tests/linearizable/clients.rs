@@ -198,16 +198,18 @@ impl Traffic {
     fn request(&self, key: &str, act: &Act, mode: &str) -> Request {
         let value = format!("/kv/{key}?mode={mode}");
         let counter = format!("/counters/{key}?mode={mode}");
+        // Whatever the mode of the others, which see what it did.
+        let in_quorum = format!("/kv/{key}?mode=quorum");
         match act {
             Act::Read => Request::new("GET", value),
             Act::Count => Request::new("GET", counter),
             Act::Write(new) => Request::new("PUT", value).body(new.to_string()),
             Act::Delete => Request::new("DELETE", value),
-            Act::Create(new) => Request::new("PUT", value).header("If-None-Match", "*").body(new.to_string()),
+            Act::Create(new) => Request::new("PUT", in_quorum).header("If-None-Match", "*").body(new.to_string()),
             Act::Replace(new, etag) => {
-                Request::new("PUT", value).header("If-Match", etag.as_str()).body(new.to_string())
+                Request::new("PUT", in_quorum).header("If-Match", etag.as_str()).body(new.to_string())
             }
-            Act::DeleteIf(etag) => Request::new("DELETE", value).header("If-Match", etag.as_str()),
+            Act::DeleteIf(etag) => Request::new("DELETE", in_quorum).header("If-Match", etag.as_str()),
             Act::Add(by) => Request::new("POST", counter).json(&json!({"by": by})),
         }
     }

@@ -54,7 +54,7 @@ fn of_many_that_create_one_key_at_once_one_does_and_the_others_are_told_its_vers
                     client.get("/ping");
                     scope.spawn(move || {
                         barrier.wait();
-                        (number, client.try_send(&create(key, mode, &number.to_string())).ok())
+                        (number, client.try_send(&create(key, "quorum", &number.to_string())).ok())
                     })
                 };
                 let threads: Vec<_> = (0..9).map(racing).collect();
@@ -76,11 +76,11 @@ fn of_many_that_create_one_key_at_once_one_does_and_the_others_are_told_its_vers
                 assert_eq!((shown.text(), shown.must("ETag")), (winner.to_string(), answer.must("ETag")), "{mode}");
             }
             // Whoever knows the version may take it away, once, and then it may be created again.
-            let gone = Request::new("DELETE", at(&key, mode)).header("If-Match", shown.must("ETag"));
+            let gone = Request::new("DELETE", at(&key, "quorum")).header("If-Match", shown.must("ETag"));
             until(&cluster, 1, &gone, &[204, 412]);
             until(&cluster, 0, &Request::new("GET", at(&key, mode)), &[404]);
             until(&cluster, 2, &gone, &[412]);
-            until(&cluster, 0, &create(&key, mode, "again"), &[201, 412]);
+            until(&cluster, 0, &create(&key, "quorum", "again"), &[201, 412]);
             assert_eq!(until(&cluster, 1, &Request::new("GET", at(&key, mode)), &[200]).text(), "again", "{mode}");
         }
     }
@@ -105,7 +105,7 @@ fn sixteen_clients_that_swap_one_value_all_get_on_and_lose_no_update() {
                             let sent = client.try_send(&Request::new("GET", at(key, mode)));
                             let read = sent.ok().filter(|answer| answer.status == 200).ok_or("no read")?;
                             let next = read.text().parse::<i64>().expect("a number") + 1;
-                            match client.try_send(&replace(key, mode, read.must("ETag"), &next.to_string())) {
+                            match client.try_send(&replace(key, "quorum", read.must("ETag"), &next.to_string())) {
                                 Ok(answer) if answer.status == 204 => Ok(()),
                                 Ok(answer) if answer.status == 412 => Err("another was quicker".to_string()),
                                 Ok(answer) if answer.status != 503 => panic!("neither swapped nor refused: {answer}"),
@@ -201,9 +201,9 @@ fn a_minority_and_whoever_is_cut_off_from_all_is_refused_in_time() {
             Request::new("GET", at("absent", mode)),
             Request::new("PUT", at(&format!("new-{tag}"), mode)).body("2"),
             Request::new("DELETE", at(&format!("gone-{tag}"), mode)),
-            create(&format!("created-{tag}"), mode, "2"),
-            create("known", mode, "2"),
-            replace("known", mode, NO_VERSION, "2"),
+            create(&format!("created-{tag}"), "quorum", "2"),
+            create("known", "quorum", "2"),
+            replace("known", "quorum", NO_VERSION, "2"),
             add,
         ]
     };
@@ -300,9 +300,9 @@ impl Drop for Over<'_> {
 }
 
 #[test]
-fn conditions_are_refused_where_no_mode_can_keep_them_and_nothing_is_written() {
+fn conditions_are_refused_in_modes_that_promise_nothing_of_them_and_nothing_is_written() {
     let cluster = Cluster::start(3, &QUICK);
-    for mode in ["sloppy", "async"] {
+    for mode in ["sloppy", "async", "sync", "chain"] {
         let key = format!("conditional-{mode}");
         for request in [create(&key, mode, "1"), replace(&key, mode, NO_VERSION, "1")] {
             let refused = cluster.client(0).send(&request);
