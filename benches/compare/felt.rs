@@ -8,7 +8,7 @@
 use crate::copies::{Generation, give, long_ago};
 use crate::fill::fill;
 use crate::healing::{RARELY, number, session, status, told, wait_for};
-use crate::paced::{self, Felt, Times};
+use crate::paced::{Client, Felt, Times};
 use crate::process::wait_for_ok;
 use crate::report::{Target, judge};
 use crate::servers::Cluster;
@@ -78,9 +78,9 @@ fn at_rate(options: &Options, rate: u64) -> Outcome<()> {
         "three nodes, N=3 R=2 W=2, {KEYS} keys of {VALUE_BYTES} B, a client of {rate} requests/s, half PUT, half GET"
     );
     // Half of what is idle lies before what is measured, and half behind it.
-    let rest = |time: Duration| Ok::<_, String>(paced::during(first, KEYS, rate, || std::thread::sleep(time))?.0);
+    let client = Client { url: first, keys: KEYS, rate, free: true };
     let half = Duration::from_secs(options.seconds) / 2;
-    rest(WARMING_UP)?;
+    client.alone(WARMING_UP)?;
     let (mut idle, mut repair) = (Moments::default(), Moments::default());
     let (mut idle_again, mut hand_over) = (Moments::default(), Moments::default());
     let mut next = KEYS;
@@ -88,10 +88,10 @@ fn at_rate(options: &Options, rate: u64) -> Outcome<()> {
         give(&[first, second], next..next + REPAIRED, Generation::First, began)?;
         next += REPAIRED;
         std::thread::sleep(SETTLING);
-        let before = rest(half)?;
-        let (felt, report) = paced::during(first, KEYS, rate, || session(third, first))?;
+        let before = client.alone(half)?;
+        let (felt, report) = client.during(|| session(third, first))?;
         let report = report?;
-        let between = rest(half)?;
+        let between = client.alone(half)?;
         told("a repair", &report);
         let moved = number(&report, "pushed") + number(&report, "pulled");
         if moved < REPAIRED {
@@ -110,12 +110,12 @@ fn at_rate(options: &Options, rate: u64) -> Outcome<()> {
         wait_for_ok(third, "/readyz")?;
         let begun = Instant::now();
         let handed_over = || wait_for(|| Ok(hints(first)? + hints(second)? == 0));
-        let (felt, over) = paced::during(first, KEYS, rate, handed_over)?;
+        let (felt, over) = client.during(handed_over)?;
         over?;
         println!("{kept} hints were handed over within {:.1} s", begun.elapsed().as_secs_f64());
         // The session that follows a return must not find what the next round leaves out, nor count as idle.
         std::thread::sleep(SETTLING);
-        idle_again.add("idle around it", &between.with(&rest(half)?));
+        idle_again.add("idle around it", &between.with(&client.alone(half)?));
         hand_over.add("during the hand-over", &felt);
     }
     repair.against(&idle, "repair");

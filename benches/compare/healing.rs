@@ -3,7 +3,7 @@
 use crate::copies::{Generation, bytes_of_one, copy_of, give, long_ago};
 use crate::fill::fill;
 use crate::machine::{Pin, loopback_bytes};
-use crate::paced;
+use crate::paced::{Client, one_by_one};
 use crate::process::{ask, ask_within, wait_for_ok};
 use crate::report::{Target, judged, median};
 use crate::scenarios::has_wrk;
@@ -202,8 +202,8 @@ pub fn hash(options: &Options) -> Outcome<()> {
     let url = &cluster.urls[0];
     give(&[url], 0..MILLION, Generation::First, long_ago())?;
     for rate in [CLIENT_RATE, 5 * CLIENT_RATE] {
-        let asking = || paced::one_by_one(url, "/store/hash", options.duration());
-        let (_, times) = paced::during(url, MILLION, rate, asking)?;
+        let asking = || one_by_one(url, "/store/hash", options.duration());
+        let (_, times) = Client { url, keys: MILLION, rate, free: true }.during(asking)?;
         let times = times?;
         let [p50, p99] = [500, 990].map(|share| times.per_mille(share));
         println!(

@@ -9,6 +9,8 @@ pub enum Pin {
     Apart,
     /// The load generator on the last core, the servers on all: where a server has several busy threads.
     Client,
+    /// The servers on this one core, as if it were a machine of theirs.
+    Alone(usize),
     /// Everybody everywhere: where there are more busy threads than cores anyway.
     Free,
 }
@@ -22,8 +24,11 @@ impl Pin {
 
     /// The cores for the servers.
     pub fn servers(self) -> Option<String> {
-        let others = last_core().saturating_sub(1);
-        (self == Pin::Apart && can_pin()).then(|| format!("0-{others}"))
+        match self {
+            Pin::Apart if can_pin() => Some(format!("0-{}", last_core().saturating_sub(1))),
+            Pin::Alone(core) if can_pin() => Some(core.to_string()),
+            _ => None,
+        }
     }
 
     /// For the heading of a table.
@@ -34,9 +39,18 @@ impl Pin {
         match self {
             Pin::Apart => format!("load generator on core {}, servers on the others", last_core()),
             Pin::Client => format!("load generator on core {}, servers on all", last_core()),
+            Pin::Alone(core) => format!("load generator on core {}, servers on core {core}", last_core()),
             Pin::Free => "nothing pinned".into(),
         }
     }
+}
+
+/// Keeps the thread that calls it on the core of load generators.
+pub fn stay_with_clients() {
+    let mut cores = rustix::thread::CpuSet::new();
+    cores.set(last_core());
+    // Where that is not allowed it runs anywhere.
+    let _ = rustix::thread::sched_setaffinity(None, &cores);
 }
 
 /// A command for `program`, bound to `cores` if any are given.

@@ -1,7 +1,7 @@
 //! The servers that are compared, each started with an empty folder on the disk that holds `target/`.
 
 use crate::copies::CLUSTER;
-use crate::machine::{Pin, command_on, is_installed};
+use crate::machine::{Pin, command_on, cores, is_installed};
 use crate::process::{Process, ask, free_ports, wait_for_ok};
 use crate::{Options, Outcome, map_server};
 use std::cell::Cell;
@@ -117,16 +117,28 @@ pub struct Cluster {
     membership: [String; 4],
     flags: Vec<String>,
     processes: Vec<Option<Process>>,
+    /// Whether each node has one core, as if it were a machine of its own.
+    alone: bool,
 }
 
 impl Cluster {
     /// So many nodes with these flags, ready and aware of one another.
     pub fn start<const N: usize>(options: &Options, flags: &[&str]) -> Outcome<Cluster> {
+        Cluster::start_on::<N>(options, flags, false)
+    }
+
+    /// The same, each on one core in turn: where the kernel puts threads, now on one core and now on two, does not decide
+    /// what is measured.
+    pub fn start_alone<const N: usize>(options: &Options, flags: &[&str]) -> Outcome<Cluster> {
+        Cluster::start_on::<N>(options, flags, true)
+    }
+
+    fn start_on<const N: usize>(options: &Options, flags: &[&str], alone: bool) -> Outcome<Cluster> {
         let ports = free_ports::<N>()?;
         let urls: Vec<String> = ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
         let membership = ["--cluster".into(), CLUSTER.into(), "--peers".into(), urls.join(",")];
         let processes = urls.iter().map(|_| None).collect();
-        let mut cluster = Cluster { urls, folder: folder()?, membership, flags: Vec::new(), processes };
+        let mut cluster = Cluster { urls, folder: folder()?, membership, flags: Vec::new(), processes, alone };
         cluster.restart(options, flags)?;
         Ok(cluster)
     }
@@ -148,7 +160,7 @@ impl Cluster {
     pub fn launch(&mut self, options: &Options, at: usize) -> Outcome<Instant> {
         let data = self.folder.path().join(at.to_string());
         std::fs::create_dir_all(&data).map_err(|error| error.to_string())?;
-        let mut command = node(options, &data, Pin::Free);
+        let mut command = node(options, &data, if self.alone { Pin::Alone(at % cores()) } else { Pin::Free });
         let port = self.urls[at].rsplit(':').next().unwrap_or_default();
         command.args(["--port", port]).args(&self.membership).args(&self.flags);
         let begun = Instant::now();

@@ -21,7 +21,7 @@ const PAGE: PageSize = PageSize { rows_max: 1_024, bytes_max: 4 << 20 };
 const QUIET_MS_MAX: u64 = 60_000;
 /// What lies between two handfuls while clients are served, for each key of the first: it is asked about, and forgotten,
 /// where clients' writes are committed on every owner. Few large handfuls are felt by fewer clients than many small ones.
-const REST_PER_KEY: Duration = Duration::from_micros(2_500);
+const REST_PER_KEY: Duration = Duration::from_millis(5);
 
 /// For whom it is waited where no owner can say that it has all that one maker made: it comes back, or is never proven.
 /// Whoever made it may have made more that is nowhere else.
