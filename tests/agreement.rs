@@ -192,7 +192,11 @@ fn a_minority_answers_503_within_the_timeout_and_keeps_no_hints() {
         let answer = cluster.client(0).send(&request).refusal(503);
         assert!(answer.header("retry-after").is_some(), "{answer}");
         assert!(began.elapsed() < Duration::from_secs(2), "{method}: {:?}", began.elapsed());
+        let hint = answer.json()["hint"].as_str().expect("a hint").to_owned();
+        assert!(hint.contains("?mode=sloppy"), "{hint}");
     }
+    // What the hint says is so.
+    assert_eq!(cluster.client(0).get("/kv/k?mode=sloppy").expect(200).text(), "before");
     let hints = cluster.client(0).get("/status").expect(200).json()["hints"]["count"].clone();
     assert_eq!(hints, 0);
     [1, 2].into_iter().for_each(|index| cluster.nodes[index].restart());

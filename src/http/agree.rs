@@ -12,6 +12,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What a client may do where too few owners answered its read.
+const TOO_FEW: &str = "try again, or read with ?mode=sloppy, which shows what there is, agreed on or not";
+
 /// The parameters that name numbers of owners have no place where the mode does.
 fn refuse_counts(query: &Query<'_>, mode: Mode) -> Result<(), ApiError> {
     for name in ["w", "r"] {
@@ -148,7 +151,7 @@ pub(super) async fn read(
             found(record, answers, answered, node.now_stamp().ms())
         }
         Some(ConfirmOutcome::Unavailable { answered, unfilled }) => {
-            Err(ApiError::NotAnswered { answered, needed, unfilled })
+            Err(ApiError::NotAnswered { answered, needed, unfilled, hint: TOO_FEW })
         }
         // Something is on its way, or was left half-way: only a ballot of its own settles which.
         Some(ConfirmOutcome::Unsettled) => {
@@ -165,7 +168,7 @@ pub(super) async fn read(
                     _ => Err(ApiError::Behind { answered: usize::from(acked) }),
                 },
                 Decision::Unavailable { answered, .. } | Decision::Unknown { acked: answered, .. } => {
-                    Err(ApiError::NotAnswered { answered: usize::from(answered), needed, unfilled: 0 })
+                    Err(ApiError::NotAnswered { answered: usize::from(answered), needed, unfilled: 0, hint: TOO_FEW })
                 }
                 Decision::Unmet { .. } | Decision::Unfit(_) => Err(ApiError::Bug("an identity write had a condition")),
             }

@@ -264,7 +264,7 @@ pub(super) async fn read(
         }
         Some(GetOutcome::Behind { answered }) => Err(ApiError::Behind { answered }),
         Some(GetOutcome::Unavailable { answered, needed, unfilled }) => {
-            Err(ApiError::NotAnswered { answered, needed, unfilled })
+            Err(ApiError::NotAnswered { answered, needed, unfilled, hint: "try again, or ask for fewer with ?r=" })
         }
         None => Err(ApiError::Bug("a read ended without a word")),
     }

@@ -46,8 +46,8 @@ pub(super) enum ApiError {
     NotReplicated { replicas: Replicas, needed: usize, cause: Option<Refusal> },
     /// The request wants more owners than there are.
     NotEnoughOwners { needed: usize, owners: usize },
-    /// Fewer owners than wished answered a read.
-    NotAnswered { answered: usize, needed: usize, unfilled: usize },
+    /// Fewer owners than wished answered a read, and what the client may do about it.
+    NotAnswered { answered: usize, needed: usize, unfilled: usize, hint: &'static str },
     /// Whoever answered had not seen all that the client's context shows.
     Behind { answered: usize },
     /// Too few owners agreed, and none has it.
@@ -138,7 +138,7 @@ impl ApiError {
                 ),
                 "ask for fewer, or add nodes".into(),
             ),
-            ApiError::NotAnswered { answered, needed, unfilled } => (
+            ApiError::NotAnswered { answered, needed, unfilled, hint } => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 match unfilled {
                     0 => format!("{answered} of the {needed} owners needed answered"),
@@ -151,7 +151,7 @@ impl ApiError {
                          from their peers, and what they do not hold may well be there"
                     ),
                 },
-                "try again, or ask for fewer with ?r=".into(),
+                (*hint).into(),
             ),
             ApiError::Behind { answered } => (
                 StatusCode::SERVICE_UNAVAILABLE,
