@@ -209,7 +209,8 @@ fn a_minority_answers_503_within_the_timeout_and_keeps_no_hints() {
         answer if [200, 404].contains(&answer.status) => Ok((answer.status == 200).then(|| answer.text())),
         answer => Err(answer.to_string()),
     });
-    assert!(may_surface || held.as_deref() == Some("before"), "nothing was stored: {held:?}");
+    let may_be = if may_surface { [Some("before"), Some("lost"), None].as_slice() } else { &[Some("before")] };
+    assert!(may_be.contains(&held.as_deref()), "{held:?}");
 }
 
 #[test]

@@ -69,12 +69,17 @@ impl Clocks {
 
     /// Whether the peers would refuse stamps made here.
     pub fn is_ahead(&self, own: OwnTime) -> bool {
-        self.ahead_ms(own) > STAMP_AHEAD_MAX_MS
+        self.is_so_of_most(own, |ahead| ahead > i128::from(STAMP_AHEAD_MAX_MS))
+    }
+
+    /// Whether it is so of more than half of the peers that were heard. Asked of every write: it sorts nothing.
+    fn is_so_of_most(&self, own: OwnTime, is_so: impl Fn(i128) -> bool) -> bool {
+        2 * self.ahead(own).filter(|ahead| is_so(*ahead)).count() > self.heard.len()
     }
 
     /// How this node's clock stands.
     pub fn state(&self, own: OwnTime) -> ClockState {
-        match (self.is_ahead(own), self.behind_ms(own) > STAMP_AHEAD_MAX_MS) {
+        match (self.is_ahead(own), self.is_so_of_most(own, |ahead| -ahead > i128::from(STAMP_AHEAD_MAX_MS))) {
             (true, _) => ClockState::Ahead,
             (false, true) => ClockState::Behind,
             (false, false) => ClockState::Even,
