@@ -245,8 +245,8 @@ fn placement(_options: &Options) -> Outcome<()> {
         let ring = Ring::new(layout);
         let built = begun.elapsed();
         let fullest = ring.members().map(|index| ring.share(index) / ring.share_fair(index)).fold(0.0, f64::max);
-        let grown = ring.layout().join(member(count)).map_err(|error| error.to_string())?;
-        let grown = Ring::new(grown);
+        let grown = ring.layout().join(vec![member(count)]).and_then(|filling| filling.switch()?.settle());
+        let grown = Ring::new(grown.map_err(|error| error.to_string())?);
         let newcomer = grown.member_by_name(&member(count).name).ok_or("the newcomer is missing")?;
         let transfer = Transfer::between(&ring, &grown);
         let slots = grown.layout().table().slots() as f64;

@@ -16,7 +16,7 @@ use super::token::Circle;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Load against weight, comparable without fractions: two that differ, differ by more than the rounding.
-type Pressure = u64;
+pub(super) type Pressure = u64;
 
 /// A table, and what is needed to move its slots. Each slot moves at the cost of the giver's load × width.
 pub(super) struct Balance<'a> {
@@ -38,17 +38,33 @@ impl<'a> Balance<'a> {
 
     /// Moves slots from the members above their fair share, rounded up, to the least loaded, until none is above
     /// or none can be helped.
+    pub(super) fn level(&mut self) {
+        let fair = Fair::new(self.members, self.table.width());
+        self.relieve(|weight| fair.ceiling(weight), usize::MAX);
+    }
+
+    /// Moves at most so many slots, from members above 1.10 of their fair share: what a leave couldn't put right by
+    /// choosing who is given the leaver's.
+    pub(super) fn ease(&mut self, moves_max: usize) {
+        let fair = Fair::new(self.members, self.table.width());
+        self.relieve(|weight| fair.bound(weight), moves_max);
+    }
+
+    /// Moves slots from the members above their bound, by weight, to the least loaded.
     ///
     /// Ends, because the receiver's pressure stays below what the giver's was: the list of pressures, highest
     /// first, only falls.
-    pub(super) fn level(&mut self) {
-        let fair = Fair::new(self.members, self.table.width());
+    fn relieve(&mut self, bound: impl Fn(u16) -> usize, moves_max: usize) {
         let above = |balance: &Self, member: MemberIndex| {
-            balance.held[member.index()].len() > fair.ceiling(balance.members[member.index()].weight)
+            balance.held[member.index()].len() > bound(balance.members[member.index()].weight)
         };
+        let mut moves = 0;
         let mut order = self.order();
         let mut givers: BTreeSet<_> = order.iter().copied().filter(|&(_, member)| above(self, member)).collect();
         while let Some((pressure, giver)) = givers.pop_last() {
+            if moves == moves_max {
+                return;
+            }
             let receivers = order.iter().map(|&(_, member)| member);
             let mut helped = receivers.take_while(|&receiver| self.pressure_with(receiver, 1) < pressure);
             let Some((receiver, partition)) = helped.find_map(|r| Some((r, self.slot_to_move(giver, r)?))) else {
@@ -59,6 +75,7 @@ impl<'a> Balance<'a> {
                 givers.remove(&(self.pressure(member), member));
             }
             self.give(partition, giver, receiver);
+            moves += 1;
             for member in [giver, receiver] {
                 order.insert((self.pressure(member), member));
                 if above(self, member) {
@@ -95,7 +112,7 @@ impl<'a> Balance<'a> {
         let row = |partition| [self.table.owners(partition), &[newcomer]].concat();
         self.table = Table::from_rows(Partition::all().map(row));
         for partition in Partition::all() {
-            self.settle_last(partition);
+            settle_last(self.circle, partition, self.table.owners_mut(partition));
         }
         self.held[newcomer.index()].extend(Partition::all());
     }
@@ -125,18 +142,7 @@ impl<'a> Balance<'a> {
         let place = row.iter().position(|&owner| owner == giver).expect("a giver owns what it gives");
         row[place..].rotate_left(1);
         *row.last_mut().expect("a row with a giver isn't empty") = receiver;
-        self.settle_last(partition);
-    }
-
-    /// Moves the last owner of a row forward to its place in the walk; the others keep their order.
-    fn settle_last(&mut self, partition: Partition) {
-        let circle = self.circle;
-        let row = self.table.owners_mut(partition);
-        let Some((last, others)) = row.split_last() else { return };
-        let distance = circle.distance(partition, *last);
-        let behind = |&owner: &MemberIndex| circle.distance(partition, owner) > distance;
-        let place = others.iter().position(behind).unwrap_or(others.len());
-        row[place..].rotate_right(1);
+        settle_last(self.circle, partition, self.table.owners_mut(partition));
     }
 
     fn order(&self) -> BTreeSet<(Pressure, MemberIndex)> {
@@ -149,8 +155,22 @@ impl<'a> Balance<'a> {
     }
 
     fn pressure_with(&self, member: MemberIndex, more: usize) -> Pressure {
-        (((self.held[member.index()].len() + more) as u64) << 32) / u64::from(self.members[member.index()].weight)
+        pressure(self.held[member.index()].len() + more, self.members[member.index()].weight)
     }
+}
+
+/// Load against weight.
+pub(super) fn pressure(load: usize, weight: u16) -> Pressure {
+    ((load as u64) << 32) / u64::from(weight)
+}
+
+/// Moves the last owner of a row forward to its place in the walk; the others keep their order.
+pub(super) fn settle_last(circle: &Circle, partition: Partition, row: &mut [MemberIndex]) {
+    let Some((last, others)) = row.split_last() else { return };
+    let distance = circle.distance(partition, *last);
+    let behind = |&owner: &MemberIndex| circle.distance(partition, owner) > distance;
+    let place = others.iter().position(behind).unwrap_or(others.len());
+    row[place..].rotate_right(1);
 }
 
 /// Each member's zone, as a number. A member that names none is a zone of its own: nothing is known of its fate.

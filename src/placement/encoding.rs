@@ -5,21 +5,42 @@
 //!                 BLAKE3 of the body, first 16 bytes
 //! ```
 //!
+//! Version 1 is a settled layout; in version 2 the change under way follows. A settled layout is always written in
+//! version 1, so the same layout always gives the same bytes, and builds that know no changes read it.
+//!
 //! The digest finds damage; the checks behind it find what an undamaged stranger got wrong.
 
+use super::change::Change;
+use super::identity::ClusterId;
 use super::layout::{Layout, LayoutError, Unchecked};
+use super::member::Member;
+use super::mode::Mode;
+use super::table::Table;
 
 /// Longest encoded layout that is looked at, in bytes: [`MEMBERS_MAX`](super::MEMBERS_MAX) members with the longest names.
 pub const LAYOUT_BYTES_MAX: usize = 8 << 20;
 
-const VERSION: u8 = 1;
+const SETTLED: u8 = 1;
+const CHANGING: u8 = 2;
 const DIGEST_BYTES: usize = 16;
+
+/// The fields of a settled layout.
+type Body = (ClusterId, u64, u8, Mode, Vec<Member>, Table);
 
 impl Layout {
     /// As bytes for disk and wire; the same layout always gives the same bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let body = postcard::to_stdvec(self).expect("a layout has nothing that postcard refuses");
-        [&[VERSION], digest(&body).as_slice(), &body].concat()
+        const ACCEPTED: &str = "a layout has nothing that postcard refuses";
+        let Layout { cluster, epoch, replicas, mode, members, table, change } = self;
+        let mut body = postcard::to_stdvec(&(cluster, epoch, replicas, mode, members, table)).expect(ACCEPTED);
+        let version = match change {
+            None => SETTLED,
+            Some(change) => {
+                body.extend(postcard::to_stdvec(change).expect(ACCEPTED));
+                CHANGING
+            }
+        };
+        [&[version], digest(&body).as_slice(), &body].concat()
     }
 
     /// From bytes of whatever origin: corrupt or foreign ones are an error, never a panic, and cost at most the
@@ -28,7 +49,7 @@ impl Layout {
         let Some((&version, rest)) = bytes.split_first() else {
             return Err(LayoutError::Corrupt);
         };
-        if version != VERSION {
+        if ![SETTLED, CHANGING].contains(&version) {
             return Err(LayoutError::Version { version });
         }
         if bytes.len() > LAYOUT_BYTES_MAX {
@@ -40,10 +61,17 @@ impl Layout {
         if digest(body) != expected {
             return Err(LayoutError::Corrupt);
         }
-        match postcard::take_from_bytes::<Unchecked>(body) {
-            Ok((layout, [])) => layout.try_into(),
-            _ => Err(LayoutError::Corrupt),
+        let corrupt = |_| LayoutError::Corrupt;
+        let (settled, rest) = postcard::take_from_bytes::<Body>(body).map_err(corrupt)?;
+        let (change, rest) = match version {
+            SETTLED => (None, rest),
+            _ => postcard::take_from_bytes::<Change>(rest).map(|(change, end)| (Some(change), end)).map_err(corrupt)?,
+        };
+        if !rest.is_empty() {
+            return Err(LayoutError::Corrupt);
         }
+        let (cluster, epoch, replicas, mode, members, table) = settled;
+        Unchecked { cluster, epoch, replicas, mode, members, table, change }.try_into()
     }
 }
 
@@ -58,41 +86,73 @@ mod tests {
     use super::*;
     use crate::placement::{ClusterId, Member, Mode, NodeId, Partition, Ring};
     use proptest::prelude::*;
+    use std::sync::LazyLock;
 
     fn layout() -> Layout {
         let members = (0..5).map(|i| Member { id: Some(NodeId(i)), ..Member::new(format!("http://n{i}:8080")) });
         Layout::provisional(ClusterId::named("test"), 3, Mode::Sloppy, members.collect()).unwrap()
     }
 
-    fn signed(body: &[u8]) -> Vec<u8> {
-        [&[VERSION], digest(body).as_slice(), body].concat()
+    /// One that joins a member, and one that is past the switch of a leave.
+    fn changing() -> [Layout; 2] {
+        let joining = layout().join(vec![Member { id: Some(NodeId(7)), ..Member::new("http://n2:1") }]).unwrap();
+        [joining, layout().leave("http://n1:8080").unwrap().switch().unwrap()]
+    }
+
+    fn signed(version: u8, body: &[u8]) -> Vec<u8> {
+        [&[version], digest(body).as_slice(), body].concat()
     }
 
     #[test]
     fn a_layout_survives_its_encodings() {
-        let layout = layout();
-        assert_eq!(Layout::decode(&layout.encode()), Ok(layout.clone()));
-        let json = serde_json::to_string(&layout).unwrap();
-        assert_eq!(serde_json::from_str::<Layout>(&json).unwrap(), layout);
+        let [joining, leaving] = changing();
+        for (layout, version) in [(layout(), 1), (joining, 2), (leaving, 2)] {
+            let bytes = layout.encode();
+            assert_eq!(bytes[0], version);
+            assert_eq!(Layout::decode(&bytes), Ok(layout.clone()));
+            let json = serde_json::to_string(&layout).unwrap();
+            assert_eq!(serde_json::from_str::<Layout>(&json).unwrap(), layout);
+        }
         assert_eq!(Layout::decode(&[9, 9]), Err(LayoutError::Version { version: 9 }));
     }
 
     /// Stored layouts must stay readable: change these only with the version.
     #[test]
     fn the_bytes_of_a_layout_never_change() {
-        assert_eq!(blake3::hash(&layout().encode()).to_hex()[..16], *"58cc2b0fe7d6a13b");
+        let [joining, leaving] = changing();
+        let hash = |layout: Layout| blake3::hash(&layout.encode()).to_hex()[..16].to_owned();
+        assert_eq!(
+            [layout(), joining, leaving].map(hash),
+            ["58cc2b0fe7d6a13b", "660cd7f0bc028490", "5a28361272a0e91f"]
+        );
+    }
+
+    #[test]
+    fn json_of_a_layout_that_knew_no_changes_is_read() {
+        let mut json = serde_json::to_value(layout()).unwrap();
+        assert_eq!(json.as_object_mut().unwrap().remove("change"), Some(serde_json::Value::Null));
+        assert_eq!(serde_json::from_value::<Layout>(json).unwrap(), layout());
+    }
+
+    #[test]
+    fn a_body_under_the_other_version_is_refused() {
+        let body = |layout: &Layout| layout.encode().split_off(1 + DIGEST_BYTES);
+        assert_eq!(Layout::decode(&signed(2, &body(&layout()))), Err(LayoutError::Corrupt));
+        assert!(changing().iter().all(|it| Layout::decode(&signed(1, &body(it))) == Err(LayoutError::Corrupt)));
     }
 
     #[test]
     fn every_flipped_bit_and_every_lost_end_is_noticed() {
-        let bytes = layout().encode();
-        for i in 0..bytes.len() {
-            let mut flipped = bytes.clone();
-            flipped[i] ^= 1 << (i % 8);
-            assert!(Layout::decode(&flipped).is_err(), "byte {i}");
-        }
-        for length in 0..bytes.len() {
-            assert!(Layout::decode(&bytes[..length]).is_err(), "{length} bytes");
+        let [joining, _] = changing();
+        for bytes in [layout().encode(), joining.encode()] {
+            for i in 0..bytes.len() {
+                let mut flipped = bytes.clone();
+                flipped[i] ^= 1 << (i % 8);
+                assert!(Layout::decode(&flipped).is_err(), "byte {i}");
+            }
+            for length in 0..bytes.len() {
+                assert!(Layout::decode(&bytes[..length]).is_err(), "{length} bytes");
+            }
         }
     }
 
@@ -100,24 +160,57 @@ mod tests {
         #[test]
         fn bytes_of_any_origin_are_decoded_or_refused(bytes: Vec<u8>) {
             prop_assert!(Layout::decode(&bytes).is_err());
-            prop_assert!(Layout::decode(&signed(&bytes)).is_err());
+            prop_assert!(Layout::decode(&signed(1, &bytes)).is_err());
+            prop_assert!(Layout::decode(&signed(2, &bytes)).is_err());
         }
 
         /// Damage under a good digest: what still decodes keeps every invariant, so it can be used.
         #[test]
-        fn a_forged_layout_is_valid_or_refused(at: prop::sample::Index, byte: u8) {
-            let mut body = layout().encode().split_off(1 + DIGEST_BYTES);
-            let at = at.index(body.len());
-            body[at] = byte;
-            if let Ok(layout) = Layout::decode(&signed(&body)) {
-                prop_assert_eq!(layout.table().width(), layout.members().len().min(layout.replicas().into()));
-                prop_assert_eq!(Layout::decode(&layout.encode()), Ok(layout.clone()));
-                let ring = Ring::new(layout);
-                for partition in Partition::all() {
-                    let placed = ring.owners(partition).len() + ring.stand_ins(partition).len();
-                    prop_assert_eq!(placed, ring.members().len());
-                }
-            }
+        fn a_forged_layout_is_valid_or_refused(at: prop::sample::Index, byte: u8, which in 0usize..3) {
+            let layout = &HONEST[which];
+            forge(layout, at.index(layout.encode().len() - 1 - DIGEST_BYTES), byte);
         }
+
+        /// Most bytes are the tables'; here the other fields of the change are hit, which stand around its own.
+        #[test]
+        fn a_forged_change_is_valid_or_refused(aim in 0usize..8, byte in 0u8..8, which in 1usize..3) {
+            let layout = &HONEST[which];
+            let change = postcard::to_stdvec(&layout.change()).unwrap().len() - 1;
+            let end = layout.encode().len() - 1 - DIGEST_BYTES;
+            forge(layout, if aim < 4 { end - change + aim } else { end + 3 - aim }, byte);
+        }
+    }
+
+    /// A settled layout and two under change.
+    static HONEST: LazyLock<[Layout; 3]> = LazyLock::new(|| {
+        let [joining, leaving] = changing();
+        [layout(), joining, leaving]
+    });
+
+    /// Replaces a byte of the body, and looks at what still decodes.
+    fn forge(layout: &Layout, at: usize, byte: u8) {
+        let bytes = layout.encode();
+        let mut body = bytes[1 + DIGEST_BYTES..].to_vec();
+        body[at] = byte;
+        if let Ok(layout) = Layout::decode(&signed(bytes[0], &body)) {
+            check(&layout);
+        }
+    }
+
+    fn check(layout: &Layout) {
+        assert_eq!(layout.table().width(), layout.voters().len().min(layout.replicas().into()));
+        assert_eq!(Layout::decode(&layout.encode()).as_ref(), Ok(layout));
+        let ring = Ring::new(layout.clone());
+        for partition in Partition::all() {
+            let placed = ring.holders(partition).len() + ring.stand_ins(partition).len();
+            assert_eq!(placed, ring.members().len());
+        }
+        for ended in [layout.switch(), layout.settle(), layout.abandon()].into_iter().flatten() {
+            assert_eq!(Layout::decode(&ended.encode()), Ok(ended));
+        }
+        let end = layout.switch().unwrap_or_else(|_| layout.clone());
+        let end = end.settle().unwrap_or(end);
+        assert_eq!(end.change(), None);
+        assert_eq!(end.table().width(), end.members().len().min(end.replicas().into()));
     }
 }

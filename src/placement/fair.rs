@@ -35,6 +35,13 @@ impl Fair {
         if self.full(weight) { PARTITIONS } else { (self.slots * weight).div_ceil(self.weights) as usize }
     }
 
+    /// Whole slots a member of this weight may have before others are moved for its sake: 1.10 of its share, and
+    /// never less than its share rounded up.
+    pub(super) fn bound(self, weight: u16) -> usize {
+        let tenth_more = (self.slots * u64::from(weight) * 11 / (self.weights.max(1) * 10)) as usize;
+        tenth_more.min(PARTITIONS).max(self.ceiling(weight))
+    }
+
     /// Whole slots a member of this weight has at least: its share rounded down.
     pub(super) fn floor(self, weight: u16) -> usize {
         let weight = u64::from(weight);
@@ -64,10 +71,12 @@ mod tests {
     #[test]
     fn fair_shares_follow_weight_up_to_every_partition_once() {
         let even = Fair::new(&weighing(&[1; 5]), 3);
-        assert_eq!((even.floor(1), even.ceiling(1)), (614, 615));
+        assert_eq!((even.floor(1), even.ceiling(1), even.bound(1)), (614, 615, 675));
         let heavy = Fair::new(&weighing(&[64, 1, 1, 1, 1]), 3);
         assert_eq!((heavy.floor(64), heavy.floor(1), heavy.ceiling(1)), (1024, 512, 512));
         let everyone = Fair::new(&weighing(&[1, 64, 3]), 3);
         assert_eq!([1, 3, 64].map(|weight| everyone.floor(weight)), [1024; 3]);
+        assert_eq!(everyone.bound(64), 1024);
+        assert_eq!(Fair::new(&weighing(&[1; 1000]), 3).bound(1), 4, "a whole slot more than 3.07");
     }
 }

@@ -1,8 +1,10 @@
-//! Founding and growing: the first table of a cluster, from its members alone, and the table after a join.
+//! Founding, growing and shrinking: the first table of a cluster, from its members alone, and the tables after a
+//! join, a leave and another number of replicas.
 //!
-//! Both are run once, by whoever proposes the layout; the others take the table as it is.
+//! They are run once, by whoever proposes the layout; the others take the table as it is.
 
 use super::balance::{Balance, zones};
+use super::deal::Dealer;
 use super::member::{Member, MemberIndex};
 use super::partition::Partition;
 use super::table::Table;
@@ -52,20 +54,55 @@ fn first_owners(
     chosen.into_iter().map(|(_, member)| member).collect()
 }
 
-/// The table after `newcomer` joined: `members` has it, `table` speaks of the members without it. Slots move
-/// only to it, its fair share at most; while there are fewer owners than `replicas` it owns everything in addition.
-pub(super) fn join(table: &Table, members: &[Member], newcomer: MemberIndex, replicas: usize) -> Table {
-    let shifted = |&old: &MemberIndex| if old < newcomer { old } else { MemberIndex(old.0 + 1) };
-    let row = |partition| table.owners(partition).iter().map(shifted).collect();
-    let renumbered = Table::from_rows(Partition::all().map(row));
+/// The table after the newcomers joined: `members` has them, and `table` numbers its owners as `members` does. Slots
+/// move only to them, each one's fair share at most; while there are fewer owners than `replicas` a newcomer
+/// owns everything in addition.
+pub(super) fn join(table: &Table, members: &[Member], newcomers: &[MemberIndex], replicas: usize) -> Table {
     let circle = Circle::new(members);
-    let mut balance = Balance::new(members, &circle, renumbered);
-    if table.width() < replicas {
-        balance.widen(newcomer);
-    } else {
-        balance.fill(newcomer);
-    }
+    let mut balance = Balance::new(members, &circle, table.clone());
+    let missing = replicas.saturating_sub(table.width()).min(newcomers.len());
+    let (widening, filling) = newcomers.split_at(missing);
+    widening.iter().for_each(|&newcomer| balance.widen(newcomer));
+    filling.iter().for_each(|&newcomer| balance.fill(newcomer));
     balance.finish()
+}
+
+/// The table after `leaver` left, its owners numbered as before. Its slots go to members that lack them, and no
+/// other slot moves, unless the fullest would stay above its bound ([`Balance::ease`]). Where fewer remain than
+/// a row is wide, the rows just lose it.
+pub(super) fn leave(table: &Table, members: &[Member], leaver: MemberIndex, replicas: usize) -> Table {
+    let mut remaining = members.to_vec();
+    let Member { zone, .. } = remaining.remove(leaver.index());
+    let width = replicas.min(remaining.len());
+    let circle = Circle::new(&remaining);
+    let (mut rows, mut left) = (Vec::new(), Vec::new());
+    for partition in Partition::all() {
+        let owners = table.owners(partition);
+        let others = || owners.iter().filter(|&&owner| owner != leaver);
+        if owners.contains(&leaver) {
+            // Whether the row has to get a zone again for the one that it loses.
+            left.push((partition, zone.is_empty() || !others().any(|owner| members[owner.index()].zone == zone)));
+        }
+        rows.push(others().map(|owner| MemberIndex(owner.0 - u16::from(*owner > leaver))).collect());
+    }
+    let mut dealer = Dealer::new(&remaining, &circle, rows);
+    if width == table.width() {
+        dealer.grant(width, &left);
+    }
+    let mut balance = Balance::new(&remaining, &circle, dealer.finish());
+    balance.ease(left.len() / 20);
+    balance.finish().renumbered(|owner| MemberIndex(owner.0 + u16::from(owner >= leaver)))
+}
+
+/// The table with rows of another width, at most the number of members. Every row only gains owners, or only
+/// loses some.
+pub(super) fn resize(table: &Table, members: &[Member], width: usize) -> Table {
+    let circle = Circle::new(members);
+    let mut dealer = Dealer::new(members, &circle, Partition::all().map(|p| table.owners(p).to_vec()).collect());
+    let every_row: Vec<_> = Partition::all().map(|partition| (partition, true)).collect();
+    (table.width()..width).for_each(|narrower| dealer.grant(narrower + 1, &every_row));
+    (width..table.width()).rev().for_each(|narrower| dealer.narrow(narrower));
+    dealer.finish()
 }
 
 #[cfg(test)]

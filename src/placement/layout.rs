@@ -4,8 +4,9 @@
 //! again, and a later change of the algorithm moves nothing in a cluster that already stands.
 //!
 //! Valid by construction, also when decoded: members sorted by name, each once, every partition owned by
-//! `min(replicas, members)` distinct ones.
+//! `min(replicas, members)` distinct ones, and the same for the owner set beside it while a [`Change`] is under way.
 
+use super::change::Change;
 use super::founding;
 use super::identity::{ClusterId, NodeId};
 use super::member::{Member, MemberError, MemberIndex};
@@ -28,12 +29,13 @@ pub const WEIGHTS_MAX: u32 = 8 * MEMBERS_MAX as u32;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(try_from = "Unchecked")]
 pub struct Layout {
-    cluster: ClusterId,
-    epoch: u64,
-    replicas: u8,
-    mode: Mode,
-    members: Vec<Member>,
-    table: Table,
+    pub(super) cluster: ClusterId,
+    pub(super) epoch: u64,
+    pub(super) replicas: u8,
+    pub(super) mode: Mode,
+    pub(super) members: Vec<Member>,
+    pub(super) table: Table,
+    pub(super) change: Option<Change>,
 }
 
 impl Layout {
@@ -49,19 +51,13 @@ impl Layout {
     ) -> Result<Layout, LayoutError> {
         members.sort_by(|a, b| a.name.cmp(&b.name));
         check_members(&members)?;
-        let table = founding::found(&members, width(replicas, &members)?);
-        Ok(Layout { cluster, epoch: 0, replicas, mode, members, table })
+        let table = founding::found(&members, width(replicas, members.len())?);
+        Ok(Layout { cluster, epoch: 0, replicas, mode, members, table, change: None })
     }
 
-    /// The next layout, with one member more. Slots move to the newcomer only, its fair share rounded down,
-    /// taken from whoever has the most; less where its zone has less to give.
-    pub fn join(&self, member: Member) -> Result<Layout, LayoutError> {
-        let place = self.members.partition_point(|present| present.name < member.name);
-        let mut members = self.members.clone();
-        members.insert(place, member);
-        check_members(&members)?;
-        let table = founding::join(&self.table, &members, MemberIndex::new(place), usize::from(self.replicas));
-        Ok(Layout { members, table, ..self.next()? })
+    /// The first layout of a cluster, epoch 1: as [`Layout::provisional`], and agreed on.
+    pub fn found(cluster: ClusterId, replicas: u8, mode: Mode, members: Vec<Member>) -> Result<Layout, LayoutError> {
+        Ok(Layout { epoch: 1, ..Layout::provisional(cluster, replicas, mode, members)? })
     }
 
     /// The next layout, in which the named members have these ids. Moves nothing.
@@ -74,12 +70,36 @@ impl Layout {
         Ok(next)
     }
 
+    /// The next layout, in which the member of this name has another id: its disk was lost. Moves nothing.
+    pub fn rebind(&self, name: &str, id: NodeId) -> Result<Layout, LayoutError> {
+        self.with_member(name, |member| member.id = Some(id))
+    }
+
+    /// The next layout, in which the member of this name is reached at another address. Moves nothing.
+    pub fn with_url(&self, name: &str, url: &str) -> Result<Layout, LayoutError> {
+        self.with_member(name, |member| member.url = url.to_owned())
+    }
+
+    fn with_member(&self, name: &str, edit: impl FnOnce(&mut Member)) -> Result<Layout, LayoutError> {
+        let index = self.named(name)?;
+        let mut next = self.next()?;
+        edit(&mut next.members[index.index()]);
+        check_members(&next.members)?;
+        Ok(next)
+    }
+
     /// The next layout, with another default mode. Moves nothing.
     pub fn with_mode(&self, mode: Mode) -> Result<Layout, LayoutError> {
         Ok(Layout { mode, ..self.next()? })
     }
 
-    fn next(&self) -> Result<Layout, LayoutError> {
+    /// The member of this name.
+    pub(super) fn named(&self, name: &str) -> Result<MemberIndex, LayoutError> {
+        let found = self.members.binary_search_by(|member| member.name.as_str().cmp(name));
+        found.map(MemberIndex::new).map_err(|_| LayoutError::NoSuchMember { name: name.to_owned() })
+    }
+
+    pub(super) fn next(&self) -> Result<Layout, LayoutError> {
         let epoch = self.epoch.checked_add(1).ok_or(LayoutError::LastEpoch)?;
         Ok(Layout { epoch, ..self.clone() })
     }
@@ -94,7 +114,8 @@ impl Layout {
         self.epoch
     }
 
-    /// How many owners a partition should have, 1 to [`REPLICAS_MAX`]; it has no more than there are members.
+    /// How many owners a partition should have, 1 to [`REPLICAS_MAX`]; it has no more than there are members. Speaks
+    /// of [`Layout::table`]; a change has its own.
     pub fn replicas(&self) -> u8 {
         self.replicas
     }
@@ -104,46 +125,82 @@ impl Layout {
         self.mode
     }
 
-    /// The members, sorted by name. Never empty.
+    /// The members, sorted by name, those joining and leaving among them. Never empty.
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// The owners of every partition.
+    /// The owners of every partition, whom reads ask.
     pub fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// The change of owners under way, if there is one.
+    pub fn change(&self) -> Option<&Change> {
+        self.change.as_ref()
+    }
+
+    /// Whose majority decides on the next epoch: all members, but those joining while they are filled, and but
+    /// those leaving once reads have switched. They are also the ones that may own in [`Layout::table`].
+    pub fn voters(&self) -> Vec<MemberIndex> {
+        let absent = self.change.as_ref().map_or(&[][..], Change::absent);
+        let all = (0..self.members.len()).map(MemberIndex::new);
+        all.filter(|member| absent.binary_search(member).is_err()).collect()
+    }
+
+    /// The layout itself, if it keeps every rule.
+    fn checked(self) -> Result<Layout, LayoutError> {
+        check_members(&self.members)?;
+        let Some(change) = &self.change else {
+            check_table(&self.table, self.replicas, self.members.len(), &[])?;
+            return Ok(self);
+        };
+        change.check(self.members.len())?;
+        check_table(&self.table, self.replicas, self.members.len(), change.absent())?;
+        check_table(change.table(), change.replicas(), self.members.len(), change.absent_beside())?;
+        Ok(self)
     }
 }
 
 /// A layout as it came from outside.
 #[derive(Deserialize)]
 pub(super) struct Unchecked {
-    cluster: ClusterId,
-    epoch: u64,
-    replicas: u8,
-    mode: Mode,
-    members: Vec<Member>,
-    table: Table,
+    pub(super) cluster: ClusterId,
+    pub(super) epoch: u64,
+    pub(super) replicas: u8,
+    pub(super) mode: Mode,
+    pub(super) members: Vec<Member>,
+    pub(super) table: Table,
+    #[serde(default)]
+    pub(super) change: Option<Change>,
 }
 
 impl TryFrom<Unchecked> for Layout {
     type Error = LayoutError;
 
     fn try_from(layout: Unchecked) -> Result<Layout, LayoutError> {
-        let Unchecked { cluster, epoch, replicas, mode, members, table } = layout;
-        check_members(&members)?;
-        table.check(members.len(), width(replicas, &members)?)?;
-        Ok(Layout { cluster, epoch, replicas, mode, members, table })
+        let Unchecked { cluster, epoch, replicas, mode, members, table, change } = layout;
+        Layout { cluster, epoch, replicas, mode, members, table, change }.checked()
     }
 }
 
-/// How many owners a partition of these members has.
-fn width(replicas: u8, members: &[Member]) -> Result<usize, LayoutError> {
+/// How many owners a partition has among so many members that may own it.
+pub(super) fn width(replicas: u8, members: usize) -> Result<usize, LayoutError> {
     let allowed = (1..=REPLICAS_MAX).contains(&replicas);
-    if allowed { Ok(members.len().min(replicas.into())) } else { Err(LayoutError::Replicas { replicas }) }
+    if allowed { Ok(members.min(replicas.into())) } else { Err(LayoutError::Replicas { replicas }) }
 }
 
-fn check_members(members: &[Member]) -> Result<(), LayoutError> {
+/// Whether a table fits so many members, of which the absent (sorted) own nothing.
+fn check_table(table: &Table, replicas: u8, members: usize, absent: &[MemberIndex]) -> Result<(), LayoutError> {
+    let present = members.saturating_sub(absent.len());
+    if present == 0 {
+        return Err(LayoutError::Members { members: 0 });
+    }
+    let may_own = |owner: MemberIndex| owner.index() < members && absent.binary_search(&owner).is_err();
+    Ok(table.check(width(replicas, present)?, may_own)?)
+}
+
+pub(super) fn check_members(members: &[Member]) -> Result<(), LayoutError> {
     if !(1..=MEMBERS_MAX).contains(&members.len()) {
         return Err(LayoutError::Members { members: members.len() });
     }
@@ -198,6 +255,27 @@ pub enum LayoutError {
     /// The table doesn't fit the members.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// A change names members that are none, out of order, or as both joining and leaving: in bytes from outside.
+    #[error("the change names members that are none, out of order, or as both joining and leaving")]
+    Change,
+    /// One change at a time: this one has to be finished or abandoned first.
+    #[error("a change of owners is under way, and must be finished or abandoned first")]
+    ChangeUnderWay,
+    /// There is no change under way, or it isn't at the stage that was asked to end.
+    #[error("no change of owners is at the stage that this would end")]
+    NoChange,
+    /// Nobody was named to join.
+    #[error("nobody was named to join")]
+    Nobody,
+    /// No member has the name.
+    #[error("there is no member {name:?}")]
+    NoSuchMember {
+        /// The name that was given.
+        name: String,
+    },
+    /// A cluster keeps one member.
+    #[error("the last member can't leave")]
+    LastMember,
     /// There is no number after this epoch's.
     #[error("no epoch can follow the last one")]
     LastEpoch,
@@ -231,6 +309,27 @@ mod tests {
     }
 
     #[test]
+    fn a_member_gets_another_id_or_address_and_keeps_its_name_and_slots() {
+        let bound = layout().rebind("http://n3:8080", NodeId(7)).unwrap();
+        let moved = bound.with_url("http://n3:8080", "http://m:1").unwrap();
+        let third = Member { id: Some(NodeId(7)), url: "http://m:1".into(), ..layout().members()[3].clone() };
+        assert_eq!((moved.epoch(), &moved.members()[3]), (2, &third));
+        assert_eq!(moved.table(), layout().table());
+        let nobody = LayoutError::NoSuchMember { name: "n9".into() };
+        assert_eq!(moved.rebind("n9", NodeId(1)), Err(nobody.clone()));
+        assert_eq!(moved.with_url("n9", "http://m:1"), Err(nobody));
+        assert_eq!(moved.rebind("http://n4:8080", NodeId(7)), Err(LayoutError::Id { id: NodeId(7) }));
+        assert!(matches!(moved.with_url("http://n4:8080", ""), Err(LayoutError::Member(MemberError::Url { .. }))));
+    }
+
+    #[test]
+    fn a_founded_layout_is_the_provisional_one_agreed_on() {
+        let members = layout().members().iter().rev().cloned().collect();
+        let founded = Layout::found(ClusterId::named("test"), 3, Mode::Sloppy, members).unwrap();
+        assert_eq!(founded, Layout { epoch: 1, ..layout() });
+    }
+
+    #[test]
     fn what_is_no_layout_is_refused_by_name() {
         let member = |name: &str| Member::new(name);
         let made = |replicas, members| Layout::provisional(ClusterId(1), replicas, Mode::Async, members);
@@ -240,7 +339,7 @@ mod tests {
         assert_eq!(made(3, vec![member("a"), member("a")]), Err(LayoutError::Name { name: "a".into() }));
         let twin = |name: &str| Member { id: Some(NodeId(1)), ..member(name) };
         assert_eq!(made(3, vec![twin("a"), twin("b")]), Err(LayoutError::Id { id: NodeId(1) }));
-        assert!(matches!(layout().join(member("")), Err(LayoutError::Member(MemberError::Name { .. }))));
+        assert!(matches!(layout().join(vec![member("")]), Err(LayoutError::Member(MemberError::Name { .. }))));
         let last = Layout { epoch: u64::MAX, ..layout() };
         assert_eq!(last.with_mode(Mode::Async), Err(LayoutError::LastEpoch));
     }

@@ -8,9 +8,19 @@
 //! The scheme is Dynamo's third (section 6.2): equal partitions that never move, and owners that do. Members walk
 //! onto the ring by tokens ([`tokens`]); the table is levelled so that the fullest node stays within 1.10 of its
 //! fair share, wherever whole slots and the sizes of zones allow it, and a join moves the newcomer's share and nothing
-//! else. A [`Transfer`] says what moved.
+//! else, a leave the leaver's. A [`Transfer`] says what moved.
+//!
+//! Owners change in three epochs, so that no copy is asked for before it is there ([`Change`]):
+//!
+//! ```text
+//! settled ──▶ filling ──▶ switched ──▶ settled        reads: old, old, new, new
+//!    ▲           │ abandon                            writes: old, both, both, new
+//!    └───────────┘
+//! ```
 
 mod balance;
+mod change;
+mod deal;
 mod encoding;
 mod fair;
 mod founding;
@@ -27,6 +37,7 @@ mod transfer;
 #[cfg(test)]
 mod laws;
 
+pub use change::{Change, Phase};
 pub use encoding::LAYOUT_BYTES_MAX;
 pub use identity::{ClusterId, NodeId, NotAnId};
 pub use layout::{Layout, LayoutError, MEMBERS_MAX, REPLICAS_MAX, WEIGHTS_MAX};
