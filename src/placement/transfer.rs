@@ -1,5 +1,6 @@
-//! A transfer: what moves between two rings, as the difference of their owners.
+//! A transfer: what moves between two rings, or in the change under way of one, as the difference of their owners.
 
+use super::change::Phase;
 use super::member::MemberIndex;
 use super::partition::Partition;
 use super::ring::Ring;
@@ -34,14 +35,27 @@ impl Transfer {
             let stays = |index: Option<MemberIndex>, ring: &Ring| index.is_some_and(|i| ring.is_owner(i, partition));
             let leaving = old.owners(partition).iter().filter(|&&owner| !stays(in_new[owner.index()], new));
             let coming = new.owners(partition).iter().filter(|&&owner| !stays(in_old[owner.index()], old));
-            let (mut leaving, mut coming) = (leaving.copied(), coming.copied());
-            loop {
-                let (from, to) = (leaving.next(), coming.next());
-                if from.is_none() && to.is_none() {
-                    break;
-                }
-                moves.push(Move { partition, from, to });
-            }
+            pair(partition, leaving.copied(), coming.copied(), &mut moves);
+        }
+        Transfer { moves }
+    }
+
+    /// What moves in the change under way of a ring, from the old owners to the new, before reads switch and after.
+    /// All indexes are this ring's. Empty when it is settled.
+    pub fn of(ring: &Ring) -> Transfer {
+        let mut moves = Vec::new();
+        let Some(change) = ring.layout().change() else {
+            return Transfer { moves };
+        };
+        for partition in Partition::all() {
+            let (owners, beside) = (ring.owners(partition), change.table().owners(partition));
+            let (old, new) = match change.phase() {
+                Phase::Filling => (owners, beside),
+                Phase::Switched => (beside, owners),
+            };
+            let leaving = old.iter().filter(|owner| !new.contains(owner));
+            let coming = new.iter().filter(|owner| !old.contains(owner));
+            pair(partition, leaving.copied(), coming.copied(), &mut moves);
         }
         Transfer { moves }
     }
@@ -54,6 +68,22 @@ impl Transfer {
     /// Whether nothing moves.
     pub fn is_empty(&self) -> bool {
         self.moves.is_empty()
+    }
+}
+
+/// The moves of a partition, the leaving paired with the coming as long as there are both.
+fn pair(
+    partition: Partition,
+    mut leaving: impl Iterator<Item = MemberIndex>,
+    mut coming: impl Iterator<Item = MemberIndex>,
+    moves: &mut Vec<Move>,
+) {
+    loop {
+        let (from, to) = (leaving.next(), coming.next());
+        if from.is_none() && to.is_none() {
+            break;
+        }
+        moves.push(Move { partition, from, to });
     }
 }
 
@@ -81,6 +111,24 @@ mod tests {
         assert!(grown.moves().iter().all(|m| (m.from, m.to) == (None, Some(MemberIndex(0)))));
         let shrunk = Transfer::between(&three, &two);
         assert!(shrunk.moves().iter().all(|m| (m.from, m.to) == (Some(MemberIndex(0)), None)));
+    }
+
+    #[test]
+    fn the_change_of_a_ring_moves_what_its_old_and_new_ring_differ_in() {
+        let old = ring(3, &["a", "c", "d", "e"]);
+        let filling = old.layout().join(vec![Member::new("b")]).unwrap();
+        let switched = filling.switch().unwrap();
+        let of = [Transfer::of(&Ring::new(filling)), Transfer::of(&Ring::new(switched.clone()))];
+        assert_eq!(of[0], of[1]);
+        assert!(of[0].moves().iter().all(|m| m.to == Some(MemberIndex(1)) && m.from.is_some()));
+        let settled = Ring::new(switched.settle().unwrap());
+        let between = Transfer::between(&old, &settled);
+        let renumbered = between.moves().iter().map(|m| {
+            let from = m.from.map(|from| MemberIndex(from.0 + u16::from(from.0 > 0)));
+            Move { from, ..*m }
+        });
+        assert!(of[0].moves().iter().copied().eq(renumbered));
+        assert!(Transfer::of(&settled).is_empty());
     }
 
     #[test]
