@@ -121,4 +121,25 @@ mod tests {
         assert_eq!(owners(&[2, 3, 1, 0], &[0, 0, 2, 2], 2, 3), [2, 3, 1], "two zones: 3 fills the place left");
         assert_eq!(owners(&[1, 0], &[0, 0], 1, 2), [1, 0]);
     }
+
+    /// Rows that no founding and no join makes: what the leaver owns, one of the others owns with it, so that only two
+    /// can be given it.
+    #[test]
+    fn where_giving_the_leavers_slots_is_not_enough_a_few_others_move() {
+        let members: Vec<Member> = (0..4).map(|i| Member::new(format!("http://n{i}:8080"))).collect();
+        let row = |partition: Partition| match partition.index() {
+            0..500 => [0, 1],
+            500..514 => [0, 2],
+            514..528 => [0, 3],
+            _ => [2, 3],
+        };
+        let old = Table::from_rows(Partition::all().map(|at| row(at).map(MemberIndex).to_vec()));
+        let new = leave(&old, &members, MemberIndex(0), 2);
+        let loads: Vec<usize> = new.held(4).iter().map(Vec::len).collect();
+        assert_eq!(loads.iter().sum::<usize>(), 2048);
+        assert_eq!((loads[0], loads.iter().max()), (0, Some(&750)), "1.10 of the fair share of 682.7");
+        let stays = |at: Partition| old.owners(at).iter().filter(|&&owner| new.owners(at).contains(&owner)).count();
+        let moved: usize = Partition::all().map(|at| 2 - stays(at)).sum();
+        assert_eq!(moved, 528 + 2 * (760 - 750), "the leaver's, and as few others as it takes");
+    }
 }

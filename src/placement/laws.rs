@@ -1,5 +1,7 @@
 //! The laws of placement, checked over whole rings of many sizes.
 
+mod changes;
+
 use super::*;
 use proptest::prelude::*;
 
