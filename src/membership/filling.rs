@@ -231,6 +231,25 @@ impl Filling {
         self.decide()
     }
 
+    /// From now on these are the peers: what those have said that were before is kept. A node that is `new` among them owns
+    /// nothing yet by what reads go by, and so lacks nothing of it: what it is to own it takes in by itself. Whether the stage
+    /// changed.
+    pub fn members(&mut self, names: impl IntoIterator<Item = String>, new: bool) -> bool {
+        let mut before = std::mem::take(&mut self.peers);
+        self.peers = names.into_iter().map(|name| (name.clone(), before.remove(&name).unwrap_or_default())).collect();
+        let stage = self.stage;
+        if new || self.peers.is_empty() {
+            (self.stage, self.lack, self.unfinished) = (Stage::Filled, Lack::TAIL, false);
+        }
+        self.decide();
+        self.stage != stage
+    }
+
+    /// Whether `peer` counted, as it last said.
+    pub fn is_filled(&self, peer: &str) -> bool {
+        self.peers.get(peer).is_some_and(|peer| peer.word.filled)
+    }
+
     /// Something that was held here is there no longer: it is filled anew, from the peers there are, if any.
     pub fn lost(&mut self, lack: Lack) {
         if self.peers.is_empty() {
@@ -278,8 +297,7 @@ impl Filling {
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.compared = Some(peer.compared == Some(true) || peer.word.filled);
         }
-        let whole =
-            self.stage == Stage::Filling && ring.partitions_of(me).iter().all(|&at| self.is_whole(ring, me, at));
+        let whole = self.stage == Stage::Filling && ring.owned_by(me).iter().all(|&at| self.is_whole(ring, me, at));
         if whole {
             (self.stage, self.refilled, self.lack) = (Stage::Filled, true, Lack::TAIL);
         }

@@ -23,7 +23,7 @@ use foca::{
     PostcardCodec, Runtime, Timer,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
@@ -176,6 +176,41 @@ impl Liveness {
         }
         liveness.call = now + liveness.outside.chance.jittered(pace.period);
         liveness
+    }
+
+    /// From now on these are the peers. Those that are new are called at once; those that are none any more are not listened
+    /// to, nor called.
+    pub fn members(&mut self, peers: &BTreeSet<String>, now: Duration) {
+        self.outside.now = now;
+        let gone: Vec<String> = self.told.keys().filter(|name| !peers.contains(*name)).cloned().collect();
+        for name in gone {
+            self.told.remove(&name);
+            let runs: Vec<Run> = self
+                .foca
+                .iter_membership_state()
+                .map(|member| member.id().clone())
+                .filter(|run| run.name == name)
+                .collect();
+            // Foca's errors here tell of members that it has forgotten by itself.
+            for run in runs {
+                let member = Member::new(run, foca::Incarnation::MAX, foca::State::Down);
+                let _ = self.foca.apply_many(std::iter::once(member), false, &mut self.outside);
+            }
+        }
+        let me = self.foca.identity().name.clone();
+        let new: Vec<Run> = peers
+            .iter()
+            .filter(|name| **name != me && !self.told.contains_key(*name))
+            .map(|name| Run { name: name.clone(), number: 0 })
+            .collect();
+        for run in &new {
+            self.told.insert(run.name.clone(), (State::Alive, 0));
+        }
+        let _ = self.foca.apply_many(new.iter().cloned().map(Member::alive), false, &mut self.outside);
+        for run in new {
+            let _ = self.foca.announce(run, &mut self.outside);
+        }
+        let _ = self.foca.set_config(self.pace.config(self.told.len()));
     }
 
     /// When [`Liveness::tick`] has something to do next.

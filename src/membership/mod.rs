@@ -12,10 +12,12 @@ mod clocks;
 mod filling;
 mod life;
 mod liveness;
+mod register;
 mod view;
 
 pub use clocks::{ClockState, Clocks, OwnTime};
 pub use filling::{Filling, Lack, Stage, Why, Word};
 pub use life::{Life, Memory};
 pub use liveness::{Change, Liveness, PACKET_BYTES_MAX, Pace, Packet};
+pub use register::{NoVote, Register, Round};
 pub use view::{PEER_FAILURES_UNTIL_SUSPECT, Peer, State, Transition, View};

@@ -66,6 +66,13 @@ pub struct View {
 impl View {
     /// A view of peers not asked yet. They count as alive.
     pub fn of(names: impl IntoIterator<Item = String>) -> View {
+        let mut view = View::default();
+        view.members(names);
+        view
+    }
+
+    /// From now on these are the peers: of those that were before, what is known is kept.
+    pub fn members(&mut self, names: impl IntoIterator<Item = String>) {
         let fresh = |name| Peer {
             name,
             id: None,
@@ -75,9 +82,10 @@ impl View {
             failures: 0,
             verdict: State::Alive,
         };
-        let mut peers: Vec<Peer> = names.into_iter().map(fresh).collect();
+        let mut peers: Vec<Peer> =
+            names.into_iter().map(|name| self.peer(&name).cloned().unwrap_or_else(|| fresh(name))).collect();
         peers.sort_by(|left, right| left.name.cmp(&right.name));
-        View { peers }
+        self.peers = peers;
     }
 
     /// The peers, sorted by name.
@@ -145,6 +153,17 @@ mod tests {
 
     fn turns(change: Option<Transition>) -> Option<(State, State)> {
         change.map(|change| (change.from, change.to))
+    }
+
+    #[test]
+    fn what_is_known_of_those_who_stay_is_kept_when_members_change() {
+        let mut view = View::of(["a".to_string(), "b".to_string()]);
+        view.judged("a", State::Down);
+        view.heard("b", NodeId(2), 1);
+        view.members(["c".to_string(), "a".to_string()]);
+        let states: Vec<_> = view.peers().iter().map(|peer| (peer.name.as_str(), peer.state)).collect();
+        assert_eq!(states, [("a", State::Down), ("c", State::Alive)]);
+        assert_eq!(view.judged("b", State::Down), None);
     }
 
     #[test]

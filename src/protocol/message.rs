@@ -1,6 +1,7 @@
 //! What peers ask and answer.
 
 use super::Refusal;
+use super::layout::{LayoutAnswer, LayoutRequest};
 use super::sync::{MemberTag, SyncAnswer, SyncRequest};
 use crate::membership::{Life, Word};
 use crate::placement::{ClusterId, MemberName, NodeId, Partition};
@@ -184,6 +185,8 @@ pub enum Request {
         /// How long it is waited for, in milliseconds.
         within_ms: u32,
     },
+    /// Who is a member, and what is to become of that; past every queue, by `/cluster`. → [`Answer::Layout`]
+    Layout(LayoutRequest),
 }
 
 /// What a node answers to one [`Request`].
@@ -250,6 +253,8 @@ pub enum Answer {
     },
     /// How a proposal ended.
     Decided(Decision),
+    /// What the receiver says of the layout.
+    Layout(LayoutAnswer),
 }
 
 /// Which owners must accept a proposal. The numbers are the wire's.
@@ -371,60 +376,7 @@ impl Answer {
     }
 }
 
-/// Requests that wait for different things travel apart, so that a read never waits behind a write's fsync.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Lane {
-    /// Whatever ends in the committer.
-    Writes,
-    /// Whatever is only looked up.
-    Reads,
-    /// Records that sessions and hints move, looked up or committed: they give way to clients.
-    Repairs,
-    /// Proposals handed to an owner: each is over when other owners have answered.
-    Proposals,
-    /// Comparison, which may take a while.
-    Digests,
-    /// What nodes say of themselves.
-    Gossip,
-}
-
-impl Lane {
-    /// All lanes.
-    pub const ALL: [Lane; 6] = [Lane::Writes, Lane::Reads, Lane::Repairs, Lane::Proposals, Lane::Digests, Lane::Gossip];
-
-    /// The endpoint the lane's batches are posted to.
-    pub fn path(self) -> &'static str {
-        match self {
-            Lane::Writes | Lane::Repairs | Lane::Proposals => "/replicate",
-            Lane::Reads => "/store/key",
-            Lane::Digests => "/store/hash",
-            Lane::Gossip => "/ping",
-        }
-    }
-}
-
 impl Request {
-    /// The lane it travels in where no client waits for it.
-    pub fn lane_in_background(&self) -> Lane {
-        match self.lane() {
-            Lane::Writes | Lane::Reads => Lane::Repairs,
-            other => other,
-        }
-    }
-
-    /// The lane it travels in.
-    pub fn lane(&self) -> Lane {
-        match self {
-            Request::Read { .. } | Request::ReadSince { .. } | Request::ReadHint { .. } | Request::Confirm { .. } => {
-                Lane::Reads
-            }
-            Request::Sync(_) => Lane::Digests,
-            Request::Propose { .. } => Lane::Proposals,
-            Request::Greet(_) | Request::UnderWay { .. } | Request::Gossip { .. } => Lane::Gossip,
-            _ => Lane::Writes,
-        }
-    }
-
     /// Whether it asks for a vote of an owner, which only one may give that still has what it once promised.
     pub fn asks_for_a_vote(&self) -> bool {
         matches!(self, Request::Prepare { .. } | Request::Accept { .. } | Request::Propose { .. })
@@ -460,6 +412,7 @@ impl Request {
             | Request::Sync(_)
             | Request::UnderWay { .. }
             | Request::Greet(_)
+            | Request::Layout(_)
             | Request::Gossip { .. } => None,
         }
     }
@@ -491,6 +444,7 @@ impl Request {
             }
             Request::Sync(request) => request.size_hint(),
             Request::UnderWay { .. } => 16,
+            Request::Layout(request) => request.size_hint(),
             Request::Gossip { packets } => packets.iter().map(|packet| packet.len() + 4).sum(),
         };
         body + self.key().map_or(0, |key| key.as_bytes().len()) + 96

@@ -4,14 +4,18 @@
 //! request carries a [`Batch`], one response a [`Reply`] with an answer for each request, in order.
 
 mod codec;
+mod lane;
+mod layout;
 mod message;
 mod refusal;
 mod sync;
 
 pub use codec::{MalformedMessage, PROTOCOL_VERSION, wire_bytes};
+pub use lane::Lane;
+pub use layout::{LayoutAnswer, LayoutRequest, LayoutWish, Progress};
 pub use message::{
-    Answer, Batch, Decision, Envelope, Evidence, FORGET_KEYS_MAX, Greeting, Lane, PACKETS_MAX, Part,
-    REQUESTS_PER_BATCH_MAX, Reach, Reply, Request, SeenGroups,
+    Answer, Batch, Decision, Envelope, Evidence, FORGET_KEYS_MAX, Greeting, PACKETS_MAX, Part, REQUESTS_PER_BATCH_MAX,
+    Reach, Reply, Request, SeenGroups,
 };
 pub use refusal::Refusal;
 pub use sync::{Bed, Difference, KeyEntry, Lacking, Leaves, Listed, MemberTag, SyncAnswer, SyncRequest};

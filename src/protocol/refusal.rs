@@ -72,6 +72,9 @@ pub enum Refusal {
     /// The time the sender gave had already passed.
     #[error("the deadline had passed")]
     TooLate,
+    /// The node is no member of the cluster, and keeps nothing for it; a member may answer.
+    #[error("the node is no member of the cluster")]
+    NotAMember,
 }
 
 impl Refusal {
@@ -95,6 +98,7 @@ impl Refusal {
             | Refusal::StaleEpoch { .. }
             | Refusal::NotFilled
             | Refusal::ClockAhead { .. }
+            | Refusal::NotAMember
             | Refusal::TooLate => false,
         }
     }

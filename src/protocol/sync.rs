@@ -175,6 +175,12 @@ pub enum SyncRequest {
         /// Who asked.
         from: MemberTag,
     },
+    /// What are your digests of these partitions, of which I hold copies that are no longer mine to keep?
+    /// → [`SyncAnswer::Partitions`]
+    Offer {
+        /// The partitions.
+        partitions: Vec<Partition>,
+    },
 }
 
 /// The answers.
@@ -204,7 +210,7 @@ impl SyncRequest {
         match self {
             SyncRequest::Root { .. } | SyncRequest::Done { .. } => 0,
             SyncRequest::Groups { groups, .. } => 2 * groups.len(),
-            SyncRequest::Trees { partitions, .. } => 2 * partitions.len(),
+            SyncRequest::Trees { partitions, .. } | SyncRequest::Offer { partitions } => 2 * partitions.len(),
             SyncRequest::Subtrees { trees, .. } => trees.iter().map(|tree| 8 + 4 * tree.nodes.len()).sum(),
             SyncRequest::Differing { theirs, .. } => 16 * theirs.len(),
             SyncRequest::List { beds, .. } => 16 * beds.len(),
@@ -221,6 +227,7 @@ impl SyncRequest {
         let fits = match self {
             SyncRequest::Root { .. } | SyncRequest::Done { .. } => true,
             SyncRequest::Groups { groups, .. } => groups.len() <= PARTITIONS / GROUP_PARTITIONS,
+            SyncRequest::Offer { partitions } => partitions.len() <= PARTITIONS,
             // Only for oneself: the answers may be long.
             SyncRequest::Trees { .. } | SyncRequest::Differing { .. } | SyncRequest::List { .. } => false,
             SyncRequest::Subtrees { trees, .. } => {

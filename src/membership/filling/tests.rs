@@ -175,7 +175,7 @@ fn a_partition_may_be_whole_before_the_node_is() {
         let owners = ring.owners(partition).iter().filter(|owner| **owner != me);
         owners.map(|owner| ring.member(*owner).name.clone()).collect::<Vec<_>>()
     };
-    for &partition in ring.partitions_of(me) {
+    for &partition in ring.owned_by(me) {
         let among = others(partition).iter().all(|owner| *owner == name(1) || *owner == name(2));
         assert_eq!(node.is_whole(&ring, me, partition), among, "{:?}", others(partition));
     }

@@ -1,0 +1,69 @@
+//! The lanes in which requests travel to a peer.
+
+use super::message::Request;
+
+/// Requests that wait for different things travel apart, so that a read never waits behind a write's fsync.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Lane {
+    /// Whatever ends in the committer.
+    Writes,
+    /// Whatever is only looked up.
+    Reads,
+    /// Records that sessions and hints move, looked up or committed: they give way to clients.
+    Repairs,
+    /// Proposals handed to an owner: each is over when other owners have answered.
+    Proposals,
+    /// Comparison, which may take a while.
+    Digests,
+    /// What nodes say of themselves.
+    Gossip,
+    /// Who is a member, and what is to become of that.
+    Layout,
+}
+
+impl Lane {
+    /// All lanes.
+    pub const ALL: [Lane; 7] =
+        [Lane::Writes, Lane::Reads, Lane::Repairs, Lane::Proposals, Lane::Digests, Lane::Gossip, Lane::Layout];
+
+    /// The endpoint the lane's batches are posted to.
+    pub fn path(self) -> &'static str {
+        match self {
+            Lane::Writes | Lane::Repairs | Lane::Proposals => "/replicate",
+            Lane::Reads => "/store/key",
+            Lane::Digests => "/store/hash",
+            Lane::Gossip => "/ping",
+            Lane::Layout => "/cluster",
+        }
+    }
+}
+
+impl Request {
+    /// The lane it travels in where no client waits for it.
+    pub fn lane_in_background(&self) -> Lane {
+        match self.lane() {
+            Lane::Writes | Lane::Reads => Lane::Repairs,
+            other => other,
+        }
+    }
+
+    /// The lane it travels in.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Request::Read { .. } | Request::ReadSince { .. } | Request::ReadHint { .. } | Request::Confirm { .. } => {
+                Lane::Reads
+            }
+            Request::Sync(_) => Lane::Digests,
+            Request::Propose { .. } => Lane::Proposals,
+            Request::Layout(_) => Lane::Layout,
+            Request::Greet(_) | Request::UnderWay { .. } | Request::Gossip { .. } => Lane::Gossip,
+            _ => Lane::Writes,
+        }
+    }
+
+    /// Whether it is about who keeps what: asked under another layout than the receiver's it is not answered. What nodes
+    /// say of themselves and of the layout is.
+    pub fn is_bound_to_epoch(&self) -> bool {
+        !matches!(self.lane(), Lane::Gossip | Lane::Layout)
+    }
+}
