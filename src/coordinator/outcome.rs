@@ -43,6 +43,8 @@ pub enum PutOutcome {
         replicas: Replicas,
         /// Why the last owner that refused it did so.
         cause: Option<Refusal>,
+        /// Whether nobody can have made it.
+        is_nowhere: bool,
     },
     /// An owner said no for a reason that every other owner would share. Nothing was stored.
     Refused(Refusal),

@@ -25,7 +25,7 @@
 mod proposals;
 
 use self::proposals::{Proposals, Verdict};
-use super::Kept;
+use super::{Electorate, Kept};
 use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::MemberIndex;
 use crate::protocol::{Answer, Decision, Reach, Refusal, Request};
@@ -46,6 +46,8 @@ pub struct ProposeOptions {
     pub now: Stamp,
     /// What was promised together with the last acceptance.
     pub kept: Option<Kept>,
+    /// The epoch that says who the owners are.
+    pub epoch: u64,
     /// Members believed to be down.
     pub avoid: Vec<MemberIndex>,
     /// Random: how long to back off.
@@ -98,7 +100,7 @@ enum Phase {
 pub struct Propose {
     key: Key,
     proposals: Proposals,
-    owners: Vec<MemberIndex>,
+    electorate: Electorate,
     options: ProposeOptions,
     phase: Phase,
     ballot: Ballot,
@@ -120,18 +122,13 @@ pub struct Propose {
 }
 
 impl Propose {
-    /// Proposals for `key`, one after the other, or identity writes, among its `owners`, in the order of the ring.
-    pub fn new(
-        key: Key,
-        proposals: Vec<Option<Proposal>>,
-        owners: Vec<MemberIndex>,
-        options: ProposeOptions,
-    ) -> Propose {
+    /// Proposals for `key`, one after the other, or identity writes, among those who keep it.
+    pub fn new(key: Key, proposals: Vec<Option<Proposal>>, electorate: Electorate, options: ProposeOptions) -> Propose {
         Propose {
             key,
             proposals: Proposals::new(proposals),
-            votes: vec![Vote::NotAsked; owners.len()],
-            owners,
+            votes: vec![Vote::NotAsked; electorate.members().len()],
+            electorate,
             phase: Phase::Resting,
             ballot: options.ballot,
             calls: Vec::new(),
@@ -148,12 +145,30 @@ impl Propose {
         }
     }
 
-    fn majority(&self) -> usize {
-        self.owners.len() / 2 + 1
+    fn owners(&self) -> &[MemberIndex] {
+        self.electorate.members()
+    }
+
+    /// Whether a majority has voted, or may yet vote, in one of these ways.
+    fn has_majority(&self, votes: &[Vote]) -> bool {
+        self.electorate.has_majority(|owner| votes.contains(&self.votes[owner]))
+    }
+
+    /// Whether as many as must accept have voted, or may yet vote, in one of these ways.
+    fn has_enough(&self, votes: &[Vote]) -> bool {
+        match self.options.reach {
+            Reach::Majority => self.has_majority(votes),
+            Reach::All | Reach::InOrder => self.votes.iter().all(|vote| votes.contains(vote)),
+        }
     }
 
     fn count(&self, vote: Vote) -> usize {
         self.votes.iter().filter(|held| **held == vote).count()
+    }
+
+    /// How many owners are known to have accepted it.
+    fn accepted_by(&self) -> usize {
+        self.votes[..self.electorate.owners()].iter().filter(|vote| **vote == Vote::Yes).count()
     }
 
     /// The latest of all stamps that were used or met.
@@ -170,7 +185,7 @@ impl Propose {
         let call = CallId(self.calls.len() as u32);
         self.calls.push(Some((owner, self.round)));
         self.votes[owner] = Vote::Awaited;
-        commands.push(Command::Call { call, to: self.owners[owner], request });
+        commands.push(Command::Call { call, to: self.owners()[owner], request });
     }
 
     fn begin_round(&mut self, ballot: Ballot, phase: Phase) {
@@ -182,7 +197,7 @@ impl Propose {
     fn prepare(&mut self, commands: &mut Vec<Command>) {
         let ballot = self.mint();
         self.begin_round(ballot, Phase::Preparing { shown: Vec::new() });
-        for owner in 0..self.owners.len() {
+        for owner in 0..self.votes.len() {
             self.ask(owner, Request::Prepare { key: self.key.clone(), ballot }, commands);
         }
     }
@@ -195,7 +210,7 @@ impl Propose {
             self.out = Some((ballot, record.agreed().map(|value| value.id())));
         }
         self.begin_round(ballot, Phase::Accepting { record, next, more: None });
-        let asked = if self.options.reach == Reach::InOrder { 1 } else { self.owners.len() };
+        let asked = if self.options.reach == Reach::InOrder { 1 } else { self.votes.len() };
         (0..asked).for_each(|owner| self.ask_to_accept(owner, commands));
     }
 
@@ -263,11 +278,11 @@ impl Propose {
         match &mut self.phase {
             Phase::Resting => None,
             Phase::Preparing { shown } => {
-                if yes > self.owners.len() / 2 {
+                if self.electorate.has_majority(|owner| self.votes[owner] == Vote::Yes) {
                     let merged = shown.iter().fold(Record::default(), |merged, record| merged.merge(record));
                     return self.decide(merged, self.ballot, commands);
                 }
-                if yes + awaited >= self.majority() {
+                if self.has_majority(&[Vote::Yes, Vote::Awaited]) {
                     return None;
                 }
                 match (self.met.is_some_and(|met| met > self.ballot), self.out.is_some()) {
@@ -277,23 +292,22 @@ impl Propose {
                 }
             }
             Phase::Accepting { .. } => {
-                let needed = if self.options.reach == Reach::Majority { self.majority() } else { self.owners.len() };
-                if yes >= needed {
-                    return self.accepted(yes, commands);
+                if self.has_enough(&[Vote::Yes]) {
+                    return self.accepted(self.accepted_by(), commands);
                 }
-                if awaited == 0 && self.options.reach == Reach::InOrder && self.count(Vote::NotAsked) + yes >= needed {
+                let is_open = self.has_enough(&[Vote::Yes, Vote::Awaited, Vote::NotAsked]);
+                if awaited == 0 && self.options.reach == Reach::InOrder && is_open {
                     self.ask_to_accept(yes, commands);
                     return None;
                 }
-                let open = if self.options.reach == Reach::InOrder { self.count(Vote::NotAsked) } else { 0 };
-                if yes + awaited + open >= needed {
+                if is_open {
                     return None;
                 }
                 let is_somewhere = yes + self.count(Vote::Unknown) > 0;
                 if !is_somewhere && awaited > 0 {
                     return None;
                 }
-                self.fell_short(yes, is_somewhere, commands)
+                self.fell_short(self.accepted_by(), is_somewhere, commands)
             }
         }
     }
@@ -372,9 +386,13 @@ impl Propose {
     /// What is left for the next proposal, where this round ended with an acceptance.
     fn kept(&self) -> Option<Kept> {
         match &self.phase {
-            Phase::Accepting { record, next, .. } if self.count(Vote::Yes) >= self.majority() => {
+            Phase::Accepting { record, next, .. } if self.has_majority(&[Vote::Yes]) => {
                 let record = self.with_more(record);
-                (record.context().ballot() < Some(*next)).then_some(Kept { ballot: *next, record })
+                (record.context().ballot() < Some(*next)).then_some(Kept {
+                    ballot: *next,
+                    record,
+                    epoch: self.options.epoch,
+                })
             }
             _ => None,
         }
@@ -427,11 +445,11 @@ impl Operation for Propose {
         }
         let is_away = |owner: &MemberIndex| self.options.avoid.contains(owner);
         let end = match event {
-            Event::Start if self.options.reach != Reach::Majority && self.owners.iter().any(is_away) => {
+            Event::Start if self.options.reach != Reach::Majority && self.owners().iter().any(is_away) => {
                 Some(End::Unavailable)
             }
-            Event::Start => match self.options.kept.take() {
-                Some(Kept { ballot, record }) => self.decide(record, ballot, commands),
+            Event::Start => match self.options.kept.take().filter(|kept| kept.epoch == self.options.epoch) {
+                Some(Kept { ballot, record, .. }) => self.decide(record, ballot, commands),
                 None => {
                     self.prepare(commands);
                     None
@@ -458,7 +476,7 @@ impl Operation for Propose {
             }
             Event::Deadline => Some(match (&self.phase, self.out) {
                 (_, None) => End::Unavailable,
-                (Phase::Accepting { .. }, Some(_)) => End::Unknown { acked: self.count(Vote::Yes) },
+                (Phase::Accepting { .. }, Some(_)) => End::Unknown { acked: self.accepted_by() },
                 (_, Some(_)) => End::Unknown { acked: 0 },
             }),
         };

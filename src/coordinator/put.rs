@@ -23,7 +23,7 @@ pub use wish::{PutOptions, Write};
 
 use super::order::asking_order;
 use super::outcome::seen_by_writer;
-use super::{PutOutcome, Quorum, Replicas};
+use super::{Electorate, PutOutcome, Quorum, Replicas};
 use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, Part, Refusal, Request};
@@ -78,8 +78,10 @@ pub struct Put {
     ring: Arc<Ring>,
     partition: Partition,
     me: MemberIndex,
-    /// Owners in the order in which they are asked to make the dot.
-    members: Vec<MemberIndex>,
+    /// Owners in the order in which they are asked to make the dot; behind them those that only take copies: while owners
+    /// change, those that are to be owners, or were.
+    electorate: Electorate,
+    /// Of each of them.
     owners: Vec<Owner>,
     quorum: Quorum,
     hard: bool,
@@ -125,17 +127,18 @@ impl Put {
         let partition = Partition::of(write.key.position());
         // The repetition of a request should meet the owner that knows it, whoever coordinates.
         let first = if matches!(write.edit, Edit::Add { request: Some(_), .. }) { None } else { Some(me) };
-        let members = asking_order(&ring, partition, first, &[], &options.avoid);
+        let makers = asking_order(&ring, partition, first, &[], &options.avoid);
+        let electorate = Electorate::beginning_with(&ring, partition, makers);
         Put {
             covers: options.covers && matches!(write.edit, Edit::Write { seen: Seen::Everything, .. }),
-            owners: vec![Owner::default(); members.len()],
+            owners: vec![Owner::default(); electorate.members().len()],
             now: options.now.max(write.edit.latest_seen().unwrap_or_default()),
             overtaken: 0,
             write,
             ring,
             partition,
             me,
-            members,
+            electorate,
             quorum: options.quorum,
             hard: options.hard,
             maker_patience_ms: (options.deadline_ms / 8).clamp(1, 500),
@@ -162,18 +165,27 @@ impl Put {
         commands.push(Command::Call { call, to, request });
     }
 
+    /// Those that may make the dot.
+    fn makers(&self) -> &[Owner] {
+        &self.owners[..self.electorate.owners()]
+    }
+
+    fn member(&self, owner: usize) -> MemberIndex {
+        self.electorate.members()[owner]
+    }
+
     /// Asks the next owner to make the dot; when none is left, makes it here and keeps it for all of them.
     fn make(&mut self, commands: &mut Vec<Command>) {
         if self.may_have_counted() {
             return;
         }
         let Write { key, edit } = self.write.clone();
-        if let Some(owner) = self.owners.iter().position(|owner| !owner.tried) {
+        if let Some(owner) = self.makers().iter().position(|owner| !owner.tried) {
             self.make_on(owner, commands);
             commands.push(Command::Wake { after_ms: self.maker_patience_ms });
-        } else if !self.hard && !self.made_on_hint && (self.declined || !self.members.contains(&self.me)) {
+        } else if !self.hard && !self.made_on_hint && (self.declined || !self.ring.is_owner(self.me, self.partition)) {
             self.made_on_hint = true;
-            let targets = self.members.iter().map(|&member| self.name(member)).collect();
+            let targets = self.electorate.members().iter().map(|&member| self.name(member)).collect();
             self.call(Purpose::MakeHint, self.me, Request::HintWrite { key, edit, targets }, commands);
         }
     }
@@ -192,7 +204,7 @@ impl Put {
         };
         let Write { key, edit } = self.write.clone();
         let request = Request::Write { key, edit, until };
-        self.call(Purpose::Make { owner }, self.members[owner], request, commands);
+        self.call(Purpose::Make { owner }, self.member(owner), request, commands);
     }
 
     /// Whether it is an increment that an owner was asked for and has not surely refused.
@@ -217,14 +229,14 @@ impl Put {
         for owner in (0..self.owners.len()).filter(|&owner| Some(owner) != maker) {
             self.owners[owner].copying = true;
             let request = Request::Merge { key: self.write.key.clone(), record: record.clone() };
-            self.call(Purpose::Copy { owner, covering }, self.members[owner], request, commands);
-            if self.avoid.contains(&self.members[owner]) && self.owners[owner].hint == Hint::None {
+            self.call(Purpose::Copy { owner, covering }, self.member(owner), request, commands);
+            if self.avoid.contains(&self.member(owner)) && self.owners[owner].hint == Hint::None {
                 self.hint(owner, 0, commands);
             }
         }
         if self.outstanding > 0 {
             let all_down =
-                (0..self.owners.len()).all(|owner| Some(owner) == maker || self.avoid.contains(&self.members[owner]));
+                (0..self.owners.len()).all(|owner| Some(owner) == maker || self.avoid.contains(&self.member(owner)));
             let after_ms = if all_down { self.hint_patience_ms.min(DOWN_PATIENCE_MS) } else { self.hint_patience_ms };
             commands.push(Command::Wake { after_ms });
         }
@@ -263,7 +275,7 @@ impl Put {
             self.covering = true;
             self.found = Some(other.clone());
             let request = Request::Cover { key: self.write.key.clone(), other, dot };
-            self.call(Purpose::Cover, self.members[maker], request, commands);
+            self.call(Purpose::Cover, self.member(maker), request, commands);
         }
     }
 
@@ -292,7 +304,7 @@ impl Put {
             return;
         };
         self.owners[owner].hint = Hint::Asked;
-        let targets = vec![self.name(self.members[owner])];
+        let targets = vec![self.name(self.member(owner))];
         let request = Request::Hint { key: self.write.key.clone(), record, targets };
         self.call(Purpose::Hint { owner, candidate }, on, request, commands);
     }
@@ -346,7 +358,7 @@ impl Put {
         if let (Purpose::Make { owner }, Failure::Refused(refusal)) = (purpose, &failure)
             && declines(refusal)
         {
-            self.declined |= self.members[owner] == self.me;
+            self.declined |= self.member(owner) == self.me;
         }
         if let Failure::Refused(refusal) = failure {
             self.cause = Some(refusal);
@@ -370,10 +382,11 @@ impl Put {
 
     fn replicas(&self) -> Replicas {
         let hinted = |owner: &&Owner| !owner.acked && owner.hint == Hint::Kept;
+        let owners = self.makers();
         Replicas {
-            wanted: self.owners.len(),
-            acked: self.owners.iter().filter(|owner| owner.acked).count(),
-            hinted: self.owners.iter().filter(hinted).count(),
+            wanted: owners.len(),
+            acked: owners.iter().filter(|owner| owner.acked).count(),
+            hinted: owners.iter().filter(hinted).count(),
         }
     }
 
@@ -386,16 +399,17 @@ impl Put {
         let Some(made) = &self.made else {
             let over = must || self.outstanding == 0;
             self.concluded |= over;
-            return over.then_some(PutOutcome::Unknown { replicas, cause: self.cause.clone() });
+            let (cause, is_nowhere) = (self.cause.clone(), !self.may_be_made());
+            return over.then_some(PutOutcome::Unknown { replicas, cause, is_nowhere });
         };
-        let covered = self.owners.iter().filter(|owner| owner.covered).count();
         // Where the client named a number, a hint settles nothing: the owner itself may still answer.
         let given_up = |owner: &Owner| !owner.copying || self.patience_over;
         let kept = |owner: &Owner| matches!(owner.hint, Hint::Kept | Hint::Lost);
         let settled =
             |owner: &Owner| owner.acked || if self.hard { !owner.copying } else { given_up(owner) && kept(owner) };
-        let reached = self.quorum.is_reached(replicas.acked);
-        let covering = self.covers && self.covering && !self.quorum.is_reached(covered) && self.outstanding > 0;
+        let reached = self.electorate.is_reached(self.quorum, |owner| self.owners[owner].acked);
+        let covered = self.electorate.is_reached(self.quorum, |owner| self.owners[owner].covered);
+        let covering = self.covers && self.covering && !covered && self.outstanding > 0;
         if !(must || self.outstanding == 0 || !covering && (reached || self.owners.iter().all(settled))) {
             return None;
         }
@@ -405,7 +419,7 @@ impl Put {
         Some(match (reached, self.hard) {
             (true, _) => PutOutcome::Stored { created, record, seen, replicas },
             (false, false) if replicas.acked + replicas.hinted > 0 => PutOutcome::Short { record, seen, replicas },
-            (false, _) => PutOutcome::Unknown { replicas, cause: self.cause.clone() },
+            (false, _) => PutOutcome::Unknown { replicas, cause: self.cause.clone(), is_nowhere: false },
         })
     }
 }
@@ -433,7 +447,7 @@ impl Operation for Put {
                     }
                     // "Nothing was stored" is not for us to say while another owner may have taken it.
                     return Some(if self.may_be_made() {
-                        PutOutcome::Unknown { replicas: self.replicas(), cause: Some(refusal) }
+                        PutOutcome::Unknown { replicas: self.replicas(), cause: Some(refusal), is_nowhere: false }
                     } else {
                         PutOutcome::Refused(refusal)
                     });

@@ -14,6 +14,8 @@ pub struct Kept {
     pub ballot: Ballot,
     /// What was accepted when it was promised.
     pub record: Record,
+    /// The epoch whose owners promised it: in a later one others may have to.
+    pub epoch: u64,
 }
 
 /// Most keys of which something is kept while nobody proposes, and most bytes of their values: a few MiB in all.
@@ -133,7 +135,7 @@ mod tests {
         let edit = Edit::write(Seen::Everything, Some(Content::plain(vec![0; bytes])));
         let held = Record::default().reballot(ballot(stamp));
         let record = held.propose(&Proposal { edit, condition: None }, ballot(stamp).dot(), 0).unwrap();
-        Kept { ballot: ballot(stamp + 1), record }
+        Kept { ballot: ballot(stamp + 1), record, epoch: 0 }
     }
 
     #[test]

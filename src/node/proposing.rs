@@ -3,7 +3,7 @@
 
 use super::outside::{now, random};
 use super::worker::Worker;
-use crate::coordinator::{Entrust, Kept, Propose, ProposeOptions, Turn, Turns};
+use crate::coordinator::{Electorate, Entrust, Kept, Propose, ProposeOptions, Turn, Turns};
 use crate::placement::Partition;
 use crate::protocol::{Answer, Decision, Reach, Refusal};
 use crate::record::{Actor, Ballot, Key, Proposal, Stamp};
@@ -107,14 +107,15 @@ impl Worker {
             ballot: Ballot { stamp, actor: proposer.actor },
             now: now_stamp,
             kept,
+            epoch: ring.epoch(),
             avoid: node.avoid(&ring),
             chance: random(),
         };
         let until = waiting.iter().map(|waiting| waiting.until).max().unwrap_or_else(now);
         let (proposals, told): (Vec<_>, Vec<_>) =
             waiting.into_iter().map(|waiting| (waiting.proposal, waiting.told)).unzip();
-        let owners = ring.owners(Partition::of(key.position())).to_vec();
-        let propose = Propose::new(key.clone(), proposals, owners, options);
+        let electorate = Electorate::of(&ring, Partition::of(key.position()));
+        let propose = Propose::new(key.clone(), proposals, electorate, options);
         let Some(proposed) = self.run(propose, ring, until.saturating_duration_since(now())).await else {
             // The machine broke its word.
             let unknown = || Answer::Decided(Decision::Unknown { acked: 0, cause: None });

@@ -74,10 +74,11 @@ impl Owners {
             ballot: Ballot { stamp: Stamp(stamp), actor: Actor(proposer) },
             now: Stamp::from_ms(WALL_MS),
             kept,
+            epoch: 0,
             avoid: vec![],
             chance: proposer,
         };
-        Propose::new(key(), proposals, self.members(), options)
+        Propose::new(key(), proposals, Electorate::of_owners(self.members()), options)
     }
 
     /// Runs one proposal to its end, each call answered in turn; those to members of `away` fail as `failure` says.

@@ -204,12 +204,12 @@ fn an_owner_or_a_client_that_names_a_number_makes_no_hint_of_its_own() {
     for call in 0..3 {
         story.fail(call, Failure::Unreachable);
     }
-    assert_eq!(story.outcome(), &PutOutcome::Unknown { replicas: reached(0, 0), cause: None });
+    assert_eq!(story.outcome(), &PutOutcome::Unknown { replicas: reached(0, 0), cause: None, is_nowhere: true });
     let mut story = Story::new(|ring, _, me, options| (*me, options.hard) = (stand_ins(ring)[0], true));
     for call in 0..3 {
         story.fail(call, Failure::Unreachable);
     }
-    assert_eq!(story.outcome(), &PutOutcome::Unknown { replicas: reached(0, 0), cause: None });
+    assert_eq!(story.outcome(), &PutOutcome::Unknown { replicas: reached(0, 0), cause: None, is_nowhere: true });
     assert!(story.put.is_done());
 }
 
@@ -285,7 +285,7 @@ fn a_named_number_that_is_missed_is_an_error_and_hints_do_not_end_the_wait() {
 
     let mut story = Story::new(|_, _, _, options| options.hard = true);
     story.answer(0, written(1, 9)).fail(1, Failure::Unreachable).fail(2, Failure::Unreachable);
-    assert_eq!(story.outcome(), &PutOutcome::Unknown { replicas: reached(1, 0), cause: None });
+    assert_eq!(story.outcome(), &PutOutcome::Unknown { replicas: reached(1, 0), cause: None, is_nowhere: false });
     assert!(!story.put.is_done(), "the hints are still on their way");
 }
 
@@ -293,7 +293,7 @@ fn a_named_number_that_is_missed_is_an_error_and_hints_do_not_end_the_wait() {
 fn at_the_deadline_what_is_known_is_said_and_nobody_else_is_asked() {
     let mut story = Story::by_stranger();
     story.tell(Event::Deadline);
-    assert_eq!(story.outcome(), &PutOutcome::Unknown { replicas: reached(0, 0), cause: None });
+    assert_eq!(story.outcome(), &PutOutcome::Unknown { replicas: reached(0, 0), cause: None, is_nowhere: false });
     story.fail(0, Failure::Unreachable);
     assert_eq!(story.asked(), ["write o0"]);
     assert!(story.put.is_done());

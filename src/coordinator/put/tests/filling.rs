@@ -51,7 +51,7 @@ fn a_coordinator_that_is_being_filled_keeps_a_write_no_owner_takes_for_all_of_th
     story.answer(0, Answer::Refused(Refusal::NotFilled));
     story.fail(1, Failure::Unreachable).fail(2, Failure::Unreachable);
     let cause = Some(Refusal::NotFilled);
-    assert_eq!(story.outcome(), &PutOutcome::Unknown { replicas: reached(0, 0), cause });
+    assert_eq!(story.outcome(), &PutOutcome::Unknown { replicas: reached(0, 0), cause, is_nowhere: true });
 }
 
 #[test]
