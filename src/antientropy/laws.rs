@@ -122,7 +122,7 @@ impl World {
             Step::Propose { key, .. } => panic!("no session proposes: {key:?}"),
             Step::UnderWay(_) => Answer::UnderWay { since: None, hints: false },
             Step::Compare(request) => replica::compare(&ring, me, &node.forest, &*node.store, request, &mut || ()),
-            Step::Gossip(_) => panic!("a session does not gossip"),
+            Step::Layout(_) | Step::Gossip(_) => panic!("a session does not gossip"),
         }
     }
 
@@ -149,7 +149,8 @@ impl World {
         let shared = replica::shared(&self.ring, me, peer);
         let coordinators = coordinators.iter().map(|&index| self.member(index)).collect();
         let (confirm_ms, everything) = (CONFIRM_MS, self.everything);
-        let options = SessionOptions { settled, confirm_ms, coordinators, under_way_ms_max: 5_000, everything };
+        let options =
+            SessionOptions { settled, confirm_ms, coordinators, under_way_ms_max: 5_000, everything, offers: false };
         let mut session = Session::new(&self.ring, self.nodes[0].forest.clone(), me, peer, shared, options);
         let mut commands = Vec::new();
         let mut report = session.on(Event::Start, &mut commands);

@@ -60,6 +60,8 @@ pub struct SessionOptions {
     /// Whether nothing is passed over, also what is under way to both: for a node that will count on having all that its
     /// peer had. A record that is passed over for its latest write may hold older ones too.
     pub everything: bool,
+    /// Whether what is compared is no longer this node's to keep: what the peer lacks is sent, and nothing is fetched.
+    pub offers: bool,
 }
 
 impl SessionOptions {
@@ -117,7 +119,9 @@ impl Session {
             peer,
             tag: MemberTag::of(&ring.member(me).name),
             peer_tag: MemberTag::of(&ring.member(peer).name),
-            is_pair: shared.iter().all(|&partition| ring.owners(partition).len() == 2),
+            is_pair: shared
+                .iter()
+                .all(|&partition| ring.owners(partition).len() == 2 && ring.beside(partition).is_empty()),
             shared,
             salt: Salt::of(options.settled),
             options,
@@ -211,7 +215,7 @@ impl Session {
             }
             (Purpose::Push(Move { key, bytes, .. }), Answer::Merged { applied, more }) => {
                 *(if applied { &mut self.report.pushed } else { &mut self.report.noop }) += 1;
-                if let Some(record) = more {
+                if let Some(record) = more.filter(|_| !self.options.offers) {
                     let keep = Purpose::Keep { bytes, is_more: true };
                     self.call(self.me, keep, Request::Merge { key, record }, commands);
                 }
@@ -369,6 +373,7 @@ impl Session {
             differences
                 .into_iter()
                 .filter_map(|one| Move::of(one, &listed, settled))
+                .filter(|one| one.to_peer || !self.options.offers)
                 .for_each(|one| self.stream.push(one));
         }
     }
@@ -381,7 +386,7 @@ impl Session {
         self.report.contested += u64::from(is_promised);
         // What a node that is being filled alone accepted, and the only other owner did not, was never agreed on, or is
         // forgotten: it cannot be settled without this node's vote, and is let go of for what the other holds.
-        if is_promised && self.options.everything && self.is_pair {
+        if is_promised && self.options.everything && self.is_pair && !self.options.offers {
             let key = moved.key.clone();
             self.call(self.me, Purpose::Yield(moved), Request::Yield { key }, commands);
         } else {
@@ -390,7 +395,7 @@ impl Session {
     }
 
     fn fetch_news(&mut self, mut moved: Move, commands: &mut Vec<Command>) {
-        if std::mem::take(&mut moved.is_mutual) {
+        if std::mem::take(&mut moved.is_mutual) && !self.options.offers {
             self.fetch(moved, commands);
         }
     }
@@ -448,6 +453,12 @@ impl Operation for Session {
         }
         let result = match event {
             Event::Start if self.shared.is_empty() => Ok(()),
+            Event::Start if self.options.offers => {
+                self.report.rounds += 1;
+                self.ask(Purpose::Groups, SyncRequest::Offer { partitions: self.shared.clone() }, commands);
+                self.ask_what_is_under_way(commands);
+                Ok(())
+            }
             Event::Start => {
                 self.report.rounds += 1;
                 let root = diff::root(&self.forest, &self.shared);

@@ -20,12 +20,15 @@ const ENCLOSED_BYTES_SUM_MAX: u32 = 2 << 20;
 
 /// The partitions that both members keep, ascending.
 pub fn shared(ring: &Ring, one: MemberIndex, other: MemberIndex) -> Vec<Partition> {
-    ring.partitions_of(one).iter().copied().filter(|&partition| ring.is_owner(other, partition)).collect()
+    ring.partitions_of(one).iter().copied().filter(|&partition| ring.is_holder(other, partition)).collect()
 }
 
 /// Whether the question is answered from digests alone, in a fraction of a millisecond.
 pub fn is_quick(request: &SyncRequest) -> bool {
-    matches!(request, SyncRequest::Root { .. } | SyncRequest::Groups { .. } | SyncRequest::Done { .. })
+    matches!(
+        request,
+        SyncRequest::Root { .. } | SyncRequest::Groups { .. } | SyncRequest::Offer { .. } | SyncRequest::Done { .. }
+    )
 }
 
 /// Answers `me`'s part of a comparison. Unless [`is_quick`], it builds trees or scans the store, and is for a thread
@@ -51,6 +54,11 @@ pub fn compare(
         SyncRequest::Groups { from, groups } => {
             let partitions = diff::in_groups(&with(from), &groups);
             SyncAnswer::Partitions(partitions.into_iter().map(|at| diff::partition(forest, at)).collect())
+        }
+        SyncRequest::Offer { partitions } => {
+            // Of one that is not kept here nothing is said, and it is not taken.
+            let kept = partitions.into_iter().filter(|partition| ring.is_holder(me, *partition));
+            SyncAnswer::Partitions(kept.map(|at| diff::partition(forest, at)).collect())
         }
         SyncRequest::Trees { partitions, salt } => {
             let subtrees = |at| paced(pace, || diff::subtrees(forest, at, salt));

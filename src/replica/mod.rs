@@ -9,7 +9,7 @@ mod forgettable;
 pub use compare::{compare, is_quick, shared};
 pub use forgettable::{Candidate, Noted, count_spent, forgettable};
 
-use crate::protocol::{Answer, Greeting, MemberTag, Reach, Refusal, Request, SyncRequest};
+use crate::protocol::{Answer, Greeting, LayoutRequest, MemberTag, Reach, Refusal, Request, SyncRequest};
 use crate::record::{Context, Dot, Key, Proposal, Row};
 use crate::storage::{Address, Change, Hint, Kind, Outcome, Refused};
 use bytes::Bytes;
@@ -43,6 +43,8 @@ pub enum Step {
     UnderWay([MemberTag; 2]),
     /// Hand these packets to the node's liveness.
     Gossip(Vec<Vec<u8>>),
+    /// See what the layout is, and what is to become of it.
+    Layout(LayoutRequest),
 }
 
 /// The first step towards answering `request`.
@@ -68,6 +70,7 @@ pub fn step(request: Request) -> Step {
         Request::Greet(greeting) => Step::Greet(greeting),
         Request::UnderWay { between } => Step::UnderWay(between),
         Request::Gossip { packets } => Step::Gossip(packets),
+        Request::Layout(request) => Step::Layout(request),
     }
 }
 
@@ -80,7 +83,7 @@ pub fn committed(result: Result<Outcome, Refused>) -> Answer {
         Ok(Outcome::Accepted { more }) => Answer::Accepted { more },
         Ok(Outcome::MayForget(may)) => Answer::MayForget(may),
         Ok(Outcome::Forgotten(keys)) => Answer::Forgotten(keys),
-        Ok(Outcome::Done) => Answer::Merged { applied: true, more: None },
+        Ok(Outcome::LetGo(_) | Outcome::Done) => Answer::Merged { applied: true, more: None },
         Err(refused) => Answer::Refused(refusal(&refused)),
     }
 }
@@ -126,6 +129,7 @@ pub fn found(address: &Address, row: Option<&Bytes>) -> Answer {
 pub fn refusal(refused: &Refused) -> Refusal {
     match refused {
         Refused::Overtaken { latest } => Refusal::Overtaken { latest: *latest },
+        Refused::StaleEpoch { epoch } => Refusal::StaleEpoch { epoch: *epoch },
         Refused::Promised { ballot } => Refusal::Promised { ballot: *ballot },
         Refused::Unfit(why) => Refusal::Unfit(*why),
         Refused::StampAhead(why) => Refusal::StampAhead(*why),

@@ -114,6 +114,17 @@ pub enum Change {
         /// Each with the context of what is forgotten.
         keys: Vec<(Key, Context)>,
     },
+    /// These partitions are no longer this store's to keep, and others have all that it holds of them: nothing is claimed to
+    /// be known of them from now on, and what is written later is written under another name, which says nothing of them.
+    Disclaim {
+        /// The partitions.
+        partitions: Vec<Partition>,
+    },
+    /// Drops rows of a partition that was disclaimed, a bounded number at a time.
+    LetGo {
+        /// Which.
+        partition: Partition,
+    },
     /// Keeps what was seen in each partition, where that is not done yet.
     KeepContexts,
     /// A fact of the node itself, such as its layout: replaced as a whole.
@@ -156,7 +167,9 @@ pub enum Outcome {
     MayForget(Vec<bool>),
     /// `Forget`: of how many keys something was forgotten.
     Forgotten(u64),
-    /// `HintDelivered`, `Fact`, `KeepContexts`, `RaiseFloor` or `Recount`.
+    /// `LetGo`: so many rows are gone; none, if none was left.
+    LetGo(u64),
+    /// `HintDelivered`, `Fact`, `KeepContexts`, `RaiseFloor`, `Recount` or `Disclaim`.
     Done,
 }
 
@@ -177,6 +190,12 @@ pub enum Refused {
     Promised {
         /// The ballot.
         ballot: Ballot,
+    },
+    /// It was asked for under an earlier layout.
+    #[error("the layout has moved on to epoch {epoch}")]
+    StaleEpoch {
+        /// The present one's epoch.
+        epoch: u64,
     },
     /// A stamp from too far in the future.
     #[error(transparent)]

@@ -73,6 +73,8 @@ struct Batch {
     promises: bool,
     /// Whether something is new about the names of hints.
     names_hints: bool,
+    /// Rows that are dropped as they are, whether they can be read or not.
+    dropped: Vec<Address>,
 }
 
 struct DataDraft {
@@ -263,6 +265,11 @@ impl Committer {
             }
             Change::MayForget { keys } => Ok(Outcome::MayForget(self.may_forget(batch, &keys, wall_ms))),
             Change::Forget { keys } => Ok(Outcome::Forgotten(self.forget(batch, &keys, wall_ms))),
+            Change::Disclaim { partitions } => {
+                self.disclaim(batch, &partitions);
+                Ok(Outcome::Done)
+            }
+            Change::LetGo { partition } => self.let_go(batch, partition),
             Change::KeepContexts => {
                 batch.keeps_contexts = true;
                 Ok(Outcome::Done)
@@ -366,6 +373,7 @@ impl Committer {
             }
             rows.extend(draft.note_of_due(key));
         }
+        rows.extend(batch.dropped.into_iter().map(|address| (address, None)));
         let unkept = if batch.keeps_contexts { self.contexts.unkept() } else { None };
         let kept = unkept.as_ref().map(|(changes, _)| *changes);
         rows.extend(unkept.map(|(_, contexts)| (Address::fact(CONTEXTS_FACT), Some(contexts.into()))));
@@ -453,6 +461,7 @@ impl DataDraft {
 
 mod consensus;
 mod forget;
+mod hand_over;
 mod hinting;
 mod mend;
 #[cfg(test)]
