@@ -30,5 +30,5 @@ pub use host::Host;
 pub use layers::Source;
 pub use peer_url::{PORT_DEFAULT, PeerUrl};
 pub use setting::{Fallback, Heading, SETTINGS, Setting};
-pub use settings::{Advertise, DataFolder, Health, Load, LogFormat, Settings, VALUE_BYTES_MAX};
+pub use settings::{Advertise, DataFolder, Health, Load, LogFormat, REPLICAS_MAX, Settings, VALUE_BYTES_MAX};
 pub use wanted::Wanted;

@@ -127,6 +127,14 @@ pub const SETTINGS: &[Setting] = &[
                and the node itself may be in it",
     },
     Setting {
+        name: "join",
+        value: "WHEN",
+        fallback: Fallback::Value("auto"),
+        heading: Heading::Cluster,
+        help: "Whether a fresh node that meets a cluster joins it by itself: auto, or manual, when it waits for a POST to \
+               /cluster/join",
+    },
+    Setting {
         name: "cluster",
         value: "NAME",
         fallback: Fallback::Value("kringle"),

@@ -19,7 +19,7 @@ pub const VALUE_BYTES_MAX: usize = 64 << 20;
 const HINT_BYTES_MAX: usize = 1 << 40;
 
 /// Most owners a key may have. Each one is a peer call of every write.
-const REPLICAS_MAX: usize = 16;
+pub const REPLICAS_MAX: usize = 16;
 
 /// Most threads that serve HTTP; each has its own caches and connections.
 const WORKERS_MAX: usize = 256;
@@ -66,6 +66,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// The peers as listed, each once, perhaps this node among them. See [`Settings::peers_besides_self`].
     pub peers: Vec<PeerUrl>,
+    /// Whether a node that is no member of its cluster asks to be one by itself.
+    pub joins: bool,
     /// The cluster's name: 1 to 64 visible ASCII characters.
     pub cluster: String,
     /// Time between two pings of a peer, 1 ms to 1 h.
@@ -205,6 +207,7 @@ impl Settings {
             connections_max: l
                 .take("max-connections", |given| text::count(given, "connections", 1..=CONNECTIONS_MAX))?,
             peers: l.take_given("peers", PeerUrl::list)?.unwrap_or_default(),
+            joins: l.take("join", text::join)?,
             cluster: l.take("cluster", text::cluster)?,
             ping_period: l.take("pingfreq", text::seconds)?,
             sync_period: l.take("syncfreq", text::seconds)?,

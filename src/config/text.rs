@@ -122,6 +122,15 @@ pub(super) fn log_filter(text: &str) -> Result<String, Nonsense> {
     if fine { Ok(text.to_owned()) } else { Err(Nonsense::new(text, because)) }
 }
 
+/// Whether a node joins by itself.
+pub(super) fn join(text: &str) -> Result<bool, Nonsense> {
+    match text {
+        "auto" => Ok(true),
+        "manual" => Ok(false),
+        _ => Err(Nonsense::new(text, "is not a way to join: auto or manual")),
+    }
+}
+
 /// The name of a cluster: visible ASCII, so that two names which look alike are alike.
 pub(super) fn cluster(text: &str) -> Result<String, Nonsense> {
     let fine = (1..=CLUSTER_CHARS_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());

@@ -26,6 +26,14 @@ fn refuse_counts(query: &Query<'_>, mode: Mode) -> Result<(), ApiError> {
     Ok(())
 }
 
+/// Before the members have agreed on who they are, nobody can agree on anything.
+fn refuse_before_founding(worker: &Worker, ring: &Ring, mode: Mode) -> Result<(), ApiError> {
+    if ring.epoch() > 0 {
+        return Ok(());
+    }
+    Err(ApiError::NotEstablished { mode, awaiting: worker.node.awaited_founders() })
+}
+
 fn reach(mode: Mode) -> Reach {
     match mode {
         Mode::Sync => Reach::All,
@@ -49,6 +57,7 @@ pub(super) async fn write(
     ring: Arc<Ring>,
 ) -> Result<Stored, ApiError> {
     refuse_counts(query, mode)?;
+    refuse_before_founding(worker, &ring, mode)?;
     let owners = ring.owners(Partition::of(key.position())).len();
     let shown = shown_before(&proposal.edit);
     let reach = reach(mode);
@@ -71,7 +80,7 @@ pub(super) async fn write(
         }
         Decision::Unknown { acked, cause } => {
             let replicas = Replicas { wanted: owners, acked: usize::from(acked), hinted: 0 };
-            Err(ApiError::NotReplicated { replicas, needed: needed(reach, owners), cause })
+            Err(ApiError::NotReplicated { replicas, needed: needed(reach, owners), cause, may_repeat: false })
         }
     }
 }
@@ -119,6 +128,7 @@ pub(super) async fn read(
     ring: Arc<Ring>,
 ) -> Result<Read, ApiError> {
     refuse_counts(query, mode)?;
+    refuse_before_founding(worker, &ring, mode)?;
     let node = &worker.node;
     let partition = Partition::of(key.position());
     let owners = ring.owners(partition).len();

@@ -2,7 +2,8 @@
 
 use super::input::Query;
 use super::refuse::ApiError;
-use super::{agree, condition};
+use super::{agree, between, condition};
+use crate::config::Wanted;
 use crate::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Replicas, Write};
 use crate::node::Worker;
 use crate::placement::{Member, MemberIndex, Mode, Partition, Ring};
@@ -83,9 +84,12 @@ fn count(
         return quorum.map(|quorum| (quorum, true)).ok_or(refused);
     }
     let default = if name == "w" { settings.w } else { settings.r };
-    let wanted = if mode == Mode::Async { 1 } else { default.of(owners).min(owners) };
-    let quorum = Quorum::of(Count::Exactly(wanted as u8), owners).unwrap_or(Quorum::one());
-    Ok((quorum, false))
+    let wanted = match default {
+        _ if mode == Mode::Async => Count::Exactly(1),
+        Wanted::Majority => Count::Majority,
+        Wanted::Owners(count) => Count::Exactly(count.min(owners) as u8),
+    };
+    Ok((Quorum::of(wanted, owners).unwrap_or(Quorum::one()), false))
 }
 
 fn mode(query: &Query<'_>, ring: &Ring) -> Result<Mode, ApiError> {
@@ -125,17 +129,38 @@ pub(super) fn expiry(worker: &Worker, query: &Query<'_>) -> Result<Option<u64>, 
     }
 }
 
-/// Writes, as far as the request's mode wants.
+/// Writes, as far as the request's mode wants. What came to nothing, or to less than that, because the layout changed
+/// meanwhile is tried again under the new one, unless it might count twice.
 pub(super) async fn write(
     worker: &Rc<Worker>,
     query: &Query<'_>,
     key: Key,
     wish: impl Into<Proposal>,
 ) -> Result<Stored, ApiError> {
-    let node = &worker.node;
-    let ring = node.ring();
-    let mode = mode(query, &ring)?;
     let wish = wish.into();
+    let mut patience = between::Patience::new(worker);
+    loop {
+        let ring = worker.node.ring();
+        let result = write_under(worker, query, key.clone(), wish.clone(), ring.clone()).await;
+        let is_short = match &result {
+            Ok(stored) => stored.kind == StoredKind::Short && !wish.edit.counts(),
+            Err(error) => error.is_worth_another_try(),
+        };
+        if !is_short || !patience.is_between(&ring).await {
+            return result;
+        }
+    }
+}
+
+async fn write_under(
+    worker: &Rc<Worker>,
+    query: &Query<'_>,
+    key: Key,
+    wish: Proposal,
+    ring: Arc<Ring>,
+) -> Result<Stored, ApiError> {
+    let node = &worker.node;
+    let mode = mode(query, &ring)?;
     if wish.condition.is_some() && mode != Mode::Quorum {
         return Err(ApiError::bad(
             format!("mode {mode} promises nothing of conditions"),
@@ -146,6 +171,7 @@ pub(super) async fn write(
         return agree::write(worker, query, key, wish, mode, ring).await;
     }
     let edit = wish.edit;
+    let counts = edit.counts();
     let owners = ring.owners(Partition::of(key.position())).len();
     let (quorum, hard) = count(worker, query, "w", mode, owners)?;
     let deadline = node.settings.timeout.mul_f64(DEADLINE_SHARE);
@@ -166,8 +192,8 @@ pub(super) async fn write(
         Some(PutOutcome::Short { record, seen, replicas }) => {
             Ok(Stored { kind: StoredKind::Short, seen, record, replicas })
         }
-        Some(PutOutcome::Unknown { replicas, cause }) => {
-            Err(ApiError::NotReplicated { replicas, needed: quorum.needed(), cause })
+        Some(PutOutcome::Unknown { replicas, cause, is_nowhere }) => {
+            Err(ApiError::NotReplicated { replicas, needed: quorum.needed(), cause, may_repeat: is_nowhere || !counts })
         }
         Some(PutOutcome::Refused(refusal)) => Err(ApiError::Refused(refusal)),
         None => Err(ApiError::Bug("a write ended without a word")),
@@ -209,7 +235,7 @@ pub(super) fn read_at_hand(worker: &Worker, ring: &Ring, key: &Key) -> Option<Re
 }
 
 /// Reads, from as many owners as the request's mode wants, or from this node only; nothing older than what the request's
-/// context shows, which is in its body's `token` or its header.
+/// context shows, which is in its body's `token` or its header. Where the layout changed meanwhile, it is tried again.
 pub(super) async fn read(
     worker: &Rc<Worker>,
     request: &HttpRequest,
@@ -217,14 +243,34 @@ pub(super) async fn read(
     key: &Key,
     token: Option<&str>,
 ) -> Result<Read, ApiError> {
-    let node = &worker.node;
     let since = since(request, key, token)?;
-    let ring = node.ring();
+    let mut patience = between::Patience::new(worker);
+    loop {
+        let ring = worker.node.ring();
+        let result = read_under(worker, query, key, since.clone(), ring.clone()).await;
+        let is_short = result.as_ref().is_err_and(|error| error.is_worth_another_try());
+        if !is_short || !patience.is_between(&ring).await {
+            return result;
+        }
+    }
+}
+
+async fn read_under(
+    worker: &Rc<Worker>,
+    query: &Query<'_>,
+    key: &Key,
+    since: Context,
+    ring: Arc<Ring>,
+) -> Result<Read, ApiError> {
+    let node = &worker.node;
     let mode = mode(query, &ring)?;
     let owners = ring.owners(Partition::of(key.position())).len();
     let me = node.me(&ring);
     if query.switch("local")? {
         let address = Address::data(key);
+        if !ring.is_holder(me, address.partition()) || node.takes_in(address.partition()) {
+            return Err(ApiError::NotHere);
+        }
         let seen = node.seen_of(address.partition(), &since);
         let row = worker.read(&address).await?;
         return match crate::replica::having_seen(crate::replica::found(&address, row.as_ref()), seen) {

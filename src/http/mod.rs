@@ -7,11 +7,13 @@
 //! | `input` | paths, queries, bodies, and their limits |
 //! | `ask` | a client's wish becomes an operation, its outcome an answer |
 //! | `agree` | the same in the modes that agree |
+//! | `between` | requests that meet a change of the layout |
 //! | `condition` | entity tags, and requests that depend on them |
 //! | `kv` | raw bytes under `/kv/{key}` |
 //! | `counters` | integers that are added to |
 //! | `store` | the JSON endpoints, and the plain-text aliases |
 //! | `peer` | what other nodes ask |
+//! | `cluster` | who is a member, and what is to become of that |
 //! | `admin` | ring, status, health, sessions on request |
 //! | `server` | listening, serving, stopping in order |
 //! | `stream` | a client's connection |
@@ -21,6 +23,8 @@ mod admin;
 mod agree;
 mod ask;
 mod bare;
+mod between;
+mod cluster;
 mod condition;
 mod counters;
 mod input;
@@ -118,6 +122,14 @@ async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload
         Route::Put => store::plain_put(worker, request, payload).await,
         Route::Get => store::plain_get(worker, request).await,
         Route::Ring => admin::ring(worker, request),
+        Route::Cluster if is_post => peer::serve(worker, request, payload).await,
+        Route::Cluster => cluster::show(worker, request).await,
+        Route::ClusterMode => cluster::set_mode(worker, request, payload).await,
+        Route::Config if is_post => cluster::set_mode(worker, request, payload).await,
+        Route::Config => cluster::config(worker, request),
+        Route::ClusterReplicas => cluster::set_replicas(worker, request, payload).await,
+        Route::ClusterJoin => cluster::join(worker, request, payload).await,
+        Route::ClusterLeave => cluster::leave(worker, request, payload).await,
         Route::Status => admin::status(worker),
         Route::Health => admin::health(),
         Route::Readyz => admin::ready(worker, request),

@@ -1,6 +1,7 @@
 //! The one table from errors to status codes, sentences and hints. No other file names a failing status.
 
 use crate::coordinator::Replicas;
+use crate::placement::Mode;
 use crate::protocol::Refusal;
 use crate::record::{KeyError, TokenError, Unfit};
 use crate::storage::{Refused, StoreError};
@@ -42,8 +43,8 @@ pub(super) enum ApiError {
     SlowHead,
     /// A page of another site sent a browser here.
     CrossSite,
-    /// Fewer owners than wished have the write, or nobody.
-    NotReplicated { replicas: Replicas, needed: usize, cause: Option<Refusal> },
+    /// Fewer owners than wished have the write, or nobody; and whether it may be made once more without counting twice.
+    NotReplicated { replicas: Replicas, needed: usize, cause: Option<Refusal>, may_repeat: bool },
     /// The request wants more owners than there are.
     NotEnoughOwners { needed: usize, owners: usize },
     /// Fewer owners than wished answered a read, and what the client may do about it.
@@ -56,6 +57,14 @@ pub(super) enum ApiError {
     Unmet { etag: Option<HeaderValue>, context: Option<String> },
     /// A node said no.
     Refused(Refusal),
+    /// The members have not agreed yet on who they are.
+    NotEstablished { mode: Mode, awaiting: Vec<String> },
+    /// This node does not keep the key, or not all of it yet.
+    NotHere,
+    /// There will be no such change of the layout, as things are.
+    NoChange(String),
+    /// Too few members could be had for a change of the layout.
+    ChangeUnavailable(String),
     /// This node's store did.
     Store(String),
     /// There is too much to do.
@@ -69,6 +78,16 @@ pub(super) enum ApiError {
 impl ApiError {
     pub(super) fn bad(error: impl Into<String>, hint: &'static str) -> ApiError {
         ApiError::Bad { error: error.into(), hint }
+    }
+
+    /// Whether the same may go well in a moment, where the layout is changing, and asking again does no harm.
+    pub(super) fn is_worth_another_try(&self) -> bool {
+        match self {
+            ApiError::NotReplicated { may_repeat, .. } => *may_repeat,
+            ApiError::NotAnswered { .. } | ApiError::NotAgreed { .. } | ApiError::Behind { .. } => true,
+            ApiError::Refused(Refusal::StaleEpoch { .. }) => true,
+            _ => false,
+        }
     }
 
     /// The response: a status, `error`, `hint`, and what else helps.
@@ -124,7 +143,7 @@ impl ApiError {
                 "a page of another site may not write with GET".into(),
                 "use PUT /kv/{key}, or POST /store".into(),
             ),
-            ApiError::NotReplicated { replicas, needed, cause } => {
+            ApiError::NotReplicated { replicas, needed, cause, .. } => {
                 let mut error = format!("{} of the {needed} owners asked for have the write", replicas.acked);
                 if let Some(cause) = cause {
                     error = format!("{error}: {cause}");
@@ -198,6 +217,27 @@ impl ApiError {
             ApiError::Refused(why) => {
                 (StatusCode::SERVICE_UNAVAILABLE, why.to_string(), "nothing was stored here; try again shortly".into())
             }
+            ApiError::NotEstablished { mode, awaiting } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                match awaiting.as_slice() {
+                    [] => "the cluster is being established".into(),
+                    nodes => format!("the cluster is not established yet: {} still to agree", nodes.join(", ")),
+                },
+                format!("mode {mode} waits until every node of --peers agrees on who is a member; ?mode=sloppy does not"),
+            ),
+            ApiError::NotHere => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "this node does not keep the key, or has not taken it in yet".into(),
+                "leave ?local=1 away, or ask one of the owners that /ring?key= lists".into(),
+            ),
+            ApiError::NoChange(why) => {
+                (StatusCode::CONFLICT, why.clone(), "nothing was changed; look at /cluster, and ask again".into())
+            }
+            ApiError::ChangeUnavailable(why) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                why.clone(),
+                "a majority of the members must be reached; look at /cluster before you ask again".into(),
+            ),
             ApiError::Store(why) => {
                 (StatusCode::SERVICE_UNAVAILABLE, why.clone(), "try again, or ask another node".into())
             }

@@ -13,7 +13,8 @@ use crate::protocol::{Refusal, Request};
 use crate::record::Stamp;
 use crate::storage::{Change, Committer, Outcome, Refused};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -44,7 +45,7 @@ pub struct Completeness {
     clock_state: Mutex<ClockState>,
     /// Peers that a session to be filled ended well with, and that are still to say whether what they had seen before it is
     /// so; with how much was lost here by then.
-    unconfirmed: Mutex<BTreeMap<String, u64>>,
+    unconfirmed: Mutex<BTreeMap<String, (u64, u64)>>,
     /// Whether it is filled, durably: what hot paths look at.
     counts: AtomicBool,
     /// Whether enough peers have said what they remember of it for it to vote.
@@ -148,6 +149,19 @@ impl Completeness {
         }
     }
 
+    /// These are the peers from now on; `new` says whether this node has just become a member. On the committer's thread.
+    pub(super) fn note_members(&self, committer: &mut Committer, names: BTreeSet<String>, new: bool, heard: Stamp) {
+        let changed = {
+            let mut filling = self.filling();
+            let changed = filling.members(names, new);
+            self.note_confirmed(filling.is_confirmed());
+            changed
+        };
+        if changed || new {
+            self.keep(committer, heard);
+        }
+    }
+
     /// How often something was lost: what was compared before counts for nothing after.
     pub(super) fn losses(&self) -> u64 {
         self.losses.load(Ordering::SeqCst)
@@ -158,7 +172,7 @@ impl Completeness {
         self.entropy.wrapping_add(self.losses())
     }
 
-    fn unconfirmed(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+    fn unconfirmed(&self) -> MutexGuard<'_, BTreeMap<String, (u64, u64)>> {
         self.unconfirmed.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -221,7 +235,7 @@ impl Shared {
     /// Whether this node owns the partition and does not hold it whole, so that its answers count for nothing.
     pub fn is_partial(&self, partition: Partition) -> bool {
         if self.completeness.counts.load(Ordering::Relaxed) {
-            return false;
+            return !self.counts_as_heir(partition);
         }
         let ring = self.ring();
         let me = self.me(&ring);
@@ -237,7 +251,7 @@ impl Shared {
                 let ring = self.ring();
                 !self.completeness.may_vote() && ring.is_owner(self.me(&ring), Partition::of(key.position()))
             }
-            _ if self.completeness.counts.load(Ordering::Relaxed) => false,
+            _ if self.completeness.counts.load(Ordering::Relaxed) && !self.is_changing() => false,
             Request::Write { key, .. }
             | Request::Merge { key, .. }
             | Request::Read { key }
@@ -248,9 +262,13 @@ impl Shared {
 
     /// Why this node makes no write of its own now, if `request` asks for one: another owner is to make it.
     pub(super) fn declines(&self, request: &Request) -> Option<Refusal> {
-        if request.partitions_to_forget().any(|partition| self.is_partial(partition)) {
+        if request.partitions_to_forget().any(|partition| self.is_partial(partition) || self.takes_in(partition)) {
             // What it does not hold was perhaps never here, or lost: it knows of neither.
             return Some(Refusal::NotFilled);
+        }
+        let is_for_others = matches!(request, Request::Hint { .. } | Request::HintWrite { .. });
+        if is_for_others && !self.is_member() {
+            return Some(Refusal::NotAMember);
         }
         let key = match request {
             Request::Write { key, .. } => key,
@@ -280,12 +298,19 @@ impl Shared {
     /// A session with `peer` about everything that both keep, that passed over nothing, ended well. Since it began nothing
     /// may have been lost. It counts once what the peer had seen is joined as well: before that, a late copy of what all
     /// have forgotten would be new here.
-    pub(super) fn compared(&self, peer: &str, losses: u64) {
+    pub(super) fn compared(&self, peer: &str, losses: u64, epoch: u64) {
         if self.seen.said().is_unconfirmed(peer) {
-            self.completeness.unconfirmed().insert(peer.to_string(), losses);
+            self.completeness.unconfirmed().insert(peer.to_string(), (losses, epoch));
         } else {
-            self.filled_from(peer, losses);
+            self.filled_from(peer, losses, epoch);
         }
+    }
+
+    /// Whether this node, if it is being filled or takes something in, now has all that the peer of that session had.
+    pub(super) fn is_filled_by(&self, report: &Report) -> bool {
+        let ring = self.ring();
+        let takes_in = ring.is_changing() && self.intake().lacking(&ring).next().is_some();
+        self.completeness.is_filled_by(report) || takes_in && report.fills(false)
     }
 
     /// `peer` was asked whether it has still seen what it had, and said so of all of it or not. Where not, it is compared
@@ -295,18 +320,53 @@ impl Shared {
             true => None,
             false => self.completeness.unconfirmed().remove(peer),
         };
-        if let Some(losses) = losses.filter(|_| is_all) {
-            self.filled_from(peer, losses);
+        if let Some((losses, epoch)) = losses.filter(|_| is_all) {
+            self.filled_from(peer, losses, epoch);
         }
     }
 
-    fn filled_from(&self, peer: &str, losses: u64) {
-        let ring = self.ring();
+    fn filled_from(&self, peer: &str, losses: u64, epoch: u64) {
         let mut filling = self.completeness.filling();
+        let ring = self.ring();
         if losses != self.completeness.losses() {
             return;
         }
         filling.compared(peer, &ring, self.me(&ring));
+        let counts = filling.is_filled(peer);
+        drop(filling);
+        let mut intake = self.intake();
+        // What was compared under an earlier layout was not about what is to be taken in.
+        if counts
+            && epoch == ring.epoch()
+            && intake.epoch() == epoch
+            && let Some(owner) = ring.member_by_name(peer)
+        {
+            intake.compared(owner);
+        }
+    }
+}
+
+impl Shared {
+    /// The owners that a session is needed with to take in what this node is to own.
+    fn owners_to_take_in_from(&self) -> Vec<String> {
+        let ring = self.ring();
+        if !ring.is_changing() {
+            return Vec::new();
+        }
+        let owners = self.intake().to_compare(&ring);
+        owners.into_iter().map(|owner| ring.member(owner).name.clone()).collect()
+    }
+
+    /// Whether `peer` has said what it has seen, of what is to be taken in from it as well.
+    fn has_said_enough(&self, peer: &str) -> bool {
+        let ring = self.ring();
+        let Some(owner) = ring.member_by_name(peer) else { return false };
+        let first = match ring.is_changing() {
+            true => self.intake().lacking(&ring).find(|partition| ring.is_owner(owner, *partition)),
+            false => None,
+        };
+        let said = self.seen.said();
+        said.by(peer).is_some() && first.is_none_or(|partition| said.of(peer, partition).is_some())
     }
 }
 
@@ -344,11 +404,29 @@ impl Worker {
 
 /// Greets every peer, and fills this node from them while it lacks something.
 pub(super) fn keep_filled(worker: &Rc<Worker>) {
-    let ring = worker.node.ring();
-    for member in ring.layout().members().iter().filter(|member| member.name != worker.node.name) {
-        actix_web::rt::spawn(greeting::greet_for_ever(worker.clone(), member.name.clone()));
-    }
     actix_web::rt::spawn(watch(worker.clone()));
+    let worker = worker.clone();
+    actix_web::rt::spawn(async move {
+        let greeted = Rc::<RefCell<BTreeSet<String>>>::default();
+        while !worker.node.is_stopping() {
+            let changed = worker.node.layouts.changed.notified();
+            let ring = worker.node.ring();
+            let members = ring.layout().members().iter().filter(|_| ring.guest().is_none());
+            for member in members.filter(|member| member.name != worker.node.name) {
+                if greeted.borrow_mut().insert(member.name.clone()) {
+                    let (worker, greeted, name) = (worker.clone(), greeted.clone(), member.name.clone());
+                    actix_web::rt::spawn(async move {
+                        greeting::greet_while_member(worker, name.clone()).await;
+                        greeted.borrow_mut().remove(&name);
+                    });
+                }
+            }
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep(SHORT_MAX) => {}
+            }
+        }
+    });
 }
 
 /// Ends the first round in time, has sessions with the peers that are still needed, and tells when the node is filled.
@@ -364,10 +442,11 @@ async fn watch(worker: Rc<Worker>) {
                 worker.stage_changed(|| ());
             }
         }
-        let (stage, wanted) = {
+        let (stage, mut wanted) = {
             let filling = node.completeness.filling();
             (filling.stage(), filling.to_compare())
         };
+        wanted.extend(node.owners_to_take_in_from());
         let counts = node.completeness.counts.load(Ordering::Relaxed);
         match stage {
             Stage::Filled if !counts => worker.stage_changed(|| ()),
@@ -404,7 +483,7 @@ async fn watch(worker: Rc<Worker>) {
 async fn fill_from(worker: &Rc<Worker>, peer: &str) -> Duration {
     let state = worker.node.view().peer(peer).map(|peer| peer.state);
     // What it has seen is of use only if it was said before the session.
-    if state != Some(State::Alive) || worker.node.seen.said().by(peer).is_none() {
+    if state != Some(State::Alive) || !worker.node.has_said_enough(peer) {
         return TICK;
     }
     match sync::to_fill(worker, peer).await {

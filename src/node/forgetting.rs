@@ -104,7 +104,7 @@ async fn round(worker: &Rc<Worker>) -> Option<Waiting> {
         let tombstones = node.forest.tombstones(partition).max(0) as u64;
         let avoid = node.avoid(&ring);
         let away: Vec<MemberIndex> =
-            ring.owners(partition).iter().copied().filter(|owner| avoid.contains(owner)).collect();
+            ring.holders(partition).into_iter().filter(|owner| avoid.contains(owner)).collect();
         if !away.is_empty() {
             // Nobody else need be asked, nor the rows be read.
             let spent = count(worker, partition).await?;
@@ -168,7 +168,7 @@ async fn forget(
     waiting: &mut Waiting,
 ) {
     let node = &worker.node;
-    let (me, owners) = (node.me(ring), ring.owners(partition).to_vec());
+    let (me, owners) = (node.me(ring), ring.holders(partition));
     waiting.waiting += candidates.iter().filter(|candidate| candidate.is_spent).count() as u64;
     let is_seen =
         |candidate: &&Candidate| node.seen_of(partition, &candidate.context).len() == candidate.context.entries().len();
@@ -226,7 +226,8 @@ impl Shared {
         let seen = self.seen_of(partition, writes);
         let said = self.seen.said();
         let me = self.me(ring);
-        let others = || ring.owners(partition).iter().filter(|&&owner| owner != me);
+        let holders = ring.holders(partition);
+        let others = || holders.iter().filter(|&&owner| owner != me);
         let has_not_seen = |dot: Dot| {
             others().all(|&owner| {
                 let context = said.of(&ring.member(owner).name, partition);

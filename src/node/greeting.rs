@@ -146,12 +146,22 @@ impl Worker {
     }
 }
 
-/// Greets one peer: until it was heard, whenever this node has something new to say of itself, and now and then.
-pub(super) async fn greet_for_ever(worker: Rc<Worker>, peer: String) {
+/// Greets one peer as long as both are members: until it was heard, whenever this node has something new to say of itself,
+/// and now and then.
+pub(super) async fn greet_while_member(worker: Rc<Worker>, peer: String) {
     let node = worker.node.clone();
     let mut asked_contexts = None::<Instant>;
+    let mut asked_under = node.epoch();
+    let is_member = || {
+        let ring = node.ring();
+        ring.guest().is_none() && ring.member_by_name(&peer).is_some()
+    };
     let contexts_period = (node.settings.sync_period / 2).min(CONTEXTS_PERIOD);
-    while !node.is_stopping() {
+    while !node.is_stopping() && is_member() {
+        if asked_under != node.epoch() {
+            // It may be asked of other partitions now.
+            (asked_contexts, asked_under) = (None, node.epoch());
+        }
         let is_young = now().duration_since(node.started) < YOUNG_MAX;
         let short = if is_young { SHORT_MIN } else { node.settings.ping_period.clamp(SHORT_MIN, SHORT_MAX) };
         let wants_contexts = node.seen.said().is_unconfirmed(&peer)
@@ -167,6 +177,7 @@ pub(super) async fn greet_for_ever(worker: Rc<Worker>, peer: String) {
             let is_due = match &told {
                 Some(told) => {
                     told.word.filled != node.counts_for(&peer)
+                        || asked_under != node.epoch()
                         || (told.durable != node.store.last_stamp() || node.seen.said().is_unconfirmed(&peer))
                             && waited >= short
                         || waited >= contexts_period.max(short)

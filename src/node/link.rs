@@ -44,6 +44,8 @@ struct Turn {
     bytes: usize,
     since: Instant,
     until: Instant,
+    /// The epoch under which it is asked: a batch has one.
+    epoch: u64,
     told: Told,
 }
 
@@ -72,9 +74,14 @@ impl Link {
         Rc::new(Link { peer, url, client, node, lanes: Default::default(), reads: RefCell::default() })
     }
 
+    /// Whether it is a link to this address.
+    pub fn leads_to(&self, url: &str) -> bool {
+        self.url == url
+    }
+
     /// Sends `request`, in its turn, unless that comes after `until`; `told` hears what became of it, once, at the latest
     /// one `--timeout` after `until`: a batch waits as long as its last request may.
-    pub fn send(self: &Rc<Self>, request: Request, class: Class, until: Instant, told: Told) {
+    pub fn send(self: &Rc<Self>, request: Request, class: Class, epoch: u64, until: Instant, told: Told) {
         let lane = match class {
             Class::Foreground => request.lane(),
             Class::Background => request.lane_in_background(),
@@ -85,7 +92,7 @@ impl Link {
             let full = queue.waiting.len() >= WAITING_MAX || queue.bytes + bytes > WAITING_BYTES_MAX && queue.bytes > 0;
             if !full {
                 queue.bytes += bytes;
-                queue.waiting.push_back(Waiting { request, turn: Turn { bytes, since: now(), until, told } });
+                queue.waiting.push_back(Waiting { request, turn: Turn { bytes, since: now(), until, epoch, told } });
                 if !std::mem::replace(&mut queue.busy, true) {
                     actix_web::rt::spawn(self.clone().flush(lane));
                 }
@@ -102,7 +109,7 @@ impl Link {
 
     /// Carries gossip to the peer and its answer back, past every queue, within `timeout`. The error is a line for people.
     pub async fn ping(&self, packets: Vec<Vec<u8>>, timeout: Duration) -> Result<Reply, String> {
-        let envelope = self.node.envelope(&self.peer, timeout.as_millis() as u64, false);
+        let envelope = self.node.envelope(&self.peer, self.node.epoch(), timeout.as_millis() as u64, false);
         let batch = Batch { envelope, requests: vec![Request::Gossip { packets }] };
         self.post("/ping", &batch, timeout).await.map_err(|(_, error)| error)
     }
@@ -121,7 +128,8 @@ impl Link {
                 continue;
             };
             let timeout = until.saturating_duration_since(now()).min(self.node.settings.timeout);
-            let envelope = self.node.envelope(&self.peer, timeout.as_millis() as u64, lane == Lane::Repairs);
+            let epoch = turns.first().map_or(0, |turn| turn.epoch);
+            let envelope = self.node.envelope(&self.peer, epoch, timeout.as_millis() as u64, lane == Lane::Repairs);
             let batch = Batch { envelope, requests };
             let result = self.post(lane.path(), &batch, timeout).await;
             if lane == Lane::Reads
@@ -142,8 +150,10 @@ impl Link {
         {
             let mut queue = self.lanes[lane as usize].borrow_mut();
             while let Some(Waiting { turn: next, .. }) = queue.waiting.front() {
+                let is_of_another = turns.first().is_some_and(|first: &Turn| first.epoch != next.epoch);
                 if requests.len() == REQUESTS_PER_BATCH_MAX
                     || !requests.is_empty() && bytes + next.bytes > BATCH_BYTES_MAX
+                    || is_of_another
                 {
                     break;
                 }
@@ -166,6 +176,7 @@ impl Link {
         let answers = match result {
             Ok(reply) => {
                 self.node.queue.heard(reply.stamp);
+                self.node.layouts.note_epoch(&self.peer, reply.epoch, self.node.epoch());
                 match reply.answers {
                     Ok(answers) if answers.len() == turns.len() => Ok(answers),
                     Ok(_) => Err(Failure::Unknown),

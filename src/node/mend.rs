@@ -7,7 +7,7 @@
 
 use super::foreground::Class;
 use super::outside::now;
-use super::queue::Completion;
+use super::queue::{ANY_EPOCH, Completion};
 use super::shared::Shared;
 use crate::placement::Partition;
 use crate::storage::{Base, BaseError, Bases, Change, LogStore, Salvage};
@@ -149,7 +149,7 @@ impl Hand {
     fn commit(&mut self, node: &Shared, changes: Vec<Change>) {
         let mut left: Vec<(u64, Change)> = (0..).zip(changes).collect();
         while !left.is_empty() && !node.is_stopping() {
-            let turned_away = node.queue.submit(self.number, Class::Foreground, left.clone());
+            let turned_away = node.queue.submit(self.number, Class::Foreground, ANY_EPOCH, left.clone());
             let mut awaited = left.len() - turned_away.len();
             left.retain(|(token, _)| turned_away.contains(token));
             while awaited > 0 {

@@ -15,7 +15,9 @@ mod foreground;
 mod forgetting;
 mod gathering;
 mod greeting;
+mod handing_over;
 mod latency;
+mod layouts;
 mod link;
 mod mend;
 mod opening;
@@ -27,7 +29,9 @@ mod replay;
 mod reply_room;
 mod rot;
 mod seen;
+mod serving;
 mod shared;
+mod steward;
 mod sync;
 mod under_way;
 mod worker;
@@ -37,11 +41,12 @@ pub use filling::Completeness;
 pub use foreground::{Class, Foreground};
 pub use forgetting::{Waiting, Waits};
 pub use opening::StartError;
-pub use outside::wall_ms;
+pub use outside::{now, wall_ms};
 pub use proposing::Contested;
 pub use rot::{Rot, RotStatus, Run};
 pub use seen::SeenWrites;
 pub use shared::Shared;
+pub use steward::{ask_progress, request_change};
 pub use sync::{Account, Reason, Syncs, Totals, on_request as sync_with};
 pub use worker::Worker;
 
@@ -87,6 +92,8 @@ impl Node {
         rot::repair(&worker);
         proposing::settle_contested(&worker);
         forgetting::on_timer(&worker);
+        steward::keep_layout(&worker);
+        handing_over::let_go(&worker);
         worker
     }
 

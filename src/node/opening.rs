@@ -2,6 +2,7 @@
 
 use super::background::Keep;
 use super::filling::{Completeness, FILLING_FACT, MEMORY_FACT};
+use super::layouts::{self, LAYOUT_FACT, Layouts};
 use super::mend::Mending;
 use super::outside::random;
 use super::seen::SeenWrites;
@@ -23,8 +24,6 @@ const FEED_EVENTS_MAX: usize = 8_192;
 /// Bytes of rows kept in memory beside the recent ones. A write must see the row it replaces: at a million small keys
 /// that is still a look-up in memory (300 bytes each, of 100-byte values). Taken only as rows come.
 const CACHE_BYTES_MAX: u64 = 320 << 20;
-/// Where the layout lies in the store.
-const LAYOUT_FACT: &str = "layout";
 
 /// Why a node did not start. One line each; nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -128,13 +127,21 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
             (opened.store, opened.hints, Some(keep))
         }
     };
-    let layout = layout(&settings, port, own.name(), id)?;
+    let layouts::Kept { layout: stored, votes, has_left } = layouts::Kept::read(&*store);
+    let layout = layout(&settings, port, own.name(), id, stored.clone())?;
     // Whom hints were made for goes by the layout.
-    if store.read(&Address::fact(LAYOUT_FACT)).unwrap_or_default().is_some_and(|kept| *kept != layout.encode()) {
+    if stored.is_some_and(|stored| stored.table() != layout.table() || stored.members() != layout.members()) {
         hints.void_names();
     }
+    // A member is known by its id, wherever it is now; one with another store, by its name.
+    let by_id = layout.members().iter().find(|member| member.id == Some(id));
+    let name = by_id.map_or(own.name(), |member| &member.name).to_string();
+    let ring = match layout.members().iter().any(|member| member.name == name) {
+        true => Ring::new(layout.clone()),
+        false => Ring::with_guest(layout.clone(), Member { url: own.url().to_string(), ..Member::new(name.as_str()) }),
+    };
     let (hints, feed) = (Arc::new(hints), Arc::new(Feed::new(store.last_sequence(), FEED_EVENTS_MAX)));
-    let completeness = completeness(&*store, &layout, id, own.name());
+    let completeness = completeness(&*store, &ring, id, &name);
     if let Some(lack) = kept.as_ref().and_then(|kept| kept.lack) {
         completeness.lost(lack);
     }
@@ -156,19 +163,23 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
         keep_fact(&*store, &mut committer, FILLING_FACT, filled)?;
     }
     committer.note_filling(completeness.lack());
-    let name = own.name().to_string();
+    let layouts = Layouts::new(ring.epoch(), votes.as_deref(), settings.joins && !has_left);
     let shared = Shared::new(
         settings,
         id,
         name,
+        own.url().to_string(),
+        layouts,
         store,
         forest,
         feed,
         hints,
         completeness,
         SeenWrites::new(contexts),
-        Ring::new(layout),
+        ring,
     );
+    shared.queue.fence(shared.epoch());
+    shared.begin_intake();
     shared.announce_start(&own, shared.settings.data.path(port).as_deref());
     if let Some(kept) = kept {
         kept.announce(&shared);
@@ -184,19 +195,33 @@ fn durability(durability: Durability) -> storage::Durability {
     }
 }
 
-/// The provisional layout: this node and the peers it was told of.
-fn layout(settings: &Settings, port: u16, own: &str, id: NodeId) -> Result<Layout, LayoutError> {
+/// The layout to begin with: the one that the store keeps, if that was agreed on; else, with peers, the provisional one of
+/// this node and those it was told of; and alone, the first one of a cluster of its own.
+fn layout(
+    settings: &Settings,
+    port: u16,
+    own: &str,
+    id: NodeId,
+    stored: Option<Layout>,
+) -> Result<Layout, LayoutError> {
+    if let Some(stored) = stored.filter(|stored| stored.epoch() > 0) {
+        return Ok(stored);
+    }
     let mut members = vec![Member { id: Some(id), url: settings.own_url(port).url().to_string(), ..Member::new(own) }];
     for peer in settings.peers_besides_self(port) {
         members.push(Member { url: peer.url().to_string(), ..Member::new(peer.name()) });
     }
-    let cluster = ClusterId::named(&settings.cluster);
-    Layout::provisional(cluster, settings.replicas as u8, settings.mode, members)
+    let replicas = settings.replicas as u8;
+    if members.len() == 1 {
+        let cluster = ClusterId(u128::from(random()) << 64 | u128::from(random()));
+        return Layout::found(cluster, replicas, settings.mode, members);
+    }
+    Layout::provisional(ClusterId::named(&settings.cluster), replicas, settings.mode, members)
 }
 
 /// What the store says of its own completeness, and remembers of the peers'.
-fn completeness(store: &dyn Store, layout: &Layout, id: NodeId, own: &str) -> Completeness {
-    let names = layout.members().iter().map(|member| member.name.clone());
+fn completeness(store: &dyn Store, ring: &Ring, id: NodeId, own: &str) -> Completeness {
+    let names = ring.layout().members().iter().map(|member| member.name.clone()).filter(|_| ring.guest().is_none());
     // What cannot be read says nothing, and will be replaced.
     let read = |name| store.read(&Address::fact(name)).unwrap_or_default();
     let kept = read(FILLING_FACT);

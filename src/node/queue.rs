@@ -47,6 +47,8 @@ struct Submission {
     worker: usize,
     token: u64,
     bytes: usize,
+    /// The epoch under which it was asked for.
+    epoch: u64,
     change: Change,
 }
 
@@ -112,7 +114,12 @@ pub struct CommitQueue {
     committed: AtomicU64,
     /// The actor under which the committer makes dots.
     pub(super) actor: AtomicU64,
+    /// What was asked for under an earlier epoch is no longer committed.
+    fence: AtomicU64,
 }
+
+/// The epoch of what no layout has a say in.
+pub(super) const ANY_EPOCH: u64 = u64::MAX;
 
 impl CommitQueue {
     /// A queue that lets changes in the background wait while clients are served.
@@ -127,8 +134,15 @@ impl CommitQueue {
         waiting.workers.len() - 1
     }
 
-    /// Hands in changes, each with the token that its result will carry. Those there is no room for come back.
-    pub fn submit(&self, worker: usize, class: Class, changes: impl IntoIterator<Item = (u64, Change)>) -> Vec<u64> {
+    /// Hands in changes that were asked for under this epoch, each with the token that its result will carry. Those there is
+    /// no room for come back.
+    pub fn submit(
+        &self,
+        worker: usize,
+        class: Class,
+        epoch: u64,
+        changes: impl IntoIterator<Item = (u64, Change)>,
+    ) -> Vec<u64> {
         let mut turned_away = Vec::new();
         let mut waiting = self.lock();
         let closed = waiting.closed;
@@ -139,7 +153,7 @@ impl CommitQueue {
         let was_empty = line.submissions.is_empty();
         for (token, change) in changes {
             let bytes = size_of(&change);
-            if closed || !line.push(Submission { worker, token, bytes, change }) {
+            if closed || !line.push(Submission { worker, token, bytes, epoch, change }) {
                 turned_away.push(token);
             }
         }
@@ -200,7 +214,12 @@ impl CommitQueue {
             errands.into_iter().for_each(|errand| errand(&mut committer));
             routes.clear();
             let mut changes = Vec::with_capacity(batch.len());
-            for Submission { worker, token, change, .. } in batch {
+            let (fence, mut stale) = (self.fence.load(Ordering::Relaxed), Vec::new());
+            for Submission { worker, token, epoch, change, .. } in batch {
+                if epoch < fence {
+                    stale.push((worker, token));
+                    continue;
+                }
                 routes.push((worker, token));
                 changes.push(change);
             }
@@ -212,7 +231,15 @@ impl CommitQueue {
             committer.take_damaged().into_iter().for_each(|key| rot.note(key));
             committer.take_contested().into_iter().for_each(|key| contested.note(key));
             self.answer(&routes, results);
+            let refused = stale.iter().map(|_| Err(Refused::StaleEpoch { epoch: fence })).collect();
+            self.answer(&stale, refused);
         }
+    }
+
+    /// From now on nothing is committed that was asked for under an earlier epoch. To be called on the committer's thread,
+    /// between batches, so that whoever hears of it finds everything committed that ever will be.
+    pub(super) fn fence(&self, epoch: u64) {
+        self.fence.fetch_max(epoch, Ordering::Relaxed);
     }
 
     fn note(&self, committer: &Committer) {
@@ -222,6 +249,9 @@ impl CommitQueue {
     }
 
     fn answer(&self, routes: &[(usize, u64)], results: Vec<Result<Outcome, Refused>>) {
+        if routes.is_empty() {
+            return;
+        }
         let workers = self.lock().workers.clone();
         let mut messages: Vec<Vec<Completion>> = vec![Vec::new(); workers.len()];
         for (&(worker, token), result) in routes.iter().zip(results) {
@@ -299,7 +329,9 @@ fn size_of(change: &Change) -> usize {
         Change::MayForget { keys } | Change::Forget { keys } => {
             keys.iter().map(|(key, context)| 64 + key.as_bytes().len() + 16 * context.entries().len()).sum()
         }
+        Change::Disclaim { partitions } => 2 * partitions.len(),
         Change::Yield { .. }
+        | Change::LetGo { .. }
         | Change::Prepare { .. }
         | Change::RaiseFloor { .. }
         | Change::Recount { .. }
@@ -336,8 +368,8 @@ mod tests {
         let queue = Arc::new(CommitQueue::beside(Arc::new(foreground)));
         let (sender, answers) = unbounded_channel();
         let worker = queue.register(sender);
-        assert!(queue.submit(worker, Class::Background, (100..200).map(write)).is_empty());
-        assert!(queue.submit(worker, Class::Foreground, [write(0)]).is_empty());
+        assert!(queue.submit(worker, Class::Background, ANY_EPOCH, (100..200).map(write)).is_empty());
+        assert!(queue.submit(worker, Class::Foreground, ANY_EPOCH, [write(0)]).is_empty());
         run(&queue, Arc::new(MemoryStore::new()));
         (queue, answers)
     }
@@ -373,7 +405,7 @@ mod tests {
         let worker = queue.register(sender);
         run(&queue, Arc::new(opened.expect("an empty folder").0));
         let mut commit = |token| {
-            assert!(queue.submit(worker, Class::Foreground, [write(token)]).is_empty());
+            assert!(queue.submit(worker, Class::Foreground, ANY_EPOCH, [write(token)]).is_empty());
             answers.blocking_recv().expect("the committer runs").remove(0).1
         };
         assert!(commit(0).is_ok());

@@ -9,6 +9,7 @@ use super::worker::Worker;
 use crate::coordinator::{Fate, HINTS_AT_A_TIME, Replay};
 use crate::membership::State;
 use crate::operation::Failure;
+use crate::placement::{MemberIndex, Partition};
 use crate::protocol::{Answer, Refusal, Request};
 use crate::record::{Key, Record};
 use crate::storage::{Address, Change, Hint};
@@ -36,9 +37,12 @@ pub fn hand_over_hints(worker: &Rc<Worker>) {
     actix_web::rt::spawn(async move {
         while !worker.node.is_stopping() {
             tokio::time::sleep(jittered(worker.node.settings.ping_period)).await;
-            for member in worker.node.ring().layout().members() {
-                if worker.node.hints.has_any(&member.name) && was_heard(&worker.node, &unheard, &member.name) {
-                    begin(&worker, &targets, &member.name);
+            let ring = worker.node.ring();
+            for target in worker.node.hints.targets() {
+                let is_member = ring.member_by_name(&target).is_some();
+                // What was kept for one that is no member any more is the present owners'.
+                if !is_member && ring.epoch() > 0 || is_member && was_heard(&worker.node, &unheard, &target) {
+                    begin(&worker, &targets, &target);
                 }
             }
         }
@@ -46,6 +50,10 @@ pub fn hand_over_hints(worker: &Rc<Worker>) {
 }
 
 fn is_alive(node: &Shared, member: &str) -> bool {
+    let ring = node.ring();
+    if ring.epoch() > 0 && ring.member_by_name(member).is_none() {
+        return true;
+    }
     let state = node.view().peer(member).map(|peer| peer.state);
     state.map_or(member == node.name, |state| state == State::Alive)
 }
@@ -137,20 +145,27 @@ fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = 
             worker.commit([(change, Box::new(|_| ()) as _)]);
             return Fate::Refused(Refusal::Damaged);
         };
-        let ring = worker.node.ring();
-        let Some(to) = ring.member_by_name(&target) else { return Fate::Stopped };
-        let life = worker.node.seen.said().unbroken(&target);
-        let (tell, told) = oneshot::channel();
-        let request = Request::Merge { key: key.clone(), record: hint.record.clone() };
-        let until = now() + worker.node.settings.timeout;
-        let answered = move |result: Result<Answer, Failure>| {
-            let _ = tell.send(Fate::of(&result));
+        let (ring, partition) = (worker.node.ring(), Partition::of(key.position()));
+        let keeps = |member: &MemberIndex| ring.is_holder(*member, partition);
+        let (takers, life) = match ring.member_by_name(&target).filter(keeps) {
+            Some(to) => (vec![to], worker.node.seen.said().unbroken(&target)),
+            // It keeps that key no more: whoever does so now is to have it.
+            None if ring.epoch() > 0 => (ring.holders(partition), None),
+            None => return Fate::Stopped,
         };
-        worker.send(&ring, to, request, Class::Background, until, Box::new(answered));
-        match told.await {
-            Ok(Fate::Taken) => {}
-            Ok(other) => return other,
-            Err(_) => return Fate::Stopped,
+        for to in takers {
+            let (tell, told) = oneshot::channel();
+            let request = Request::Merge { key: key.clone(), record: hint.record.clone() };
+            let until = now() + worker.node.settings.timeout;
+            let answered = move |result: Result<Answer, Failure>| {
+                let _ = tell.send(Fate::of(&result));
+            };
+            worker.send(&ring, to, request, Class::Background, until, Box::new(answered));
+            match told.await {
+                Ok(Fate::Taken) => {}
+                Ok(other) => return other,
+                Err(_) => return Fate::Stopped,
+            }
         }
         let (tell, told) = oneshot::channel();
         let change = Change::HintDelivered { key, record: hint.record, target: target.into(), life };

@@ -103,7 +103,7 @@ impl Worker {
         let (Some(theirs), None) = (theirs, &report.failed) else { return };
         let me = self.node.me(ring);
         let equal = contexts::spread(&theirs).filter(|(partition, context)| {
-            let both = ring.is_owner(me, *partition) && ring.is_owner(peer, *partition);
+            let both = ring.is_holder(me, *partition) && ring.is_holder(peer, *partition);
             let is_news = || self.node.seen.contexts.look(|contexts| contexts.is_news(*partition, context));
             both && (whole || !report.unequal.contains(partition)) && is_news()
         });
@@ -144,7 +144,7 @@ impl Worker {
         if self.node.completeness.unbroken() != unbroken {
             return;
         }
-        let own = contexts::spread(delivered).filter(|(partition, _)| ring.is_owner(me, *partition));
+        let own = contexts::spread(delivered).filter(|(partition, _)| ring.is_holder(me, *partition));
         let news: Vec<_> = self
             .node
             .seen
@@ -165,7 +165,7 @@ impl Worker {
     pub(super) fn said_of(&self, ring: &Ring, partition: Partition) -> Vec<(MemberIndex, Context)> {
         let said = self.node.seen.said();
         let of = |owner: &MemberIndex| Some((*owner, said.of(&ring.member(*owner).name, partition)?.clone()));
-        ring.owners(partition).iter().filter_map(of).collect()
+        ring.holders(partition).iter().filter_map(of).collect()
     }
 
     /// A row of the partition was lost, and is to be replaced by all that these owners hold of its key, who had said so much

@@ -5,6 +5,7 @@ use super::events::Events;
 use super::filling::Completeness;
 use super::foreground::Foreground;
 use super::forgetting::Waits;
+use super::layouts::Layouts;
 use super::outside::{now, random, wall_ms};
 use super::proposing::Contested;
 use super::queue::CommitQueue;
@@ -30,8 +31,12 @@ pub struct Shared {
     pub settings: Settings,
     /// Its id, made with its data folder.
     pub id: NodeId,
-    /// Its name in the layout.
+    /// Its name in the layout, or the one it would have there.
     pub name: String,
+    /// The URL that other nodes use for it.
+    pub url: String,
+    /// What it knows of layouts beside the one it goes by.
+    pub layouts: Layouts,
     /// Where its rows are.
     pub store: Arc<dyn Store>,
     /// The digests of its rows.
@@ -81,12 +86,14 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Puts the parts together. The ring must have a member called `name`.
+    /// Puts the parts together. The ring must have a member called `name`, or a guest.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn new(
         settings: Settings,
         id: NodeId,
         name: String,
+        url: String,
+        layouts: Layouts,
         store: Arc<dyn Store>,
         forest: Arc<Forest>,
         feed: Arc<Feed>,
@@ -95,7 +102,9 @@ impl Shared {
         seen: SeenWrites,
         ring: Ring,
     ) -> Shared {
-        let peers = || ring.layout().members().iter().map(|member| member.name.clone()).filter(|peer| *peer != name);
+        let is_guest = ring.guest().is_some();
+        let members = || ring.layout().members().iter().filter(|_| !is_guest);
+        let peers = || members().map(|member| member.name.clone()).filter(|peer| *peer != name);
         let pace = Pace { period: settings.ping_period, timeout: settings.timeout };
         let liveness = Liveness::new(&name, peers(), pace, wall_ms(), random(), Duration::ZERO);
         let started = now();
@@ -107,6 +116,8 @@ impl Shared {
             settings,
             id,
             name,
+            url,
+            layouts,
             store,
             forest,
             feed,
@@ -136,9 +147,14 @@ impl Shared {
         self.ring.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// This node's place in `ring`.
+    /// This node's place in `ring`, a guest's if it is no member.
     pub fn me(&self, ring: &Ring) -> MemberIndex {
-        ring.member_by_name(&self.name).unwrap_or_else(|| panic!("{} is not in its own layout", self.name))
+        let own = ring.member_by_name(&self.name).or(ring.guest());
+        own.unwrap_or_else(|| panic!("{} is neither a member of its own layout nor a guest", self.name))
+    }
+
+    pub(super) fn replace_ring(&self, ring: Arc<Ring>) {
+        *self.ring.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = ring;
     }
 
     /// What is known of the peers, locked.
@@ -163,14 +179,14 @@ impl Shared {
         self.hints.targets().iter().filter_map(|name| ring.member_by_name(name)).collect()
     }
 
-    /// The envelope of a message to `peer`.
-    pub fn envelope(&self, peer: &str, deadline_ms: u64, background: bool) -> Envelope {
-        let ring = self.ring();
+    /// The envelope of a message to `peer` that is asked under this epoch.
+    pub fn envelope(&self, peer: &str, epoch: u64, deadline_ms: u64, background: bool) -> Envelope {
+        let cluster = if epoch == 0 { self.cluster_name() } else { self.ring().layout().cluster() };
         Envelope {
-            cluster: ring.layout().cluster(),
+            cluster,
             sender: self.id,
             receiver: self.view().peer(peer).and_then(|peer| peer.id),
-            epoch: ring.epoch(),
+            epoch,
             deadline_ms: deadline_ms.min(u64::from(u32::MAX)) as u32,
             stamp: self.queue.last_stamp(),
             background,

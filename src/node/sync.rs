@@ -34,6 +34,9 @@ pub enum Reason {
     Request,
     /// This node is being filled.
     Filling,
+    /// What is no longer kept here is offered to those who keep it.
+    #[serde(rename = "hand-over")]
+    HandOver,
 }
 
 /// One session, for people.
@@ -138,7 +141,7 @@ impl Syncs {
         self.book().schedule.begin(self.now_ms()).then(|| Turn(self))
     }
 
-    fn enter(&self, account: &Account) {
+    pub(super) fn enter(&self, account: &Account) {
         let mut book = self.book();
         let (totals, report) = (&mut book.totals, &account.report);
         totals.sessions += 1;
@@ -231,15 +234,15 @@ async fn with_peer(worker: &Rc<Worker>, peer: &str, reason: Reason, patience: Du
         if node.is_stopping() {
             return None;
         }
-        let losses = node.completeness.losses();
+        let (losses, epoch) = (node.completeness.losses(), node.epoch());
         let ended = match node.syncs.take_turn() {
             Some(_turn) => session(worker, peer, reason).await,
             None => Err(RETRY_PERIOD),
         };
         if let Ok(account) = &ended {
             node.syncs.enter(account);
-            if reason == Reason::Filling && node.completeness.is_filled_by(&account.report) {
-                node.compared(peer, losses);
+            if reason == Reason::Filling && node.is_filled_by(&account.report) {
+                node.compared(peer, losses, epoch);
             }
             if account.report.has_moved() {
                 let (Report { pushed, pulled, noop, rounds, .. }, ms) = (&account.report, account.ms);
@@ -274,12 +277,13 @@ async fn session(worker: &Rc<Worker>, peer: &str, reason: Reason) -> Result<Acco
         coordinators: ring.members().filter(|member| !avoid.contains(member)).collect(),
         under_way_ms_max: node.settings.timeout.as_millis() as u64,
         everything: reason == Reason::Filling,
+        offers: false,
     };
     let shared = replica::shared(&ring, me, other);
     let (seen, losses) = (node.seen.said().by(peer).cloned(), node.completeness.losses());
     let session = Session::new(&ring, Arc::clone(&node.forest), me, other, shared, options);
     let report = worker.run_long(session, ring.clone(), SESSION_TIME_MAX).await.ok_or(RETRY_PERIOD)?;
-    let whole = reason == Reason::Filling && node.completeness.is_filled_by(&report);
+    let whole = reason == Reason::Filling && node.is_filled_by(&report);
     worker.found_equal(&ring, other, seen, losses, &report, whole);
     let ms = now().duration_since(began).as_millis() as u64;
     match report {

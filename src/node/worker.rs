@@ -6,18 +6,15 @@
 //! hangs up does not cut a write in half.
 
 use super::foreground::Class;
-use super::forgetting;
-use super::gathering::Gathering;
 use super::link::{Link, Told};
 use super::outside::now;
 use super::proposing::Proposer;
-use super::queue::Completion;
-use super::reply_room::ReplyRoom;
+use super::queue::{ANY_EPOCH, Completion};
 use super::shared::Shared;
 use super::under_way::{Entry, UnderWay};
 use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
-use crate::protocol::{Answer, Batch, Lane, Refusal, Reply, Request};
+use crate::protocol::{Answer, Refusal, Request};
 use crate::replica::{self, Step};
 use crate::storage::{Address, Change, Kind, Outcome, Peek, Refused, StoreError};
 use bytes::Bytes;
@@ -150,14 +147,14 @@ impl Worker {
         M::Output: 'static,
     {
         let under_way = M::DELIVERS.then(|| UnderWay::enter(&self.node));
-        let me = self.node.me(&ring);
+        let (me, is_present) = (self.node.me(&ring), ring.epoch() == self.node.epoch());
         let (mut events, mut commands, mut abroad) = (VecDeque::from([Event::Start]), Vec::new(), Vec::new());
         let mut output = None;
         while let Some(event) = events.pop_front() {
             output = machine.on(event, &mut commands).or(output);
             for command in commands.drain(..) {
                 match command {
-                    Command::Call { call, to, request } if to == me => match self.at_hand(&request) {
+                    Command::Call { call, to, request } if to == me && is_present => match self.at_hand(&request) {
                         Some(answer) => events.push_back(Event::Answered { call, answer }),
                         None => abroad.push(Command::Call { call, to, request }),
                     },
@@ -167,14 +164,14 @@ impl Worker {
         }
         let id = self.operations_made.replace(self.operations_made.get() + 1);
         if machine.is_done() && output.is_some() {
-            self.execute(id, abroad);
+            self.execute(id, &ring, abroad);
             return output;
         }
         let (reply, answer) = oneshot::channel();
         let start = now();
         let running = Running {
             machine: Box::new(Reporting { machine, reply: output.is_none().then_some(reply) }),
-            ring,
+            ring: ring.clone(),
             deadline: Some(start + deadline),
             until: start + self.node.settings.timeout,
             call_time,
@@ -184,7 +181,7 @@ impl Worker {
         };
         self.operations.borrow_mut().insert(id, running);
         self.ticking.notify_one();
-        self.execute(id, abroad);
+        self.execute(id, &ring, abroad);
         match output {
             Some(output) => Some(output),
             None => answer.await.ok(),
@@ -215,9 +212,11 @@ impl Worker {
 
     fn event(self: &Rc<Self>, id: u64, event: Event) {
         let mut commands = Vec::new();
+        let ring;
         {
             let mut operations = self.operations.borrow_mut();
             let Some(running) = operations.get_mut(&id) else { return };
+            ring = running.ring.clone();
             running.machine.on(event, &mut commands);
             if running.machine.is_done() {
                 self.node.read_repairs.fetch_add(running.machine.repairs(), Ordering::Relaxed);
@@ -225,10 +224,10 @@ impl Worker {
                 operations.remove(&id);
             }
         }
-        self.execute(id, commands);
+        self.execute(id, &ring, commands);
     }
 
-    fn execute(self: &Rc<Self>, id: u64, commands: Vec<Command>) {
+    fn execute(self: &Rc<Self>, id: u64, ring: &Arc<Ring>, commands: Vec<Command>) {
         for command in commands {
             match command {
                 Command::Wake { after_ms } => {
@@ -236,19 +235,19 @@ impl Worker {
                         running.wake = Some(now() + Duration::from_millis(after_ms));
                     }
                 }
-                Command::Call { call, to, request } => self.call(id, call, to, request),
+                Command::Call { call, to, request } => self.call(id, ring, call, to, request),
             }
         }
     }
 
-    fn call(self: &Rc<Self>, id: u64, call: CallId, to: MemberIndex, request: Request) {
+    fn call(self: &Rc<Self>, id: u64, ring: &Arc<Ring>, call: CallId, to: MemberIndex, request: Request) {
         // An operation that is done has made its last calls with its last event: they are sent, and not waited for.
-        let (ring, class, until) = match self.operations.borrow().get(&id) {
+        let (class, until) = match self.operations.borrow().get(&id) {
             Some(running) => {
                 let until = running.call_time.map_or(running.until, |call_time| now() + call_time);
-                (running.ring.clone(), running.class, until)
+                (running.class, until)
             }
-            None => (self.node.ring(), Class::Foreground, now() + self.node.settings.timeout),
+            None => (Class::Foreground, now() + self.node.settings.timeout),
         };
         let worker = self.clone();
         let told: Told = Box::new(move |result| {
@@ -258,7 +257,7 @@ impl Worker {
             };
             worker.event(id, event);
         });
-        self.send(&ring, to, request, class, until, told);
+        self.send(ring, to, request, class, until, told);
     }
 
     /// Asks a member, this node included, the same way.
@@ -272,17 +271,24 @@ impl Worker {
         told: Told,
     ) {
         if to == self.node.me(ring) {
-            self.answer(request, class, Box::new(move |answer| told(Ok(answer))));
+            self.answer(request, class, ring.epoch(), Box::new(move |answer| told(Ok(answer))));
         } else {
-            self.link(ring, to).send(request, class, until, told);
+            self.link(ring, to).send(request, class, ring.epoch(), until, told);
         }
+    }
+
+    /// The link to a node that is no member yet, or whose name is not known.
+    pub(super) fn link_to(&self, url: &str) -> Rc<Link> {
+        let mut links = self.links.borrow_mut();
+        let link = || Link::new(self.node.clone(), url.to_string(), url.to_string());
+        links.entry(url.to_string()).or_insert_with(link).clone()
     }
 
     /// The link to a member.
     pub fn link(&self, ring: &Ring, to: MemberIndex) -> Rc<Link> {
         let member = ring.member(to);
         let mut links = self.links.borrow_mut();
-        if let Some(link) = links.get(&member.name) {
+        if let Some(link) = links.get(&member.name).filter(|link| link.leads_to(&member.url)) {
             return link.clone();
         }
         let link = Link::new(self.node.clone(), member.name.clone(), member.url.clone());
@@ -299,8 +305,11 @@ impl Worker {
         quickest.unwrap_or(most).max(TICK).min(most)
     }
 
-    /// Answers one request from this node's store.
-    fn answer(self: &Rc<Self>, request: Request, class: Class, told: Box<dyn FnOnce(Answer)>) {
+    /// Answers one request from this node's store, asked under this epoch.
+    pub(super) fn answer(self: &Rc<Self>, request: Request, class: Class, epoch: u64, told: Box<dyn FnOnce(Answer)>) {
+        if request.is_bound_to_epoch() && epoch < self.node.epoch() {
+            return told(Answer::Refused(Refusal::StaleEpoch { epoch: self.node.epoch() }));
+        }
         let partial = self.node.answers_in_part(&request);
         if let Some(refusal) = self.node.declines(&request) {
             return told(Answer::Refused(refusal));
@@ -308,7 +317,11 @@ impl Worker {
         let told = move |answer: Answer| told(answer.in_part(partial));
         match replica::step(request) {
             Step::Commit(change) => {
-                self.commit_as(class, [(change, Box::new(move |result| told(replica::committed(result))) as _)]);
+                self.commit_under(
+                    class,
+                    epoch,
+                    [(change, Box::new(move |result| told(replica::committed(result))) as _)],
+                );
             }
             Step::Propose { key, proposal, reach, within_ms } => self.propose(key, proposal, reach, within_ms, told),
             Step::Greet(greeting) => self.greeted(&greeting, told),
@@ -320,6 +333,7 @@ impl Worker {
             Step::Compare(request) => super::sync::compare(self, request, Box::new(told)),
             Step::UnderWay(between) => told(super::sync::under_way(&self.node, between)),
             Step::Gossip(packets) => told(Answer::Gossip { packets: self.node.hear_gossip(&packets) }),
+            Step::Layout(request) => super::layouts::answer(self, request, Box::new(told)),
         }
     }
 
@@ -369,6 +383,14 @@ impl Worker {
     where
         T: IntoIterator<Item = (Change, Committed)>,
     {
+        self.commit_under(class, ANY_EPOCH, changes);
+    }
+
+    /// The same for some that are refused once the layout has moved on from this epoch.
+    pub fn commit_under<T>(&self, class: Class, epoch: u64, changes: T)
+    where
+        T: IntoIterator<Item = (Change, Committed)>,
+    {
         let mut submissions = Vec::new();
         {
             let mut commits = self.commits.borrow_mut();
@@ -378,7 +400,7 @@ impl Worker {
                 submissions.push((token, change));
             }
         }
-        for token in self.node.queue.submit(self.number, class, submissions) {
+        for token in self.node.queue.submit(self.number, class, epoch, submissions) {
             self.completed(token, Err(Refused::Overloaded));
         }
     }
@@ -421,77 +443,5 @@ impl Worker {
                 self.event(id, event);
             }
         }
-    }
-
-    /// Answers a peer's batch: refuses it whole, or answers each request in order.
-    pub async fn serve(self: &Rc<Self>, batch: Batch) -> Reply {
-        let ring = self.node.ring();
-        let envelope = &batch.envelope;
-        self.node.queue.heard(envelope.stamp);
-        let refusal = if envelope.cluster != ring.layout().cluster() {
-            Some(Refusal::OtherCluster)
-        } else if envelope.receiver.is_some_and(|receiver| receiver != self.node.id) {
-            Some(Refusal::OtherNode)
-        } else if envelope.epoch < ring.epoch() {
-            Some(Refusal::StaleEpoch { epoch: ring.epoch() })
-        } else if envelope.deadline_ms == 0 {
-            Some(Refusal::TooLate)
-        } else {
-            None
-        };
-        let answers = match refusal {
-            Some(refusal) => Err(refusal),
-            None if envelope.background => Ok(self.answer_all(batch.requests, Class::Background).await),
-            None => {
-                if batch
-                    .requests
-                    .iter()
-                    .any(|request| matches!(request.lane(), Lane::Writes | Lane::Reads | Lane::Proposals))
-                {
-                    self.node.foreground.note();
-                }
-                Ok(self.answer_all(batch.requests, Class::Foreground).await)
-            }
-        };
-        Reply { sender: self.node.id, epoch: ring.epoch(), stamp: self.node.queue.last_stamp(), answers }
-    }
-
-    async fn answer_all(self: &Rc<Self>, requests: Vec<Request>, class: Class) -> Vec<Answer> {
-        let count = requests.len();
-        if count == 0 {
-            return Vec::new();
-        }
-        forgetting::bring_up(&self.node, &requests).await;
-        let (done, all) = oneshot::channel();
-        let gathering = Rc::new(Gathering::new(count, done));
-        let mut changes: Vec<(Change, Committed)> = Vec::new();
-        let room = Rc::new(ReplyRoom::default());
-        for (at, request) in requests.into_iter().enumerate() {
-            let gathering = gathering.clone();
-            let partial = self.node.answers_in_part(&request);
-            if matches!(request.lane(), Lane::Proposals | Lane::Digests | Lane::Gossip) {
-                self.answer(request, class, Box::new(move |answer| gathering.put(at, answer)));
-            } else if request.lane() == Lane::Reads {
-                let room = room.clone();
-                let told = move |answer| gathering.put(at, room.take_in(answer));
-                match self.at_hand(&request) {
-                    Some(answer) => told(answer),
-                    None => self.answer(request, class, Box::new(told)),
-                }
-            } else if let Some(refusal) = self.node.declines(&request) {
-                gathering.put(at, Answer::Refused(refusal));
-            } else {
-                match replica::step(request) {
-                    Step::Commit(change) => {
-                        let told = move |result| gathering.put(at, replica::committed(result).in_part(partial));
-                        changes.push((change, Box::new(told)));
-                    }
-                    // No other request travels among writes; but one without an answer would hold up all the others.
-                    _ => gathering.put(at, Answer::Refused(Refusal::Overloaded)),
-                }
-            }
-        }
-        self.commit_as(class, changes);
-        all.await.unwrap_or_default()
     }
 }

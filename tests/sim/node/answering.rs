@@ -132,6 +132,7 @@ impl World {
                 let packets = self.hear_gossip(node, &packets);
                 self.answered(node, done, Answer::Gossip { packets });
             }
+            Step::Layout(_) => unreachable!("layouts stay as they are"),
             Step::UnderWay(between) => {
                 let answer = self.writes_under_way(node, between);
                 self.answered(node, done, answer);

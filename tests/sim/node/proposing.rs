@@ -5,7 +5,7 @@ use super::{Machine, Up};
 use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::World;
-use kringle::coordinator::{Entrust, Kept, Propose, ProposeOptions, Proposed, Turn as Came, Turns};
+use kringle::coordinator::{Electorate, Entrust, Kept, Propose, ProposeOptions, Proposed, Turn as Came, Turns};
 use kringle::operation::Event as Told;
 use kringle::placement::Partition;
 use kringle::protocol::{Answer, Decision, Reach, Refusal};
@@ -116,10 +116,11 @@ impl World {
             kept.ballot.stamp = Stamp(stamp.0 + 100);
         }
         let ballot = Ballot { stamp, actor: proposer.actor };
-        let owners = self.ring.owners(Partition::of(key.position())).to_vec();
+        let electorate = Electorate::of(&self.ring, Partition::of(key.position()));
         let given = kept.clone();
-        let options = ProposeOptions { reach, ballot, now, kept, avoid, chance };
-        let propose = Box::new(Propose::new(key.clone(), proposals, owners, options));
+        let epoch = self.ring.epoch();
+        let options = ProposeOptions { reach, ballot, now, kept, epoch, avoid, chance };
+        let propose = Box::new(Propose::new(key.clone(), proposals, electorate, options));
         let turn = Box::new(Turn { worker, key, reach, dones, given, overtaken: false });
         let machine = Machine::Propose { propose, within_us: until - self.now };
         self.start_operation(node, machine, Purpose::Proposal { node, turn }, None);

@@ -138,6 +138,7 @@ impl World {
             coordinators: ring.members().filter(|member| !avoid.contains(member)).collect(),
             under_way_ms_max: self.options.timeout_ms,
             everything: reason == Reason::Filling && self.plant != Some(Plant::FilledWithoutTheYoung),
+            offers: false,
         };
         let (shared, name) = (replica::shared(&ring, me, other), self.nodes[peer].name.clone());
         let up = self.up(node);
