@@ -232,8 +232,9 @@ fn what_a_peer_says_of_ballots_is_checked() {
         PeerRequest::Prepare { key: key.clone(), ballot: Ballot::default() },
         PeerRequest::Propose { key, proposal: None, reach: Reach::Majority, within_ms: 0 },
     ];
-    let batch = peer::post("/replicate", NodeId(77), Stamp(0), requests);
-    let reply = Reply::decode(&cluster.client(0).send(&batch).expect(200).body).expect("a reply");
+    let mut client = cluster.client(0);
+    let batch = peer::post_as_member(&mut client, "/replicate", NodeId(77), Stamp(0), requests);
+    let reply = Reply::decode(&client.send(&batch).expect(200).body).expect("a reply");
     let answers = reply.answers.expect("answers");
     let kinds = answers.iter().map(|answer| match answer {
         Answer::Refused(Refusal::Damaged) => "malformed",

@@ -41,7 +41,9 @@ fn record_at(ms: u64, value: &'static str) -> Record {
 
 /// What a peer with such a clock would send.
 fn send(node: &Node, stamp: Stamp, requests: Vec<kringle::protocol::Request>) -> Vec<Answer> {
-    let answer = node.client().send(&peer::post("/replicate", NodeId(1), stamp, requests)).expect(200);
+    let mut client = node.client();
+    let batch = peer::post_as_member(&mut client, "/replicate", NodeId(1), stamp, requests);
+    let answer = client.send(&batch).expect(200);
     Reply::decode(&answer.body).expect("a reply").answers.expect("answers")
 }
 

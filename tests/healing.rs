@@ -197,8 +197,9 @@ fn hashes_are_equal_whatever_the_order_of_arrival() {
         for some in copies.chunks(100) {
             let requests =
                 some.iter().map(|(key, record)| PeerRequest::Merge { key: key.clone(), record: record.clone() });
-            let batch = peer::post("/replicate", NodeId(7), Stamp(0), requests.collect());
-            cluster.client(index).send(&batch).expect(200);
+            let mut client = cluster.client(index);
+            let batch = peer::post_as_member(&mut client, "/replicate", NodeId(7), Stamp(0), requests.collect());
+            client.send(&batch).expect(200);
         }
     }
     let hashes: Vec<Value> = (0..3).map(|index| cluster.client(index).get("/store/hash").expect(200).json()).collect();

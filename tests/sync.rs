@@ -343,8 +343,9 @@ fn a_session_that_was_cut_short_keeps_nobody_else_away_once_its_peer_is_found_eq
         .collect();
     let ask = |from: &str, root: Option<[u8; 32]>| {
         let root = PeerRequest::Sync(SyncRequest::Root { from: MemberTag::of(from), root });
-        let batch = peer::post("/store/hash", NodeId(7), Stamp(0), vec![root]);
-        let reply = Reply::decode(&cluster.client(0).send(&batch).expect(200).body).expect("a reply");
+        let mut client = cluster.client(0);
+        let batch = peer::post_as_member(&mut client, "/store/hash", NodeId(7), Stamp(0), vec![root]);
+        let reply = Reply::decode(&client.send(&batch).expect(200).body).expect("a reply");
         reply.answers.expect("answers").remove(0)
     };
     let differs = |answer: Answer| matches!(answer, Answer::Sync(SyncAnswer::Groups(Some(_))));

@@ -4,6 +4,7 @@ mod forgetting;
 mod intake;
 #[cfg(test)]
 mod laws;
+mod options;
 mod purpose;
 mod report;
 mod schedule;
@@ -12,6 +13,7 @@ mod stream;
 
 pub use forgetting::{FORGET_KEYS_MAX, Forget, Forgotten};
 pub use intake::Intake;
+pub use options::SessionOptions;
 pub use report::{Cause, Report};
 pub use schedule::{AFTER_HINTS_MS, FIRST_AFTER_MS_MAX, Schedule};
-pub use session::{CONFIRM_MS, Session, SessionOptions};
+pub use session::{CONFIRM_MS, Session};

@@ -22,6 +22,7 @@
 //! than the session's start, or than the oldest write that any member is still handing to its owners, is passed over by
 //! whoever holds it: it arrives by itself. DeCandia et al. (2007), §4.7, compare at rest.
 
+use super::options::SessionOptions;
 use super::purpose::Purpose;
 use super::report::{Cause, Report};
 use super::stream::{Move, Stream};
@@ -45,32 +46,6 @@ const PORTION_KEYS: usize = 1_024;
 /// Rows read at a time to find them, unless one partition has more: some 50 milliseconds' work for either node, so that
 /// an answer keeps within `--timeout` on a machine that is busy with other things and gives way to them.
 const PORTION_ROWS: usize = 16_384;
-/// How a session is to go about it.
-#[derive(Clone, Debug)]
-pub struct SessionOptions {
-    /// This node's time at the start: what was written later is passed over.
-    pub settled: Stamp,
-    /// The pause before keys are compared, in milliseconds.
-    pub confirm_ms: u64,
-    /// Members that may have writes under way: those that are believed alive, this node and the peer among them.
-    pub coordinators: Vec<MemberIndex>,
-    /// How long a write may be under way at most, in milliseconds: a coordinator that does not say counts as having begun
-    /// one so long before the session.
-    pub under_way_ms_max: u64,
-    /// Whether nothing is passed over, also what is under way to both: for a node that will count on having all that its
-    /// peer had. A record that is passed over for its latest write may hold older ones too.
-    pub everything: bool,
-    /// Whether what is compared is no longer this node's to keep: what the peer lacks is sent, and nothing is fetched.
-    pub offers: bool,
-}
-
-impl SessionOptions {
-    /// Up to when records are settled.
-    fn up_to(&self) -> Stamp {
-        if self.everything { Stamp(u64::MAX) } else { self.settled }
-    }
-}
-
 /// The machine.
 pub struct Session {
     forest: Arc<Forest>,

@@ -45,7 +45,7 @@ pub(super) fn ready(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpRe
         // A node that is being filled serves clients like any other: its peers know what it does not.
         false => Ok(completeness.describe()["state"].as_str().unwrap_or_default().to_string()),
     };
-    let checks = [("store", store), ("filled", filled), ("serving", stopping)];
+    let checks = [("store", store), ("member", membership(worker)), ("filled", filled), ("serving", stopping)];
     let ready = checks.iter().all(|(_, check)| check.is_ok());
     let mut body = json!({ "ready": ready });
     if verbose || !ready {
@@ -53,6 +53,21 @@ pub(super) fn ready(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpRe
         body["checks"] = Value::Object(checks.collect());
     }
     Ok(if ready { HttpResponse::Ok().json(body) } else { HttpResponse::ServiceUnavailable().json(body) })
+}
+
+/// Whether this node belongs to a cluster that can answer for it.
+fn membership(worker: &Worker) -> Result<String, String> {
+    let ring = worker.node.ring();
+    if ring.guest().is_some() {
+        return Err("this node is no member of its cluster: it keeps nothing, and passes requests on".into());
+    }
+    match ring.epoch() {
+        0 if ring.layout().mode().agrees() => {
+            Err(format!("the cluster is not established: waiting for {}", worker.node.awaited_founders().join(", ")))
+        }
+        0 => Ok("not established yet".into()),
+        epoch => Ok(format!("epoch {epoch}")),
+    }
 }
 
 /// `GET /store/hash`: the digest of what this node owns; `?with=`, of what it and that member both own.
@@ -164,6 +179,7 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
         "node": {
             "id": node.id.to_string(), "name": node.name, "url": own.url, "version": env!("CARGO_PKG_VERSION"),
             "uptime_s": node.started.elapsed().as_secs(), "cluster": node.settings.cluster,
+            "member": ring.guest().is_none(),
         },
         "mode": ring.layout().mode().to_string(),
         "epoch": ring.epoch(),

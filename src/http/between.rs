@@ -1,7 +1,7 @@
 //! Requests that meet a change of the layout: an owner that goes by another one does not answer, so they are tried again as
 //! soon as this node, or that one, has learned.
 
-use crate::node::Worker;
+use crate::node::{Worker, now};
 use crate::placement::Ring;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -20,14 +20,14 @@ pub(super) struct Patience {
 impl Patience {
     /// Of a request that comes in now.
     pub(super) fn new(worker: &Rc<Worker>) -> Patience {
-        Patience { worker: worker.clone(), began: crate::node::now(), tries: 0 }
+        Patience { worker: worker.clone(), began: now(), tries: 0 }
     }
 
     /// Whether what came to nothing under `ring` may go better now: waits a moment, where that is so.
     pub(super) async fn is_between(&mut self, ring: &Ring) -> bool {
         let node = &self.worker.node;
         let pause = PAUSE * (1 << self.tries);
-        let is_over = self.began.elapsed() + pause > node.settings.timeout / 2;
+        let is_over = now().duration_since(self.began) + pause > node.settings.timeout / 2;
         if self.tries == TRIES_MAX || is_over || !node.is_between_layouts(ring.epoch()) {
             return false;
         }

@@ -1,5 +1,5 @@
 //! Who is alive: SWIM (Das, Gupta, Motivala, 2002) by foca, as a machine that is told time, packets and failures, and
-//! says packets and changes. Only this file knows foca.
+//! says packets and changes. Only this file, and what is below it, knows foca.
 //!
 //! ```text
 //!   ping ─► no answer ─► three others are asked to ping ─► nobody heard it ─► suspect ─► nobody hears it ─► down
@@ -15,14 +15,15 @@
 //! - A packet for an earlier run of this node is taken for this one, so a peer need not be asked who it is now before
 //!   it can be pinged.
 
+mod packet;
+
+use self::packet::{Opened, Run};
 use super::chance::Chance;
 use super::view::State;
-use bytes::{Buf, BufMut};
 use foca::{
-    Codec, Config, Foca, Header, Identity, Member, Message, NoCustomBroadcast, Notification, PeriodicParams,
-    PostcardCodec, Runtime, Timer,
+    Config, Foca, Header, Member, Message, NoCustomBroadcast, Notification, PeriodicParams, PostcardCodec, Runtime,
+    Timer,
 };
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
@@ -41,30 +42,6 @@ const SUSPECT_PERIODS: u32 = 4;
 const INDIRECT_PROBES: NonZeroUsize = NonZeroUsize::new(3).unwrap();
 /// Times each piece of news is passed on.
 const TRANSMISSIONS: NonZeroU8 = NonZeroU8::new(6).unwrap();
-
-/// One run of a member, as others know it: a restart, and a return of one that was thought down, begins another.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-struct Run {
-    name: String,
-    /// Rises with each run; 0 for a member that was not heard yet.
-    number: u64,
-}
-
-impl Identity for Run {
-    type Addr = String;
-
-    fn renew(&self) -> Option<Run> {
-        Some(Run { name: self.name.clone(), number: self.number.checked_add(1)? })
-    }
-
-    fn addr(&self) -> String {
-        self.name.clone()
-    }
-
-    fn win_addr_conflict(&self, other: &Run) -> bool {
-        self.number > other.number
-    }
-}
 
 /// How often and how long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -358,43 +335,6 @@ impl Liveness {
         }
         changes.sort_by(|left, right| left.name.cmp(&right.name));
         changes
-    }
-}
-
-/// A packet in parts.
-struct Opened {
-    header: Header<Run>,
-    /// What the sender has heard of members, where it says anything.
-    news: Option<Vec<Member<Run>>>,
-    /// Whether it is no longer what it was read from.
-    is_changed: bool,
-}
-
-impl Opened {
-    fn read(mut bytes: &[u8]) -> Option<Opened> {
-        if bytes.len() > PACKET_BYTES_MAX {
-            return None;
-        }
-        let header = PostcardCodec.decode_header(&mut bytes).ok()?;
-        let news = if bytes.is_empty() {
-            None
-        } else {
-            let count = bytes.try_get_u16().ok()?;
-            Some((0..count).map(|_| PostcardCodec.decode_member(&mut bytes).ok()).collect::<Option<Vec<_>>>()?)
-        };
-        bytes.is_empty().then_some(Opened { header, news, is_changed: false })
-    }
-
-    fn written(&self) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        PostcardCodec.encode_header(&self.header, &mut bytes).ok()?;
-        if let Some(news) = &self.news {
-            bytes.put_u16(u16::try_from(news.len()).ok()?);
-            for member in news {
-                PostcardCodec.encode_member(member, &mut bytes).ok()?;
-            }
-        }
-        Some(bytes)
     }
 }
 

@@ -37,7 +37,9 @@ pub fn record(dot: Dot, value: Option<&str>) -> Record {
 pub fn bring(cluster: &Cluster, index: usize, key: &str, record: &Record) {
     let key = Key::new(key.to_owned()).expect("a short key");
     let merge = PeerRequest::Merge { key, record: record.clone() };
-    cluster.client(index).send(&peer::post("/replicate", NodeId(7), Stamp(0), vec![merge])).expect(200);
+    let mut client = cluster.client(index);
+    let batch = peer::post_as_member(&mut client, "/replicate", NodeId(7), Stamp(0), vec![merge]);
+    client.send(&batch).expect(200);
 }
 
 /// Writes `key` through one node and deletes it through another, until nothing of it is left: the name of the write.

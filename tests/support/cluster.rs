@@ -54,15 +54,15 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until every node counts `count` members.
+    /// Waits until every node goes by a layout of `count` members that they have agreed on.
     #[track_caller]
     fn await_members(&self, count: usize) {
         for node in &self.nodes {
-            eventually("every node counts all members", Duration::from_secs(10), || {
+            eventually("the members have agreed on who they are", Duration::from_secs(20), || {
                 let ring = node.get("/ring").json();
-                match ring["members"].as_array().map_or(0, Vec::len) {
-                    members if members == count => Ok(()),
-                    members => Err(format!("{members} of {count} on port {}", node.port())),
+                match (ring["members"].as_array().map_or(0, Vec::len), ring["epoch"].as_u64()) {
+                    (members, Some(1..)) if members == count => Ok(()),
+                    (members, epoch) => Err(format!("{members} of {count}, epoch {epoch:?} on port {}", node.port())),
                 }
             });
         }

@@ -218,6 +218,9 @@ impl Node {
     /// How the next start is to be done.
     pub fn replan(&mut self, change: impl FnOnce(Plan) -> Plan) {
         self.plan = change(std::mem::take(&mut self.plan));
+        if let Some(port @ 1..) = self.plan.port {
+            self.port = port;
+        }
     }
 
     /// `kill -9`, and the process is gone when this returns.
