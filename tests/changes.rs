@@ -1,5 +1,7 @@
 //! The cluster changes while it runs: founding, joining, leaving, and what becomes of data and of requests meanwhile.
 
+#[path = "changes/dead.rs"]
+mod dead;
 #[path = "changes/growing.rs"]
 mod growing;
 #[path = "changes/kit.rs"]

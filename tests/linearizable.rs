@@ -68,6 +68,20 @@ fn histories_that_mix_these_modes_on_every_key_are_linearizable() {
     histories_are_linearizable("histories_that_mix_these_modes_on_every_key_are_linearizable", &CP);
 }
 
+#[test]
+fn histories_across_changes_of_owners_are_linearizable() {
+    let plan = Plan {
+        modes: &CP,
+        clients: 5,
+        nodes: &[3, 3, 4],
+        kinds: &[Kind::Change],
+        mixes: &Mix::ALL,
+        wants: Wants::Linearizable,
+    };
+    let sum = play("histories_across_changes_of_owners_are_linearizable", &plan, FEW, MANY);
+    assert!(sum.operations - sum.unknown >= 100 * sum.histories, "hardly anything was answered: {sum:?}");
+}
+
 // ---- the rig itself: what must pass, and what must not
 
 #[test]

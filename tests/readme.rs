@@ -6,8 +6,10 @@
 mod support;
 
 use kringle::config::SETTINGS;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
+use std::time::Duration;
+use support::eventually;
 use support::node::{Node, Plan, reserve_port};
 
 const README: &str = include_str!("../README.md");
@@ -38,7 +40,7 @@ struct Ports(BTreeMap<u16, u16>);
 
 impl Ports {
     fn fresh() -> Ports {
-        Ports([8001, 8002, 8003].into_iter().map(|port| (port, reserve_port())).collect())
+        Ports([8001, 8002, 8003, 8004].into_iter().map(|port| (port, reserve_port())).collect())
     }
 
     fn in_line(&self, line: &str) -> String {
@@ -62,9 +64,20 @@ fn start(lines: &[String], ports: &Ports) -> Vec<Node> {
         .into_iter()
         .map(|mut node| {
             node.await_ready();
+            eventually("the nodes have agreed on who is a member", Duration::from_secs(20), || {
+                let cluster = node.get("/cluster").json();
+                let is_settled = cluster["established"] == true && cluster["changing"] == false;
+                if is_settled { Ok(()) } else { Err(cluster.to_string()) }
+            });
             node
         })
         .collect()
+}
+
+/// The ports that a block of `cargo run` lines names.
+fn named_ports(lines: &[String]) -> BTreeSet<String> {
+    let port = |line: &String| line.split_whitespace().skip_while(|word| *word != "--port").nth(1).map(str::to_owned);
+    lines.iter().filter_map(port).collect()
 }
 
 /// Whether `printed` is `expected`, in which `…` stands for anything.
@@ -82,16 +95,22 @@ fn fits(printed: &str, expected: &str) -> bool {
 
 #[test]
 fn every_command_of_the_readme_does_what_it_says() {
-    let mut nodes = Vec::new();
+    let (mut nodes, mut running) = (Vec::new(), BTreeSet::new());
     let mut ports = Ports::fresh();
     let mut printed = String::new();
     let mut run = 0;
     for block in blocks() {
         match block.language.as_str() {
             "sh" if block.lines.iter().all(|line| line.starts_with("cargo run")) => {
-                drop(std::mem::take(&mut nodes));
-                ports = Ports::fresh();
-                nodes = start(&block.lines, &ports);
+                let named = named_ports(&block.lines);
+                // Nodes on further ports come beside those that run; others take their place.
+                if !named.is_disjoint(&running) {
+                    drop(std::mem::take(&mut nodes));
+                    running.clear();
+                    ports = Ports::fresh();
+                }
+                running.extend(named);
+                nodes.extend(start(&block.lines, &ports));
             }
             // The test command is what runs this very test, the simulator's among it.
             "sh" if block.lines.iter().all(|line| line.contains("cargo test") || line.starts_with("cargo bench")) => {}

@@ -135,6 +135,28 @@ pub const SETTINGS: &[Setting] = &[
                /cluster/join",
     },
     Setting {
+        name: "zone",
+        value: "NAME",
+        fallback: Fallback::Rule("none"),
+        heading: Heading::Cluster,
+        help: "What the node shares a fate with, such as a rack: copies of a key go to different zones first; taken when it \
+               becomes a member",
+    },
+    Setting {
+        name: "weight",
+        value: "N",
+        fallback: Fallback::Value("1"),
+        heading: Heading::Cluster,
+        help: "The node's capacity relative to the others', 1 to 64; taken when it becomes a member",
+    },
+    Setting {
+        name: "evict-after",
+        value: "SECONDS",
+        fallback: Fallback::Value("600"),
+        heading: Heading::Cluster,
+        help: "How long a member may be down before the others remove it and take over its keys; 0.001 to 31536000, or never",
+    },
+    Setting {
         name: "cluster",
         value: "NAME",
         fallback: Fallback::Value("kringle"),

@@ -2,7 +2,7 @@
 
 use super::layers::{Layers, Source, URL_VARIABLE, command, squeezed};
 use super::{ConfigError, Durability, Host, Nonsense, Origin, PeerUrl, SETTINGS, Wanted, text};
-use crate::placement::Mode;
+use crate::placement::{Mode, WEIGHT_MAX};
 use crate::record::KEY_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -68,6 +68,12 @@ pub struct Settings {
     pub peers: Vec<PeerUrl>,
     /// Whether a node that is no member of its cluster asks to be one by itself.
     pub joins: bool,
+    /// What the node shares a fate with: up to 64 bytes, empty if nothing is known.
+    pub zone: String,
+    /// Its capacity relative to the others', 1 to 64.
+    pub weight: u16,
+    /// How long a member may be down before the others remove it; `None` if they never do.
+    pub evict_after: Option<Duration>,
     /// The cluster's name: 1 to 64 visible ASCII characters.
     pub cluster: String,
     /// Time between two pings of a peer, 1 ms to 1 h.
@@ -208,6 +214,9 @@ impl Settings {
                 .take("max-connections", |given| text::count(given, "connections", 1..=CONNECTIONS_MAX))?,
             peers: l.take_given("peers", PeerUrl::list)?.unwrap_or_default(),
             joins: l.take("join", text::join)?,
+            zone: l.take_given("zone", text::zone)?.unwrap_or_default(),
+            weight: l.take("weight", |given| text::count(given, "as weight", 1..=usize::from(WEIGHT_MAX)))? as u16,
+            evict_after: l.take("evict-after", text::seconds_or_never)?,
             cluster: l.take("cluster", text::cluster)?,
             ping_period: l.take("pingfreq", text::seconds)?,
             sync_period: l.take("syncfreq", text::seconds)?,

@@ -3,6 +3,7 @@
 //! All of them refuse what they do not understand with a sentence that says what would be understood.
 
 use super::Nonsense;
+use crate::placement::ZONE_BYTES_MAX;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -120,6 +121,24 @@ pub(super) fn log_filter(text: &str) -> Result<String, Nonsense> {
         None => level(directive),
     });
     if fine { Ok(text.to_owned()) } else { Err(Nonsense::new(text, because)) }
+}
+
+/// Seconds as for [`rare_seconds`], or never.
+pub(super) fn seconds_or_never(text: &str) -> Result<Option<Duration>, Nonsense> {
+    match text.trim() {
+        text if text.eq_ignore_ascii_case("never") => Ok(None),
+        text => seconds_up_to(text, RARE_SECONDS_MAX).map(Some),
+    }
+}
+
+/// The name of a zone: visible ASCII, as that of a cluster.
+pub(super) fn zone(text: &str) -> Result<String, Nonsense> {
+    let fine = (1..=ZONE_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if fine {
+        Ok(text.to_owned())
+    } else {
+        Err(Nonsense::new(text, "is not a name of 1 to 64 visible ASCII characters"))
+    }
 }
 
 /// Whether a node joins by itself.

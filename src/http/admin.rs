@@ -3,7 +3,6 @@
 use super::ask::member_json;
 use super::input::Query;
 use super::refuse::ApiError;
-use crate::config::PeerUrl;
 use crate::membership::State;
 use crate::merkle;
 use crate::node::{self, Worker, wall_ms};
@@ -77,7 +76,7 @@ pub(super) fn hash(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpRes
     let ring = node.ring();
     let me = node.me(&ring);
     let owned = match query.text("with")? {
-        None => ring.partitions_of(me).to_vec(),
+        None => ring.owned_by(me).to_vec(),
         Some(with) => replica::shared(&ring, me, member_called(worker, &ring, with)?),
     };
     if !owned.iter().all(|partition| node.forest.is_built(*partition)) {
@@ -115,14 +114,9 @@ pub(super) async fn sync(worker: &Rc<Worker>, request: &HttpRequest) -> Result<H
 }
 
 /// The member with this id, name or URL.
-fn member_called(worker: &Worker, ring: &Ring, text: &str) -> Result<MemberIndex, ApiError> {
-    let name = text.parse::<PeerUrl>().map(|url| url.name().to_string()).ok();
-    let found = ring.members().find(|&index| {
-        let member = ring.member(index);
-        let is_id = || member_json(worker, member)["id"].as_str() == Some(text);
-        member.name == text || member.url == text || name.as_ref() == Some(&member.name) || is_id()
-    });
-    found.ok_or_else(|| ApiError::bad("no member is called so", "give a member's id, name or url, as /ring lists them"))
+pub(super) fn member_called(worker: &Worker, ring: &Ring, text: &str) -> Result<MemberIndex, ApiError> {
+    let unknown = || ApiError::bad("no member is called so", "give a member's id, name or url, as /ring lists them");
+    node::named(worker, ring, text).ok_or_else(unknown)
 }
 
 /// `GET /ring`, and `?key=` for the owners of one key.

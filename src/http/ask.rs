@@ -74,10 +74,14 @@ fn count(
 ) -> Result<(Quorum, bool), ApiError> {
     let settings = &worker.node.settings;
     if let Some(text) = query.text(name)? {
-        let wanted = text.parse::<u8>().ok().filter(|count| (1..=settings.replicas).contains(&usize::from(*count)));
+        let most = worker.node.ring().layout().replicas();
+        let wanted = text.parse::<u8>().ok().filter(|count| (1..=most).contains(count));
         let Some(wanted) = wanted else {
-            let error = format!("{name} must be a number from 1 to {}", settings.replicas);
-            return Err(ApiError::bad(error, "it counts the owners of the key, --replicas at most"));
+            let error = format!("{name} must be a number from 1 to {most}");
+            return Err(ApiError::bad(
+                error,
+                "it counts the owners of the key, as many as the cluster has replicas at most",
+            ));
         };
         let quorum = Quorum::of(Count::Exactly(wanted), owners);
         let refused = ApiError::NotEnoughOwners { needed: usize::from(wanted), owners };

@@ -1,8 +1,10 @@
 //! Who is a member, and what is to become of that: `/cluster` and what is below it, and `/config`.
 
+use super::admin::member_called;
 use super::ask::member_json;
 use super::input::{self, Query};
 use super::refuse::ApiError;
+use crate::config::{Nonsense, PeerUrl};
 use crate::membership::State;
 use crate::node::{self, Worker};
 use crate::placement::{MemberIndex, Mode, PARTITIONS, Partition, Phase, Ring, Transfer};
@@ -234,4 +236,63 @@ pub(super) async fn leave(
     // It does not come back by itself.
     node.layouts.joins.store(false, Ordering::Relaxed);
     Ok(answer)
+}
+
+/// `POST /cluster/abandon`: gives up the change of owners under way, as long as reads still go to the old ones.
+pub(super) async fn abandon(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    Query::of(request, &[])?;
+    input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
+    ask(worker, LayoutWish::Abandon).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveWish {
+    node: String,
+}
+
+/// `POST /cluster/remove`: a member that is down is no longer to be one.
+pub(super) async fn remove(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    Query::of(request, &[])?;
+    let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
+    let wish: RemoveWish = input::object(&body, "send {\"node\":\"<id, name or url>\"}")?;
+    let ring = worker.node.ring();
+    let name = ring.member(member_called(worker, &ring, &wish.node)?).name.clone();
+    ask(worker, LayoutWish::Remove(name)).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplaceWish {
+    dead: String,
+    with: String,
+}
+
+/// `POST /cluster/replace`: a fresh node takes the place of a member that is down.
+pub(super) async fn replace(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    Query::of(request, &[])?;
+    let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
+    let wish: ReplaceWish = input::object(&body, "send {\"dead\":\"<id, name or url>\",\"with\":\"<url>\"}")?;
+    let ring = worker.node.ring();
+    let dead = ring.member(member_called(worker, &ring, &wish.dead)?).name.clone();
+    let url: PeerUrl = wish.with.parse().map_err(|error: Nonsense| {
+        ApiError::bad(error.to_string(), "name the new node by its URL, such as http://node4:8001")
+    })?;
+    let nobody = "start it with --join manual and a member in --peers, then ask again";
+    let with = node::meet(worker, url.url()).await;
+    let with =
+        with.ok_or_else(|| ApiError::bad(format!("no fresh node of this cluster answers at {}", url.url()), nobody))?;
+    ask(worker, LayoutWish::Replace { dead, with }).await
 }

@@ -49,6 +49,9 @@ pub(super) async fn replicate(
     }
     Query::of(request, &[])?;
     let (key, content, seen) = store::pair(worker, request, payload).await?;
+    if !worker.node.is_member() {
+        return Err(ApiError::Refused(Refusal::NotAMember));
+    }
     if worker.node.is_partial(Partition::of(key.position())) {
         return Err(ApiError::Refused(Refusal::NotFilled));
     }

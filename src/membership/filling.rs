@@ -18,7 +18,7 @@
 //! those. Until then what is held here is true as far as it goes, and counts for nothing.
 
 use super::Life;
-use crate::placement::{MemberIndex, NodeId, Partition, Ring};
+use crate::placement::{MEMBERS_MAX, MemberIndex, NodeId, Partition, Ring};
 use crate::record::Stamp;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -126,6 +126,8 @@ pub struct Filling {
     in_time: bool,
     refilled: bool,
     peers: BTreeMap<String, Peer>,
+    /// Those that were members before, and were heard: what they remember later on is what this very store told them.
+    heard_before: BTreeSet<String>,
 }
 
 impl Filling {
@@ -146,7 +148,8 @@ impl Filling {
         };
         let why = if unfinished { Why::Unfinished } else { Why::Alone };
         let (was_filled, in_time, refilled) = (filled, true, false);
-        Filling { id, stamp, was_filled, unfinished, former, stage, why, lack, in_time, refilled, peers }
+        let heard_before = BTreeSet::new();
+        Filling { id, stamp, was_filled, unfinished, former, stage, why, lack, in_time, refilled, peers, heard_before }
     }
 
     /// What the folder is to say, with the stage as it is.
@@ -236,7 +239,13 @@ impl Filling {
     /// changed.
     pub fn members(&mut self, names: impl IntoIterator<Item = String>, new: bool) -> bool {
         let mut before = std::mem::take(&mut self.peers);
-        self.peers = names.into_iter().map(|name| (name.clone(), before.remove(&name).unwrap_or_default())).collect();
+        for name in names {
+            let heard = self.heard_before.remove(&name);
+            let known = before.remove(&name).unwrap_or(Peer { heard, asked: heard, ..Peer::default() });
+            self.peers.insert(name, known);
+        }
+        let gone = before.into_iter().filter(|(_, peer)| peer.heard).map(|(name, _)| name);
+        self.heard_before.extend(gone.take(MEMBERS_MAX));
         let stage = self.stage;
         if new || self.peers.is_empty() {
             (self.stage, self.lack, self.unfinished) = (Stage::Filled, Lack::TAIL, false);

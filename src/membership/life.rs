@@ -44,6 +44,11 @@ impl Memory {
         self.lives.get(name).copied()
     }
 
+    /// Only these are members from now on: whoever comes to be one later begins anew, also under a name of old.
+    pub fn members(&mut self, is_member: impl Fn(&str) -> bool) {
+        self.lives.retain(|name, _| is_member(name));
+    }
+
     /// Takes note of the life that counts under `name` now. Whether that should be kept durably: whenever it is news, which it
     /// is as often as members greet one another, since a peer that restarts has forgotten the rest, and since the stamps of a
     /// clock that was set back move too little to tell how much that is.
@@ -78,6 +83,16 @@ mod tests {
         memory.encode();
         assert!(memory.note("a", life(2, 5_000)), "another store counts now");
         assert_eq!((memory.of("a"), memory.of("b")), (Some(life(2, 5_000)), None));
+    }
+
+    #[test]
+    fn who_is_no_member_any_more_is_forgotten() {
+        let mut memory = Memory::default();
+        memory.note("a", life(1, 1_000));
+        memory.note("b", life(2, 1_000));
+        memory.members(|name| name == "b");
+        assert_eq!((memory.of("a"), memory.of("b")), (None, Some(life(2, 1_000))));
+        assert!(memory.note("a", life(3, 1)), "another store under the name is news");
     }
 
     #[test]

@@ -151,6 +151,7 @@ impl Completeness {
 
     /// These are the peers from now on; `new` says whether this node has just become a member. On the committer's thread.
     pub(super) fn note_members(&self, committer: &mut Committer, names: BTreeSet<String>, new: bool, heard: Stamp) {
+        self.memory().members(|name| names.contains(name));
         let changed = {
             let mut filling = self.filling();
             let changed = filling.members(names, new);

@@ -12,6 +12,7 @@ use super::worker::Worker;
 use crate::antientropy::{CONFIRM_MS, Report, Session, SessionOptions};
 use crate::operation::Failure;
 use crate::placement::{MemberIndex, Partition, Ring};
+use crate::protocol::{Answer, Request, SeenGroups, SyncAnswer, SyncRequest};
 use crate::storage::{Change, Outcome, Refused};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -95,9 +96,13 @@ async fn offer_to(worker: &Rc<Worker>, ring: &Arc<Ring>, owner: MemberIndex, off
         everything: true,
         offers: true,
     };
+    // What it has seen by now is held here, or superseded; whoever has all of this holds it, too, or what superseded it.
+    let losses = node.completeness.losses();
+    let seen = if node.rot.status().waiting == 0 { node.seen(&offered) } else { SeenGroups::new() };
     let session = Session::new(ring, node.forest.clone(), node.me(ring), owner, offered, options);
     let Some(report) = worker.run_long(session, ring.clone(), SESSION_TIME_MAX).await else { return false };
-    let is_whole = report.is_whole();
+    let is_whole =
+        report.is_whole() && losses == node.completeness.losses() && tell_seen(worker, ring, owner, seen).await;
     let peer = ring.member(owner).name.clone();
     let ms = now().duration_since(began).as_millis() as u64;
     if report.has_moved() {
@@ -106,6 +111,18 @@ async fn offer_to(worker: &Rc<Worker>, ring: &Arc<Ring>, owner: MemberIndex, off
     }
     node.syncs.enter(&Account { peer, reason: Reason::HandOver, at_ms, report, ms });
     is_whole
+}
+
+/// Tells an owner what was seen here; whether it has heard.
+async fn tell_seen(worker: &Rc<Worker>, ring: &Arc<Ring>, owner: MemberIndex, seen: SeenGroups) -> bool {
+    let (tell, told) = oneshot::channel();
+    let answered = move |result: Result<Answer, Failure>| {
+        let _ = tell.send(matches!(result, Ok(Answer::Sync(SyncAnswer::Done))));
+    };
+    let request = Request::Sync(SyncRequest::HandedOver { seen });
+    let until = now() + worker.node.settings.timeout;
+    worker.send(ring, owner, request, Class::Background, until, Box::new(answered));
+    told.await.unwrap_or(false)
 }
 
 /// Drops what is held of these; whether the layout stayed as it is, and the store took it.

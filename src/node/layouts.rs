@@ -7,11 +7,12 @@
 use super::outside::{now, wall_ms};
 use super::shared::Shared;
 use super::steward;
+use super::voting;
 use super::worker::Worker;
 use crate::antientropy::Intake;
-use crate::membership::{NoVote, Register, Round};
+use crate::membership::Register;
 use crate::placement::{ClusterId, Layout, Member, NodeId, Partition, Ring};
-use crate::protocol::{Answer, LayoutAnswer, LayoutRequest, Progress, Refusal};
+use crate::protocol::{Answer, LayoutAnswer, LayoutRequest, Progress};
 use crate::storage::{Address, Change, Committer, Store};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -47,8 +48,11 @@ pub struct Layouts {
     pub(super) due: Notify,
     /// Rung when a layout was taken over.
     pub(super) changed: Notify,
-    /// Nothing, where what was kept of it cannot be read: it may have promised anything, and votes no more.
-    register: Mutex<Option<Register>>,
+    /// Nothing, where what was kept of it is lost: it may have promised anything about the next layout, and does not vote
+    /// before one was decided on without it.
+    pub(super) register: Mutex<Option<Register>>,
+    /// Layouts taken over since the start.
+    taken_over: AtomicU64,
     /// Whom a fresh node has met.
     pub(super) met: Mutex<BTreeMap<String, Met>>,
     /// Who wanted to join lately.
@@ -63,9 +67,13 @@ pub struct Layouts {
 }
 
 impl Layouts {
-    /// Of a node that goes by this epoch, and has kept these votes.
-    pub(super) fn new(epoch: u64, votes: Option<&[u8]>, joins: bool) -> Layouts {
-        let register = votes.map_or_else(|| Some(Register::default()), Register::decode);
+    /// Of a node that goes by this epoch, and has kept these votes; with whether rows were lost, that may have been votes.
+    pub(super) fn new(epoch: u64, votes: Option<&[u8]>, has_lost: bool, joins: bool) -> Layouts {
+        let register = match votes {
+            _ if has_lost => None,
+            None => Some(Register::default()),
+            Some(votes) => Register::decode(votes),
+        };
         Layouts {
             epoch: AtomicU64::new(epoch),
             is_changing: AtomicBool::default(),
@@ -73,6 +81,7 @@ impl Layouts {
             due: Notify::new(),
             changed: Notify::new(),
             register: Mutex::new(register),
+            taken_over: AtomicU64::default(),
             met: Mutex::default(),
             applicants: Mutex::default(),
             intake: Mutex::default(),
@@ -124,6 +133,12 @@ impl Shared {
         let ring = self.ring();
         let known = ring.member(self.me(&ring)).clone();
         Member { id: Some(self.id), url: self.url.clone(), ..known }
+    }
+
+    /// This node as it would be a member of a cluster that it does not belong to.
+    fn as_newcomer(&self) -> Member {
+        let (zone, weight) = (self.settings.zone.clone(), self.settings.weight);
+        Member { url: self.url.clone(), id: Some(self.id), zone, weight, ..Member::new(self.name.clone()) }
     }
 
     /// Whether this node is a member of the layout that it goes by.
@@ -207,10 +222,12 @@ impl Shared {
         }
         let mut changes = vec![Change::Fact { name: LAYOUT_FACT, bytes: layout.encode().into() }];
         let is_listed = |layout: &Layout| layout.members().iter().any(|member| member.name == self.name);
-        let (was_member, is_member) = (before.epoch() > 0 && before.guest().is_none(), is_listed(&layout));
-        if was_member != is_member {
-            let bytes = if is_member { bytes::Bytes::new() } else { bytes::Bytes::from_static(LEFT) };
-            changes.push(Change::Fact { name: LEFT_FACT, bytes });
+        let is_member = is_listed(&layout);
+        let leaving = before.layout().change().map_or(&[][..], |change| change.leaving());
+        if is_member {
+            changes.push(Change::Fact { name: LEFT_FACT, bytes: bytes::Bytes::new() });
+        } else if leaving.contains(&self.me(&before)) {
+            changes.push(Change::Fact { name: LEFT_FACT, bytes: bytes::Bytes::from_static(LEFT) });
         }
         let kept = committer.commit(wall_ms(), changes).iter().all(Result::is_ok);
         if !kept || self.store.sync().is_err() {
@@ -220,10 +237,14 @@ impl Shared {
         }
         let ring = match is_member {
             true => Ring::new(layout),
-            false => Ring::with_guest(layout, Member { url: self.url.clone(), ..Member::new(self.name.clone()) }),
+            false => Ring::with_guest(layout, self.as_newcomer()),
         };
         let ring = Arc::new(ring);
         self.queue.fence(ring.epoch());
+        // The first one may be what this node had gone by before it lost its votes.
+        if ring.epoch() > 0 && self.layouts.taken_over.fetch_add(1, Ordering::Relaxed) > 0 {
+            lock(&self.layouts.register).get_or_insert_default();
+        }
         let moved = !same_owners(&before, &ring);
         if moved {
             committer.layout_changed();
@@ -236,6 +257,8 @@ impl Shared {
             *intake = std::mem::take(&mut *intake).carried_over(next);
         }
         lock(&self.layouts.progress).clear();
+        // Those that are no members any more are turned to by nobody.
+        lock(&self.layouts.others).retain(|peer, _| ring.member_by_name(peer).is_some());
         *lock(&self.layouts.since) = now();
         self.layouts.is_changing.store(ring.is_changing(), Ordering::Release);
         self.replace_ring(ring.clone());
@@ -309,58 +332,6 @@ impl Shared {
             false => self.events.info("layout", parts.join(", ")),
         }
     }
-
-    /// Votes about the next layout, on the committer's thread: durable before it is said.
-    fn vote(&self, committer: &mut Committer, request: &LayoutRequest) -> Answer {
-        let (ring, mut register) = (self.ring(), lock(&self.layouts.register));
-        let current = ring.epoch();
-        let Some(held) = register.as_ref() else {
-            return Answer::Layout(LayoutAnswer::Declined { why: "its votes cannot be read".into() });
-        };
-        let mut next = held.clone();
-        let voted = match request {
-            LayoutRequest::Prepare { epoch, round } => {
-                next.prepare(current, *epoch, *round).map(|accepted| LayoutAnswer::Promised { by: self.id, accepted })
-            }
-            LayoutRequest::Accept { round, layout } => match self.acceptable(&ring, layout) {
-                Ok(epoch) => {
-                    next.accept(current, epoch, *round, layout.clone()).map(|()| LayoutAnswer::Accepted { by: self.id })
-                }
-                Err(why) => return Answer::Layout(LayoutAnswer::Declined { why }),
-            },
-            _ => return Answer::Refused(Refusal::Overloaded),
-        };
-        match voted {
-            Err(NoVote::OtherEpoch) => Answer::Refused(Refusal::StaleEpoch { epoch: current }),
-            Err(NoVote::Outvoted(round)) => Answer::Layout(LayoutAnswer::Outvoted { round }),
-            Ok(answer) => {
-                let change = Change::Fact { name: REGISTER_FACT, bytes: next.encode().into() };
-                let kept = committer.commit(wall_ms(), vec![change]).iter().all(Result::is_ok);
-                if !kept || self.store.sync().is_err() {
-                    return Answer::Refused(Refusal::ReadOnly { why: "the vote cannot be kept".into() });
-                }
-                *register = Some(next);
-                Answer::Layout(answer)
-            }
-        }
-    }
-
-    /// The epoch of a layout that this node may accept.
-    fn acceptable(&self, ring: &Ring, bytes: &[u8]) -> Result<u64, String> {
-        let layout = Layout::decode(bytes).map_err(|error| error.to_string())?;
-        if ring.epoch() > 0 && layout.cluster() != ring.layout().cluster() {
-            return Err("it is another cluster's".into());
-        }
-        if ring.epoch() == 0 && !layout.members().iter().any(|member| member.id == Some(self.id)) {
-            return Err("a first layout must list whoever accepts it".into());
-        }
-        Ok(layout.epoch())
-    }
-
-    /// Another id than those of all rounds before.
-    pub(super) fn first_round(&self) -> Round {
-        Round { number: 0, by: self.id }
-    }
 }
 
 /// Whether the same nodes keep, and own, the same partitions.
@@ -410,16 +381,7 @@ pub(super) fn answer(worker: &Rc<Worker>, request: LayoutRequest, told: Box<dyn 
         LayoutRequest::Progress => {
             told(Answer::Layout(LayoutAnswer::Progress(node.progress())));
         }
-        LayoutRequest::Prepare { .. } | LayoutRequest::Accept { .. } => {
-            let (tell, heard) = oneshot::channel();
-            let voting = node.clone();
-            node.queue.between_batches(Box::new(move |committer| {
-                let _ = tell.send(voting.vote(committer, &request));
-            }));
-            actix_web::rt::spawn(async move {
-                told(heard.await.unwrap_or(Answer::Refused(Refusal::Overloaded)));
-            });
-        }
+        LayoutRequest::Prepare { .. } | LayoutRequest::Accept { .. } => voting::vote(worker, request, told),
         LayoutRequest::Change { wish } => {
             let worker = worker.clone();
             actix_web::rt::spawn(async move { told(Answer::Layout(steward::change(&worker, wish).await)) });

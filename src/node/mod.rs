@@ -9,6 +9,7 @@
 
 mod aside;
 mod background;
+mod belonging;
 mod events;
 mod filling;
 mod foreground;
@@ -34,8 +35,10 @@ mod shared;
 mod steward;
 mod sync;
 mod under_way;
+mod voting;
 mod worker;
 
+pub use belonging::meet;
 pub use events::{Event, Events};
 pub use filling::Completeness;
 pub use foreground::{Class, Foreground};
@@ -46,7 +49,7 @@ pub use proposing::Contested;
 pub use rot::{Rot, RotStatus, Run};
 pub use seen::SeenWrites;
 pub use shared::Shared;
-pub use steward::{ask_progress, request_change};
+pub use steward::{ask_progress, named, request_change};
 pub use sync::{Account, Reason, Syncs, Totals, on_request as sync_with};
 pub use worker::Worker;
 
@@ -92,7 +95,8 @@ impl Node {
         rot::repair(&worker);
         proposing::settle_contested(&worker);
         forgetting::on_timer(&worker);
-        steward::keep_layout(&worker);
+        belonging::belong_somewhere(&worker);
+        steward::keep_watch(&worker);
         handing_over::let_go(&worker);
         worker
     }

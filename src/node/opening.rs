@@ -163,7 +163,8 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
         keep_fact(&*store, &mut committer, FILLING_FACT, filled)?;
     }
     committer.note_filling(completeness.lack());
-    let layouts = Layouts::new(ring.epoch(), votes.as_deref(), settings.joins && !has_left);
+    let has_lost = kept.as_ref().and_then(|kept| kept.lack).is_some_and(|lack| lack.rows);
+    let layouts = Layouts::new(ring.epoch(), votes.as_deref(), has_lost, settings.joins && !has_left);
     let shared = Shared::new(
         settings,
         id,
@@ -207,7 +208,9 @@ fn layout(
     if let Some(stored) = stored.filter(|stored| stored.epoch() > 0) {
         return Ok(stored);
     }
-    let mut members = vec![Member { id: Some(id), url: settings.own_url(port).url().to_string(), ..Member::new(own) }];
+    let url = settings.own_url(port).url().to_string();
+    let (zone, weight) = (settings.zone.clone(), settings.weight);
+    let mut members = vec![Member { id: Some(id), url, zone, weight, ..Member::new(own) }];
     for peer in settings.peers_besides_self(port) {
         members.push(Member { url: peer.url().to_string(), ..Member::new(peer.name()) });
     }

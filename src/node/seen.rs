@@ -161,6 +161,22 @@ impl Worker {
         }
     }
 
+    /// One that keeps these partitions no longer has seen so much of them, and all that it held is here now: whatever was
+    /// superseded there is superseded here, and nobody else may be left who could say so.
+    pub(super) fn take_over_seen(&self, ring: &Ring, seen: &SeenGroups) {
+        if !contexts::is_within_bounds(seen) {
+            return;
+        }
+        let me = self.node.me(ring);
+        let kept = contexts::spread(seen).filter(|(partition, _)| ring.is_holder(me, *partition));
+        let changed = self.node.seen.contexts.change(|contexts| {
+            kept.fold(false, |changed, (partition, theirs)| contexts.join(partition, &theirs) || changed)
+        });
+        if changed {
+            self.keep_seen();
+        }
+    }
+
     /// What the other owners said last that they have seen of the partition.
     pub(super) fn said_of(&self, ring: &Ring, partition: Partition) -> Vec<(MemberIndex, Context)> {
         let said = self.node.seen.said();

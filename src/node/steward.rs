@@ -1,207 +1,44 @@
-//! What a node does about layouts by itself: it founds a cluster with those it was told of, joins one that stands, learns
-//! what others go by, and sees a change of owners through.
+//! Changes of the layout: what comes of a wish, how the members agree on it, and how a change of owners is seen through.
 //!
 //! ```text
-//!  fresh, with peers ──all agree──► epoch 1 ◄──at once── fresh, alone
-//!  fresh, meets a cluster ──asks to join──► Filling ──all have taken in theirs──► Switched ──old owners know──► settled
-//!                                              └── one that was to take in is gone: abandoned
+//!  wish ──majority──► Filling ──all have taken in theirs──► Switched ──old owners know──► settled
+//!                        └── one that was to take in is gone: abandoned
 //! ```
 //!
 //! Any member may propose the next step; the first that lives does, and if two do, one layout is chosen.
 
-use super::foreground::Class;
-use super::layouts::{adopt, ids, lock, take_standing};
+use super::belonging::{ASK_PERIOD, ask, hello};
+use super::layouts::{adopt, lock};
 use super::link::Link;
 use super::outside::{jittered, now, random};
 use super::shared::Shared;
 use super::worker::Worker;
 use crate::coordinator::{Relaid, Relayout, RelayoutOptions};
 use crate::membership::State;
-use crate::operation::Failure;
-use crate::placement::{ClusterId, Layout, Member, MemberIndex, Partition, Phase, Ring};
-use crate::protocol::{Answer, LayoutAnswer, LayoutRequest, LayoutWish, Refusal, Request};
-use std::cell::RefCell;
+use crate::placement::{Layout, Member, MemberIndex, Partition, Phase, Ring};
+use crate::protocol::{LayoutAnswer, LayoutRequest, LayoutWish, Refusal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// How often a fresh node turns to its peers, and one that wants to join asks, at least.
-const LOOK_PERIOD: Duration = Duration::from_millis(100);
-const ASK_PERIOD: Duration = Duration::from_millis(500);
-/// How long the next in line waits for the first before it proposes a cluster's first layout itself.
-const IN_LINE: Duration = Duration::from_secs(1);
 /// How long nodes that want to join wait for one another, so that they come in one change.
 const TOGETHER: Duration = Duration::from_secs(2);
 /// How often it is looked how far a change has come.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+/// How long to wait before it is tried once more to remove a member that has been down for too long.
+const EVICT_AGAIN: Duration = Duration::from_secs(10);
 /// Timeouts after which a change is given up whose new owner is down.
 const GONE_TIMEOUTS: u32 = 6;
 
-/// Begins all of it on the calling thread's worker.
-pub(super) fn keep_layout(worker: &Rc<Worker>) {
-    actix_web::rt::spawn(learn(worker.clone()));
-    actix_web::rt::spawn(belong(worker.clone()));
+/// Begins to see changes through on the calling thread's worker.
+pub(super) fn keep_watch(worker: &Rc<Worker>) {
     actix_web::rt::spawn(see_through(worker.clone()));
 }
 
-/// Asks one node something about layouts.
-async fn ask(link: &Rc<Link>, node: &Shared, request: LayoutRequest) -> Option<LayoutAnswer> {
-    let (tell, told) = oneshot::channel();
-    let answered = move |result: Result<Answer, Failure>| {
-        let _ = tell.send(result);
-    };
-    let until = now() + node.settings.timeout;
-    link.send(Request::Layout(request), Class::Foreground, node.epoch(), until, Box::new(answered));
-    match told.await {
-        Ok(Ok(Answer::Layout(answer))) => Some(answer),
-        _ => None,
-    }
-}
-
-/// Tells another node what this one goes by, and learns what it does.
-async fn hello(worker: &Rc<Worker>, link: Rc<Link>) {
-    let node = &worker.node;
-    let layout = node.ring().layout().encode();
-    let request = LayoutRequest::Hello { name: node.cluster_name(), member: node.as_member(), layout };
-    let Some(LayoutAnswer::Standing { name, member, layout }) = ask(&link, node, request).await else { return };
-    if name != node.cluster_name() || member.id == Some(node.id) {
-        return;
-    }
-    if let Some(layout) = take_standing(worker, &member, &layout) {
-        let (tell, told) = oneshot::channel();
-        adopt(worker, layout, move || {
-            let _ = tell.send(());
-        });
-        let _ = told.await;
-    }
-}
-
-/// Turns to those who named another epoch.
-async fn learn(worker: Rc<Worker>) {
-    let node = worker.node.clone();
-    let asking = Rc::<RefCell<BTreeSet<String>>>::default();
-    while !node.is_stopping() {
-        tokio::select! {
-            () = node.layouts.due.notified() => {}
-            () = tokio::time::sleep(ASK_PERIOD) => {}
-        }
-        let ring = node.ring();
-        for peer in node.layouts.out_of_step() {
-            if !asking.borrow_mut().insert(peer.clone()) {
-                continue;
-            }
-            let link = match ring.member_by_name(&peer) {
-                Some(member) => worker.link(&ring, member),
-                None => worker.link_to(&peer),
-            };
-            let (worker, asking) = (worker.clone(), asking.clone());
-            actix_web::rt::spawn(async move {
-                hello(&worker, link).await;
-                asking.borrow_mut().remove(&peer);
-            });
-        }
-    }
-}
-
-/// Becomes a member: of a cluster that is being founded, or of one that stands.
-async fn belong(worker: Rc<Worker>) {
-    let node = worker.node.clone();
-    let mut agreed_since = None::<Instant>;
-    let mut turn = 0;
-    while !node.is_stopping() {
-        let ring = node.ring();
-        let pause = if ring.epoch() == 0 {
-            let others = ring.members().filter(|member| ring.member(*member).name != node.name);
-            let greetings: Vec<_> = others
-                .map(|member| {
-                    let (worker, link) = (worker.clone(), worker.link(&ring, member));
-                    actix_web::rt::spawn(async move { hello(&worker, link).await })
-                })
-                .collect();
-            for greeting in greetings {
-                // One that hangs is not waited for: the next round comes soon.
-                let _ = tokio::time::timeout(ASK_PERIOD, greeting).await;
-            }
-            if let Some(founders) = founders(&node) {
-                let since = *agreed_since.get_or_insert_with(now);
-                let rank = founders.iter().position(|member| member.name == node.name).unwrap_or_default() as u32;
-                if now().duration_since(since) >= IN_LINE * rank {
-                    found(&worker, founders).await;
-                }
-            } else {
-                agreed_since = None;
-            }
-            LOOK_PERIOD
-        } else {
-            let me = ring.member(node.me(&ring));
-            let is_as_listed = ring.guest().is_none() && me.id == Some(node.id) && me.url == node.url;
-            let joins = ring.guest().is_none() || node.layouts.joins.load(std::sync::atomic::Ordering::Relaxed);
-            if !is_as_listed && joins {
-                turn += 1;
-                ask_to_join(&worker, &ring, turn).await;
-                ASK_PERIOD
-            } else {
-                ASK_PERIOD
-            }
-        };
-        tokio::time::sleep(jittered(pause)).await;
-    }
-}
-
-/// The members of the cluster that this node would found, where all of them list the same.
-fn founders(node: &Shared) -> Option<Vec<Member>> {
-    if !node.awaited_founders().is_empty() {
-        return None;
-    }
-    let (ring, met) = (node.ring(), lock(&node.layouts.met));
-    let member = |member: &Member| match member.name == node.name {
-        true => Some(node.as_member()),
-        false => Some(met.get(&member.name)?.member.clone()),
-    };
-    ring.layout().members().iter().map(member).collect()
-}
-
-impl Shared {
-    /// Whom a fresh node waits for: those it lists that were not met, or that list others.
-    pub fn awaited_founders(&self) -> Vec<String> {
-        let ring = self.ring();
-        if ring.epoch() > 0 {
-            return Vec::new();
-        }
-        let met = lock(&self.layouts.met);
-        let own: BTreeSet<String> = ring.layout().members().iter().map(|member| member.name.clone()).collect();
-        let agrees = |name: &String| met.get(name).is_some_and(|met| met.lists.as_ref() == Some(&own));
-        own.iter().filter(|name| **name != self.name && !agrees(name)).cloned().collect()
-    }
-}
-
-/// Proposes the first layout of a cluster.
-async fn found(worker: &Rc<Worker>, founders: Vec<Member>) {
-    let (node, ring) = (&worker.node, worker.node.ring());
-    if ring.epoch() > 0 {
-        return;
-    }
-    let ids = ids(&lock(&node.layouts.met));
-    let voter = |member: MemberIndex| {
-        let name = &ring.member(member).name;
-        Some((member, if *name == node.name { node.id } else { *ids.get(name)? }))
-    };
-    let Some(voters) = ring.members().map(voter).collect::<Option<Vec<_>>>() else { return };
-    let cluster = ClusterId(u128::from(random()) << 64 | u128::from(random()));
-    let mine = ring.layout();
-    match Layout::found(cluster, mine.replicas(), mine.mode(), founders) {
-        Ok(layout) => {
-            let needed = voters.len();
-            propose(worker, &ring, layout, voters, needed).await;
-        }
-        Err(error) => node.events.error("layout", format!("the members make no layout: {error}")),
-    }
-}
-
 /// Has the voters agree on the next layout; goes by what was chosen, and tells the others.
-async fn propose(
+pub(super) async fn propose(
     worker: &Rc<Worker>,
     ring: &Arc<Ring>,
     layout: Layout,
@@ -250,36 +87,6 @@ fn tell_all(worker: &Rc<Worker>, before: &Ring) {
     for link in links.into_values() {
         let worker = worker.clone();
         actix_web::rt::spawn(async move { hello(&worker, link).await });
-    }
-}
-
-/// Asks a member to be taken in, or to be known under another id or address.
-async fn ask_to_join(worker: &Rc<Worker>, ring: &Arc<Ring>, turn: usize) {
-    let node = &worker.node;
-    let me = node.me(ring);
-    let alive: Vec<MemberIndex> = {
-        let avoid = node.avoid(ring);
-        ring.members().filter(|member| *member != me && !avoid.contains(member)).collect()
-    };
-    let own = node.as_member();
-    let answer = match alive.is_empty() {
-        // Its address has changed, and it is the only member.
-        true if ring.guest().is_none() => Some(change(worker, LayoutWish::Join(own)).await),
-        true => None,
-        false => {
-            let link = worker.link(ring, alive[turn % alive.len()]);
-            ask(&link, node, LayoutRequest::Change { wish: LayoutWish::Join(own) }).await
-        }
-    };
-    match answer {
-        Some(LayoutAnswer::Planned { epoch }) if epoch > node.epoch() => {
-            let link = worker.link(ring, alive[turn % alive.len()]);
-            hello(worker, link).await;
-        }
-        Some(LayoutAnswer::Declined { why }) => {
-            log::debug!(target: "kringle::layout", "not taken in yet: {why}");
-        }
-        _ => {}
     }
 }
 
@@ -349,18 +156,54 @@ fn plan(node: &Shared, ring: &Ring, wish: &LayoutWish) -> Result<Option<Layout>,
         LayoutWish::Mode(mode) => layout.with_mode(*mode),
         LayoutWish::Replicas(replicas) if *replicas == layout.replicas() => return Ok(None),
         LayoutWish::Replicas(replicas) => layout.with_replicas(*replicas),
+        LayoutWish::Abandon => layout.abandon(),
+        LayoutWish::Remove(name) => {
+            can_be_done_without(node, ring, name)?;
+            layout.leave(name)
+        }
+        LayoutWish::Replace { dead, with } => {
+            can_be_done_without(node, ring, dead)?;
+            layout.replace(dead, with.clone())
+        }
     };
     planned.map(Some).map_err(|error| error.to_string())
 }
 
-/// Sees a change of owners through to its end.
+/// Why the others cannot go on without this member, if they cannot: it lives, or they lack what it has.
+fn can_be_done_without(node: &Shared, ring: &Ring, name: &str) -> Result<(), String> {
+    let Some(dead) = ring.member_by_name(name) else { return Err(format!("there is no member {name}")) };
+    let avoid = node.avoid(ring);
+    if !avoid.contains(&dead) {
+        return Err(format!("{name} lives: have it leave by a POST to its /cluster/leave"));
+    }
+    let has_most = |at: &Partition| {
+        let owners = ring.owners(*at);
+        2 * owners.iter().filter(|owner| !avoid.contains(owner)).count() > owners.len()
+    };
+    match ring.partitions_of(dead).iter().filter(|at| !has_most(at)).count() {
+        0 => Ok(()),
+        few => Err(format!(
+            "of {few} partitions no majority of the owners lives: what was acknowledged there may be on {name} alone"
+        )),
+    }
+}
+
+/// Sees a change of owners through to its end, and begins one where a member was down for too long.
 async fn see_through(worker: Rc<Worker>) {
     let node = worker.node.clone();
     let mut gone_since = BTreeMap::<String, Instant>::new();
+    let (mut down_since, mut tried) = (BTreeMap::<String, Instant>::new(), None::<Instant>);
     while !node.is_stopping() {
         tokio::time::sleep(jittered(PROGRESS_PERIOD)).await;
         let ring = node.ring();
-        if !ring.is_changing() || !is_first(&node, &ring) {
+        let is_first = is_first(&node, &ring);
+        let evicted = is_first.then(|| to_evict(&node, &ring, &mut down_since)).flatten();
+        if let Some(member) = evicted.filter(|_| tried.is_none_or(|tried| now().duration_since(tried) >= EVICT_AGAIN)) {
+            tried = Some(now());
+            evict(&worker, &ring, member).await;
+            continue;
+        }
+        if !ring.is_changing() || !is_first {
             gone_since.clear();
             continue;
         }
@@ -376,6 +219,49 @@ async fn see_through(worker: Rc<Worker>) {
             Err(error) => node.events.error("layout", format!("the change cannot go on: {error}")),
         }
     }
+}
+
+/// A member that has been down for longer than it may.
+fn to_evict(node: &Shared, ring: &Ring, down_since: &mut BTreeMap<String, Instant>) -> Option<String> {
+    let evict_after = node.settings.evict_after?;
+    let down: BTreeSet<String> = {
+        let view = node.view();
+        view.peers().iter().filter(|peer| peer.state == State::Down).map(|peer| peer.name.clone()).collect()
+    };
+    down_since.retain(|name, _| down.contains(name));
+    for name in down {
+        down_since.entry(name).or_insert_with(now);
+    }
+    let is_over = |since: &Instant| now().duration_since(*since) >= evict_after;
+    let (name, _) = down_since.iter().find(|(_, since)| !ring.is_changing() && is_over(since))?;
+    Some(name.clone())
+}
+
+async fn evict(worker: &Rc<Worker>, ring: &Arc<Ring>, member: String) {
+    let node = &worker.node;
+    let planned = can_be_done_without(node, ring, &member)
+        .and_then(|()| ring.layout().leave(&member).map_err(|error| error.to_string()));
+    match planned {
+        Ok(next) => {
+            node.events.warn("layout", format!("{member} was down for too long, and is removed"));
+            propose_next(worker, ring, next).await;
+        }
+        Err(why) => node.events.warn("layout", format!("{member} was down for too long, and stays a member: {why}")),
+    }
+}
+
+/// The member with this id, name or URL.
+pub fn named(worker: &Worker, ring: &Ring, text: &str) -> Option<MemberIndex> {
+    let name = text.parse::<crate::config::PeerUrl>().map(|url| url.name().to_string()).ok();
+    let id_of = |member: &Member| match member.name == worker.node.name {
+        true => Some(worker.node.id),
+        false => worker.node.view().peer(&member.name).and_then(|peer| peer.id).or(member.id),
+    };
+    ring.members().find(|&index| {
+        let member = ring.member(index);
+        let is_id = || id_of(member).is_some_and(|id| id.to_string() == text);
+        member.name == text || member.url == text || name.as_ref() == Some(&member.name) || is_id()
+    })
 }
 
 /// Whether this node is the first voter that lives, as far as it knows.

@@ -312,6 +312,9 @@ pub(super) fn compare(worker: &Rc<Worker>, request: SyncRequest, told: Box<dyn F
         });
         return;
     }
+    if let SyncRequest::HandedOver { seen } = &request {
+        worker.take_over_seen(&ring, seen);
+    }
     let asker = match &request {
         SyncRequest::Root { from, .. } => Some(*from),
         SyncRequest::Done { from } => {

@@ -119,6 +119,21 @@ impl Layout {
         self.filling(self.replicas, planned, Vec::new(), vec![leaver])
     }
 
+    /// The next layout, in which `newcomer` is filled with all that the member of this name owns, and nothing else moves.
+    pub fn replace(&self, name: &str, newcomer: Member) -> Result<Layout, LayoutError> {
+        self.check_settled()?;
+        self.named(name)?;
+        let mut members = [self.members.as_slice(), std::slice::from_ref(&newcomer)].concat();
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        check_members(&members)?;
+        let at = |name: &str| members.iter().position(|member| member.name == name).map(MemberIndex::new);
+        let no_member = || LayoutError::NoSuchMember { name: name.to_owned() };
+        let (leaver, joiner) = (at(name).ok_or_else(no_member)?, at(&newcomer.name).ok_or_else(no_member)?);
+        let table = self.table.renumbered(|old| if old < joiner { old } else { MemberIndex(old.0 + 1) });
+        let planned = table.renumbered(|owner| if owner == leaver { joiner } else { owner });
+        Ok(Layout { members, table, ..self.filling(self.replicas, planned, vec![joiner], vec![leaver])? })
+    }
+
     /// The next layout, in which every partition gains or loses owners, level and with its zones kept apart. Where
     /// the members are too few for it to make a difference, only the number changes, and at once.
     pub fn with_replicas(&self, replicas: u8) -> Result<Layout, LayoutError> {
@@ -230,6 +245,29 @@ mod tests {
         assert!(settled.members().iter().eq([0, 2, 3, 4].map(member).iter()));
         assert!(Partition::all().all(|partition| settled.table().owners(partition).len() == 3));
         assert_eq!(settled.voters().len(), 4);
+    }
+
+    #[test]
+    fn a_newcomer_takes_the_place_of_a_member_and_nothing_else_moves() {
+        let old = layout(5);
+        for (dead, newcomer) in [(0, "http://a:1"), (2, "http://n25:1"), (4, "http://z:1")] {
+            let filling = old.replace(&member(dead).name, Member::new(newcomer)).unwrap();
+            let settled = filling.switch().unwrap().settle().unwrap();
+            assert_eq!(settled.members().len(), 5);
+            for partition in Partition::all() {
+                let names = |layout: &Layout| -> Vec<String> {
+                    let owners = layout.table().owners(partition).iter();
+                    owners.map(|owner| layout.members()[owner.index()].name.clone()).collect()
+                };
+                let expected = names(&old).into_iter();
+                let expected = expected.map(|name| if name == member(dead).name { newcomer.to_owned() } else { name });
+                assert_eq!(names(&settled), expected.collect::<Vec<_>>());
+            }
+            assert_eq!(filling.abandon().unwrap(), Layout { epoch: 3, ..old.clone() });
+        }
+        assert_eq!(old.replace("x", Member::new("y")), Err(LayoutError::NoSuchMember { name: "x".into() }));
+        let taken = old.replace(&member(0).name, member(1));
+        assert_eq!(taken, Err(LayoutError::Name { name: member(1).name }));
     }
 
     #[test]

@@ -53,6 +53,17 @@ pub enum LayoutWish {
     Mode(Mode),
     /// A key is to have so many owners.
     Replicas(u8),
+    /// The change of owners under way is to be given up.
+    Abandon,
+    /// This member is down, and is no longer to be one.
+    Remove(String),
+    /// This member is down, and a node takes its place.
+    Replace {
+        /// Who is down.
+        dead: String,
+        /// The node.
+        with: Member,
+    },
 }
 
 /// The answers.

@@ -1,6 +1,7 @@
 //! What two nodes say to find where their copies differ, from the widest question to the narrowest.
 
 use super::MalformedMessage;
+use super::message::SeenGroups;
 use crate::merkle::diff::{Digest, GROUP_PARTITIONS, SUBTREES, Salt, Short, SubtreeLeaves, Subtrees};
 use crate::placement::{LEAVES, PARTITIONS, Partition};
 use crate::record::{Key, Position, Record, Stamp, Version};
@@ -181,6 +182,12 @@ pub enum SyncRequest {
         /// The partitions.
         partitions: Vec<Partition>,
     },
+    /// All that I hold of these partitions, which are no longer mine to keep, is with you now, and this is what I had seen of
+    /// them before it was compared. → [`SyncAnswer::Done`]
+    HandedOver {
+        /// What was seen.
+        seen: SeenGroups,
+    },
 }
 
 /// The answers.
@@ -209,6 +216,9 @@ impl SyncRequest {
     pub(super) fn size_hint(&self) -> usize {
         match self {
             SyncRequest::Root { .. } | SyncRequest::Done { .. } => 0,
+            SyncRequest::HandedOver { seen } => {
+                seen.iter().map(|(context, stretches)| 20 * context.entries().len() + 4 * stretches.len()).sum()
+            }
             SyncRequest::Groups { groups, .. } => 2 * groups.len(),
             SyncRequest::Trees { partitions, .. } | SyncRequest::Offer { partitions } => 2 * partitions.len(),
             SyncRequest::Subtrees { trees, .. } => trees.iter().map(|tree| 8 + 4 * tree.nodes.len()).sum(),
@@ -228,6 +238,7 @@ impl SyncRequest {
             SyncRequest::Root { .. } | SyncRequest::Done { .. } => true,
             SyncRequest::Groups { groups, .. } => groups.len() <= PARTITIONS / GROUP_PARTITIONS,
             SyncRequest::Offer { partitions } => partitions.len() <= PARTITIONS,
+            SyncRequest::HandedOver { seen } => seen.len() <= PARTITIONS,
             // Only for oneself: the answers may be long.
             SyncRequest::Trees { .. } | SyncRequest::Differing { .. } | SyncRequest::List { .. } => false,
             SyncRequest::Subtrees { trees, .. } => {

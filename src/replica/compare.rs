@@ -27,7 +27,11 @@ pub fn shared(ring: &Ring, one: MemberIndex, other: MemberIndex) -> Vec<Partitio
 pub fn is_quick(request: &SyncRequest) -> bool {
     matches!(
         request,
-        SyncRequest::Root { .. } | SyncRequest::Groups { .. } | SyncRequest::Offer { .. } | SyncRequest::Done { .. }
+        SyncRequest::Root { .. }
+            | SyncRequest::Groups { .. }
+            | SyncRequest::Offer { .. }
+            | SyncRequest::HandedOver { .. }
+            | SyncRequest::Done { .. }
     )
 }
 
@@ -90,7 +94,7 @@ pub fn compare(
                 Err(_) => return Answer::Refused(Refusal::Unreadable),
             }
         }
-        SyncRequest::Done { .. } => SyncAnswer::Done,
+        SyncRequest::Done { .. } | SyncRequest::HandedOver { .. } => SyncAnswer::Done,
     })
 }
 

@@ -177,7 +177,7 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ("lsm_tree", &["src/storage/disk.rs"]),
     // The checksum that fjall keeps of its files.
     ("xxhash_rust", &["src/storage/disk.rs"]),
-    ("foca", &["src/membership/liveness"]),
+    ("foca", &["src/membership/liveness.rs", "src/membership/liveness/"]),
     // How foca wants to be handed our generator.
     ("rand_core", &["src/membership/chance.rs"]),
     // The shell's.

@@ -26,7 +26,7 @@ fn a_newcomer_takes_its_share_and_nothing_else_moves() {
     let status = town.nodes[newcomer].get("/status").expect(200).json();
     let (pulled, kept) = (status["sync"]["pulled"].as_u64().unwrap(), status["store"]["keys"].as_u64().unwrap());
     assert!(pulled as f64 <= 1.05 * kept as f64, "{pulled} records came for {kept} keys");
-    let sent: u64 = town.nodes[..3].iter().map(|node| pushed(node)).sum();
+    let sent: u64 = town.nodes[..3].iter().map(pushed).sum();
     assert!(sent as f64 <= 0.05 * kept as f64, "{sent} records were sent beside that");
     for node in &town.nodes {
         town.assert_filled(node, KEYS);

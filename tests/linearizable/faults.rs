@@ -8,7 +8,7 @@ use super::support::clock::FalseClock;
 use super::support::cluster::Cluster;
 use super::support::eventually;
 use super::support::http::Request;
-use super::support::node::Node;
+use super::support::node::{Node, Plan};
 use super::support::proxy::{Fault, Way};
 use kringle::placement::NodeId;
 use rand::Rng;
@@ -37,10 +37,12 @@ pub enum Kind {
     Delay,
     Clock,
     Disk,
+    /// Another node joins or leaves, or each key gets more owners or fewer.
+    Change,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 9] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Kill,
         Kind::Freeze,
         Kind::Split,
@@ -50,6 +52,7 @@ impl Kind {
         Kind::Delay,
         Kind::Clock,
         Kind::Disk,
+        Kind::Change,
     ];
 }
 
@@ -70,6 +73,9 @@ pub struct Nemesis<'a> {
     kinds: Vec<Kind>,
     ids: Vec<NodeId>,
     clocks: Vec<FalseClock>,
+    /// One that comes and goes, and how often it was told to.
+    spare: Option<Node>,
+    moves: usize,
     troubles: Vec<Trouble>,
     began: Instant,
     pub log: Vec<String>,
@@ -90,7 +96,8 @@ impl<'a> Nemesis<'a> {
         }
         let ids = cluster.nodes.iter().map(Node::id).collect();
         let (kinds, troubles, log) = (kinds.to_vec(), vec![], vec![]);
-        let mut nemesis = Nemesis { cluster, rng, kinds, ids, clocks, troubles, began: Instant::now(), log };
+        let (spare, moves, began) = (None, 0, Instant::now());
+        let mut nemesis = Nemesis { cluster, rng, kinds, ids, clocks, spare, moves, troubles, began, log };
         (0..nemesis.ids.len()).for_each(|index| nemesis.await_filled(index));
         nemesis
     }
@@ -149,6 +156,7 @@ impl<'a> Nemesis<'a> {
             Kind::Delay => Trouble::Link(victim, Fault::Delay(Duration::from_millis(self.rng.random_range(20..400)))),
             Kind::Clock => return self.tell_a_wrong_time(victim),
             Kind::Disk => return self.lose_the_disk(victim),
+            Kind::Change => return self.change_the_owners(victim),
         };
         self.note(format!("begins: {trouble:?}"));
         if let Trouble::Link(index, _) = trouble {
@@ -220,6 +228,32 @@ impl<'a> Nemesis<'a> {
         self.await_filled(victim);
         self.ids[victim] = self.cluster.nodes[victim].id();
         self.note(format!("node {victim} is filled again"));
+    }
+
+    /// Asks for one change, of whomever runs; whether and when it comes about is the cluster's affair.
+    fn change_the_owners(&mut self, asked: usize) {
+        self.moves += 1;
+        let limit = Duration::from_secs(1);
+        if self.rng.random_ratio(1, 3) {
+            let replicas = self.rng.random_range(2..=3);
+            self.note(format!("node {asked} is asked for {replicas} replicas"));
+            let wish = Request::new("PUT", "/cluster/replicas").json(&serde_json::json!({ "replicas": replicas }));
+            let _ = self.cluster.client(asked).within(limit).try_send(&wish);
+            return;
+        }
+        match &self.spare {
+            None => {
+                self.note("another node is started".into());
+                let peer = self.cluster.proxy(asked).address();
+                self.spare = Some(Plan::new(&super::rig::QUICK).flag("--peers", peer).spawn());
+            }
+            Some(spare) => {
+                let way = if self.moves.is_multiple_of(2) { "leave" } else { "join" };
+                let wish = Request::new("POST", format!("/cluster/{way}"));
+                let _ = spare.client().within(limit).try_send(&wish);
+                self.note(format!("the other node is told to {way}"));
+            }
+        }
     }
 
     fn await_filled(&mut self, index: usize) {

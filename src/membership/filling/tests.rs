@@ -227,3 +227,31 @@ fn what_a_node_accepted_stands_unless_its_store_or_one_it_takes_rows_from_may_be
     // A folder that does not say what it lacks may lack anything.
     assert_eq!(opened(3, Some(br#"{"filled":false,"former":[]}"#)).lack(), again.lack());
 }
+
+#[test]
+fn a_peer_that_was_a_member_before_remembers_what_this_very_store_told_it() {
+    let mut node = opened(3, Some(&filled()));
+    node.heard(&name(1), FULL, life(7, 40));
+    node.heard(&name(2), FULL, life(7, 50));
+    assert_eq!(node.stage(), Stage::Filled);
+    // It leaves, and is back; what it remembers is of this life, and later than what the store was opened with.
+    node.members([name(2)], false);
+    node.members([name(1), name(2)], false);
+    assert!(node.has_heard(&name(1)));
+    assert!(!node.heard(&name(1), FULL, life(7, 90)));
+    assert_eq!(node.stage(), Stage::Filled);
+    // One that was never heard since the start may know better.
+    node.members([name(1), name(2), name(3)], false);
+    assert!(node.heard(&name(3), FULL, life(7, 90)));
+    assert_eq!(node.why(), Some(Why::RolledBack));
+}
+
+#[test]
+fn whoever_has_just_become_a_member_lacks_nothing_of_what_it_owned_before() {
+    let mut node = opened(3, None);
+    node.time_is_up();
+    assert_eq!(node.stage(), Stage::Asking);
+    assert!(node.members([name(1), name(2)], true));
+    assert_eq!((node.stage(), node.lack()), (Stage::Filled, None));
+    assert!(!node.is_confirmed(), "whether it may vote its peers have yet to say");
+}
