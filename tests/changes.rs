@@ -14,6 +14,7 @@ mod watchers;
 
 use kit::{QUICK, Town, await_layout, layout_of};
 use serde_json::json;
+use std::collections::BTreeSet;
 use support::eventually;
 use support::node::{Plan, reserve_port};
 
@@ -80,6 +81,22 @@ fn nodes_that_were_told_of_different_peers_found_one_cluster_of_all() {
         })
         .collect();
     assert!(layouts.iter().all(|layout| layout["cluster_id"] == layouts[0]["cluster_id"]), "{layouts:?}");
+}
+
+#[test]
+fn twenty_nodes_that_start_at_once_agree_within_seconds_and_settle() {
+    let town = Town::start(20, &["--memory", "--workers", "1", "--timeout", "5", "--pingfreq", "1"]);
+    let ids: BTreeSet<String> = town.nodes.iter().map(|node| layout_of(node)["cluster_id"].to_string()).collect();
+    assert_eq!(ids.len(), 1, "{ids:?}");
+    town.fill(200);
+    town.assert_filled(&town.nodes[19], 200);
+    let shares: Vec<f64> = layout_of(&town.nodes[0])["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|member| member["share"].as_f64().unwrap())
+        .collect();
+    assert!(shares.iter().all(|share| (share * 20.0 - 1.0).abs() < 0.1), "{shares:?}");
 }
 
 // ---- asking for a change

@@ -26,6 +26,8 @@ use tokio::sync::oneshot;
 /// How often a fresh node turns to its peers, and one that wants to join asks, at least.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 pub(super) const ASK_PERIOD: Duration = Duration::from_millis(500);
+/// How many of those that it was told of a fresh node turns to at a time: each tells the other its whole list.
+const MET_AT_A_TIME: usize = 8;
 /// How long the next in line waits for the first before it proposes a cluster's first layout itself.
 const IN_LINE: Duration = Duration::from_secs(1);
 
@@ -102,8 +104,15 @@ async fn belong(worker: Rc<Worker>) {
     while !node.is_stopping() {
         let ring = node.ring();
         let pause = if ring.epoch() == 0 {
-            let others = ring.members().filter(|member| ring.member(*member).name != node.name);
-            let greetings: Vec<_> = others
+            // Those that list the same have nothing new to say: whoever comes to list others says so by itself.
+            let mut awaited = node.awaited_founders();
+            let first = turn % awaited.len().max(1);
+            awaited.rotate_left(first);
+            turn += MET_AT_A_TIME;
+            let greetings: Vec<_> = awaited
+                .iter()
+                .take(MET_AT_A_TIME)
+                .filter_map(|name| ring.member_by_name(name))
                 .map(|member| {
                     let (worker, link) = (worker.clone(), worker.link(&ring, member));
                     actix_web::rt::spawn(async move { hello(&worker, link).await })
@@ -118,6 +127,10 @@ async fn belong(worker: Rc<Worker>) {
                 let rank = founders.iter().position(|member| member.name == node.name).unwrap_or_default() as u32;
                 if now().duration_since(since) >= IN_LINE * rank {
                     found(&worker, founders).await;
+                    if node.epoch() == 0 {
+                        // One of them may have started anew since it was met.
+                        lock(&node.layouts.met).clear();
+                    }
                 }
             } else {
                 agreed_since = None;
@@ -130,10 +143,8 @@ async fn belong(worker: Rc<Worker>) {
             if !is_as_listed && joins {
                 turn += 1;
                 ask_to_join(&worker, &ring, turn).await;
-                ASK_PERIOD
-            } else {
-                ASK_PERIOD
             }
+            ASK_PERIOD
         };
         tokio::time::sleep(jittered(pause)).await;
     }
