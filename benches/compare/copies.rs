@@ -3,6 +3,7 @@
 
 use crate::Outcome;
 use crate::fill::{connect, exchange};
+use crate::process::ask;
 use crate::wrk::{Shape, value};
 use kringle::placement::{ClusterId, NodeId};
 use kringle::protocol::{
@@ -71,6 +72,7 @@ pub fn give(urls: &[&str], keys: Range<u64>, generation: Generation, began: Stam
 fn give_one(url: &str, next: &AtomicU64, end: u64, generation: Generation, began: Stamp) -> Outcome<()> {
     let host = url.trim_start_matches("http://");
     let broken = |error: std::io::Error| format!("copies for {host}: {error}");
+    let (cluster, epoch) = layout_of(url)?;
     let stream = connect(host).map_err(broken)?;
     loop {
         let first = next.fetch_add(REQUESTS_PER_BATCH_MAX as u64, Ordering::Relaxed);
@@ -79,10 +81,10 @@ fn give_one(url: &str, next: &AtomicU64, end: u64, generation: Generation, began
         }
         let last = end.min(first + REQUESTS_PER_BATCH_MAX as u64);
         let envelope = Envelope {
-            cluster: ClusterId::named(CLUSTER),
+            cluster,
             sender: NodeId(1),
             receiver: None,
-            epoch: 0,
+            epoch,
             deadline_ms: 10_000,
             stamp: Stamp(0),
             background: false,
@@ -98,6 +100,17 @@ fn give_one(url: &str, next: &AtomicU64, end: u64, generation: Generation, began
             // Its base is behind: it says so early, and a client comes again.
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// The cluster that a node belongs to, and the epoch that it goes by: what a peer would have learned of it.
+fn layout_of(url: &str) -> Outcome<(ClusterId, u64)> {
+    let (_, body) = ask(url, "GET", "/cluster", "")?;
+    let cluster: serde_json::Value = serde_json::from_str(&body).map_err(|error| format!("{url}/cluster: {error}"))?;
+    let id = cluster["cluster_id"].as_str().and_then(|id| id.parse().ok());
+    match (id, cluster["epoch"].as_u64()) {
+        (Some(id), Some(epoch)) => Ok((id, epoch)),
+        _ => Err(format!("{url} belongs to no cluster yet: {cluster}")),
     }
 }
 

@@ -17,6 +17,7 @@ mod fill;
 mod forgetting;
 mod growth;
 mod healing;
+mod joining;
 mod machine;
 mod map_server;
 mod paced;
@@ -74,6 +75,7 @@ cargo bench --bench compare -- <scenario> … [options]
   sync             two nodes of 1,000,000 keys: in sync, one key differing, 10,000 differing, 10,000 missing; and of 31,000
   sync-latency     three nodes: what a client feels of a repair and of hints being handed over
   forgetting       three nodes: what a client feels while 100,000 deleted keys are forgotten, and how quickly they are
+  join, join-million  three nodes of 100,000 keys, or a million: what a client feels while a fourth joins and leaves
   restart-million  one node of 1,000,000 keys after kill -9: until it serves, and until its digests are built
   hash             GET /store/hash at 1,000,000 keys while writes run
   upkeep           what a write's digests cost of the write
@@ -82,7 +84,7 @@ cargo bench --bench compare -- <scenario> … [options]
   --seconds N      of one measurement (15)          --rounds N   turns of each side (3)
   --connections N  of the load generator (50)       --memory     nodes keep nothing on disk
   --workers N      HTTP threads of a node           --large      1,000,000 keys too
-  --free           pin nothing to a core   --rate N     requests a second of the client in sync-latency, forgetting
+  --free           pin nothing to a core   --rate N     requests a second of the client in sync-latency, forgetting, join
   --tombstones N   deleted keys in forgetting (100000)
 ";
 

@@ -6,7 +6,7 @@ use crate::process::{ask, wait_for_ok};
 use crate::report::{Side, Target, judged, median, ratio, take_turns};
 use crate::servers;
 use crate::wrk::{self, Shape, VALUE_BYTES};
-use crate::{Options, Outcome, agree, felt, forgetting, growth, healing};
+use crate::{Options, Outcome, agree, felt, forgetting, growth, healing, joining};
 use kringle::placement::{ClusterId, Layout, Member, Mode, Ring, Transfer};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ const ALL: &[(&str, Scenario)] = &[
     ("sync", healing::sync),
     ("sync-latency", felt::latency),
     ("forgetting", forgetting::latency),
+    ("join", joining::of_few),
+    ("join-million", joining::of_many),
     ("restart-million", healing::restart),
     ("hash", healing::hash),
     ("upkeep", healing::upkeep),

@@ -101,8 +101,9 @@ pub fn kringle_of_three(options: &Options) -> Outcome<Server> {
     for url in &urls {
         wait_for_ok(url, "/readyz")?;
         wait_until(|| {
-            let (_, status) = ask(url, "GET", "/status", "")?;
-            Ok(status.matches(r#""state":"alive""#).count() == 3)
+            let (_, cluster) = ask(url, "GET", "/cluster", "")?;
+            let is_founded = cluster.contains(r#""established":true"#);
+            Ok(is_founded && cluster.matches(r#""state":"alive""#).count() == 3)
         })?;
     }
     Ok(Server::new("3 kringle", urls[0].clone(), folder, processes))
@@ -185,11 +186,31 @@ impl Cluster {
         for url in &self.urls {
             wait_for_ok(url, "/readyz")?;
             wait_until(|| {
-                let (_, status) = ask(url, "GET", "/status", "")?;
-                Ok(status.matches(r#""state":"alive""#).count() == self.urls.len())
+                let (_, cluster) = ask(url, "GET", "/cluster", "")?;
+                let is_founded = cluster.contains(r#""established":true"#);
+                Ok(is_founded && cluster.matches(r#""state":"alive""#).count() == self.urls.len())
             })?;
         }
         Ok(())
+    }
+
+    /// Starts a further node, which joins; its place.
+    pub fn add(&mut self, options: &Options) -> Outcome<usize> {
+        let [port] = free_ports::<1>()?;
+        self.urls.push(format!("http://127.0.0.1:{port}"));
+        self.processes.push(None);
+        let at = self.urls.len() - 1;
+        self.launch(options, at)?;
+        Ok(at)
+    }
+
+    /// Ends the last node, which has left, and forgets it with its folder.
+    pub fn remove(&mut self, at: usize) {
+        self.kill(at);
+        self.urls.truncate(at);
+        self.processes.truncate(at);
+        // What is left of it would be taken for the next one's.
+        let _ = std::fs::remove_dir_all(self.folder.path().join(at.to_string()));
     }
 }
 
