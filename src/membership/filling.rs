@@ -126,6 +126,8 @@ pub struct Filling {
     in_time: bool,
     refilled: bool,
     peers: BTreeMap<String, Peer>,
+    /// Those that have said what they remember and are no peers now: should they be again, they remember this very store.
+    former_peers: BTreeSet<String>,
 }
 
 impl Filling {
@@ -146,7 +148,8 @@ impl Filling {
         };
         let why = if unfinished { Why::Unfinished } else { Why::Alone };
         let (was_filled, in_time, refilled) = (filled, true, false);
-        Filling { id, stamp, was_filled, unfinished, former, stage, why, lack, in_time, refilled, peers }
+        let former_peers = BTreeSet::new();
+        Filling { id, stamp, was_filled, unfinished, former, stage, why, lack, in_time, refilled, peers, former_peers }
     }
 
     /// What the folder is to say, with the stage as it is.
@@ -212,7 +215,7 @@ impl Filling {
     /// `peer` says how it stands, and which life of this node it remembers. Whether the stage changed.
     pub fn heard(&mut self, peer: &str, word: Word, remembered: Option<Life>) -> bool {
         let Some(known) = self.peers.get_mut(peer) else { return false };
-        let first = !std::mem::replace(&mut known.heard, true);
+        let first = !std::mem::replace(&mut known.heard, true) && !self.former_peers.contains(peer);
         (known.word, known.asked) = (word, true);
         // Later it remembers what it was told by this very store.
         let contradicts = remembered.filter(|_| first).and_then(|life| match life.id == self.id {
@@ -237,6 +240,7 @@ impl Filling {
     pub fn members(&mut self, names: impl IntoIterator<Item = String>, new: bool) -> bool {
         let mut before = std::mem::take(&mut self.peers);
         self.peers = names.into_iter().map(|name| (name.clone(), before.remove(&name).unwrap_or_default())).collect();
+        self.former_peers.extend(before.into_iter().filter(|(_, peer)| peer.heard).map(|(name, _)| name));
         let stage = self.stage;
         if new || self.peers.is_empty() {
             (self.stage, self.lack, self.unfinished) = (Stage::Filled, Lack::TAIL, false);

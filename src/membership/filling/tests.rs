@@ -227,3 +227,18 @@ fn what_a_node_accepted_stands_unless_its_store_or_one_it_takes_rows_from_may_be
     // A folder that does not say what it lacks may lack anything.
     assert_eq!(opened(3, Some(br#"{"filled":false,"former":[]}"#)).lack(), again.lack());
 }
+
+#[test]
+fn a_peer_that_left_and_came_back_remembers_this_very_store_and_no_copy_of_it() {
+    let mut node = opened(3, Some(&filled()));
+    node.heard(&name(1), FULL, life(7, 40));
+    node.heard(&name(2), FULL, life(7, 40));
+    assert_eq!(node.stage(), Stage::Filled);
+    node.members([name(1)], false);
+    node.members([name(1), name(2)], false);
+    // It was told of later writes before it left.
+    assert!(!node.heard(&name(2), FULL, life(7, 90)) && node.stage() == Stage::Filled);
+    // One that was never heard in this life may well know better.
+    node.members([name(1), name(2), name(3)], false);
+    assert!(node.heard(&name(3), FULL, life(7, 90)) && node.stage() == Stage::Filling);
+}
