@@ -4,7 +4,7 @@
 //! ring is replaced. Whoever hears the new epoch from this node can rely on it: what was asked for under an earlier one is
 //! committed by now, or never will be.
 
-use super::outside::{now, wall_ms};
+use super::outside::{now, random, wall_ms};
 use super::shared::Shared;
 use super::steward;
 use super::worker::Worker;
@@ -358,7 +358,7 @@ impl Shared {
 
     /// Another id than those of all rounds before.
     pub(super) fn first_round(&self) -> Round {
-        Round { number: 0, by: self.id }
+        Round { number: 0, by: NodeId(random()) }
     }
 }
 
