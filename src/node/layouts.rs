@@ -45,6 +45,8 @@ pub struct Layouts {
     others: Mutex<BTreeMap<String, u64>>,
     /// Rung when a peer names another epoch.
     pub(super) due: Notify,
+    /// How often a peer did.
+    met_others: AtomicU64,
     /// Rung when a layout was taken over.
     pub(super) changed: Notify,
     /// Nothing, where what was kept of it cannot be read: it may have promised anything, and votes no more.
@@ -72,6 +74,7 @@ impl Layouts {
             others: Mutex::default(),
             due: Notify::new(),
             changed: Notify::new(),
+            met_others: AtomicU64::default(),
             register: Mutex::new(register),
             met: Mutex::default(),
             applicants: Mutex::default(),
@@ -87,13 +90,21 @@ impl Layouts {
         let mut others = lock(&self.others);
         if theirs == mine {
             others.remove(peer);
-        } else if others.insert(peer.to_string(), theirs) != Some(theirs) {
+            return;
+        }
+        self.met_others.fetch_add(1, Ordering::Relaxed);
+        if others.insert(peer.to_string(), theirs) != Some(theirs) {
             self.due.notify_one();
         }
     }
 
     /// Waits until a layout is taken over.
     pub async fn changed(&self) {
+    /// How often a peer has named another epoch: it may have refused what it was asked.
+    pub fn met_others(&self) -> u64 {
+        self.met_others.load(Ordering::Relaxed)
+    }
+
         self.changed.notified().await;
     }
 
