@@ -23,6 +23,8 @@ use tokio::sync::{Notify, oneshot};
 /// Where the layout lies in the store, and the votes about the next one.
 pub(super) const LAYOUT_FACT: &str = "layout";
 pub(super) const REGISTER_FACT: &str = "layout-votes";
+/// Where it is kept of what nothing was here when the change of owners began.
+const INTAKE_FACT: &str = "layout-intake";
 /// Where it is kept that the node has left its cluster: it does not join again by itself.
 const LEFT_FACT: &str = "left";
 const LEFT: &[u8] = b"left";
@@ -43,10 +45,10 @@ pub struct Layouts {
     is_changing: AtomicBool,
     /// The epochs that peers named, where they are not this node's.
     others: Mutex<BTreeMap<String, u64>>,
-    /// Rung when a peer names another epoch.
-    pub(super) due: Notify,
     /// How often a peer did.
     met_others: AtomicU64,
+    /// Rung when a peer names another epoch.
+    pub(super) due: Notify,
     /// Rung when a layout was taken over.
     pub(super) changed: Notify,
     /// Nothing, where what was kept of it cannot be read: it may have promised anything, and votes no more.
@@ -72,9 +74,9 @@ impl Layouts {
             epoch: AtomicU64::new(epoch),
             is_changing: AtomicBool::default(),
             others: Mutex::default(),
+            met_others: AtomicU64::default(),
             due: Notify::new(),
             changed: Notify::new(),
-            met_others: AtomicU64::default(),
             register: Mutex::new(register),
             met: Mutex::default(),
             applicants: Mutex::default(),
@@ -98,13 +100,13 @@ impl Layouts {
         }
     }
 
-    /// Waits until a layout is taken over.
-    pub async fn changed(&self) {
     /// How often a peer has named another epoch: it may have refused what it was asked.
     pub fn met_others(&self) -> u64 {
         self.met_others.load(Ordering::Relaxed)
     }
 
+    /// Waits until a layout is taken over.
+    pub async fn changed(&self) {
         self.changed.notified().await;
     }
 
@@ -199,11 +201,13 @@ impl Shared {
     }
 
     /// Begins with what the layout asks of this node that was found at the start. What was compared before is not known any
-    /// more, and neither whether what is held came with this change: it counts once it was compared.
+    /// more. A store that may lack something counts for nothing of it until it was compared.
     pub(super) fn begin_intake(&self) {
         let ring = self.ring();
         self.layouts.is_changing.store(ring.is_changing(), Ordering::Release);
-        *lock(&self.layouts.intake) = Intake::of(&ring, self.me(&ring), |_| false);
+        let kept = self.store.read(&Address::fact(INTAKE_FACT)).unwrap_or_default();
+        let kept = kept.filter(|_| self.completeness.lack().is_none());
+        *lock(&self.layouts.intake) = Intake::resumed(&ring, self.me(&ring), kept.as_deref());
     }
 
     /// Takes over a layout, on the committer's thread. Nothing, if it is no later one, or cannot be kept.
@@ -222,29 +226,29 @@ impl Shared {
             let bytes = if is_member { bytes::Bytes::new() } else { bytes::Bytes::from_static(LEFT) };
             changes.push(Change::Fact { name: LEFT_FACT, bytes });
         }
-        let kept = committer.commit(wall_ms(), changes).iter().all(Result::is_ok);
-        if !kept || self.store.sync().is_err() {
-            // Whoever goes by it tells this node again.
-            self.events.error("layout", format!("epoch {} cannot be kept, and is not gone by", layout.epoch()));
-            return;
-        }
+        let epoch = layout.epoch();
         let ring = match is_member {
             true => Ring::new(layout),
             false => Ring::with_guest(layout, Member { url: self.url.clone(), ..Member::new(self.name.clone()) }),
         };
         let ring = Arc::new(ring);
+        let me = self.me(&ring);
+        let next = Intake::of(&ring, me, |partition| self.holds_nothing_of(partition));
+        let intake = self.intake().clone().carried_over(next);
+        changes.push(Change::Fact { name: INTAKE_FACT, bytes: intake.encode().into() });
+        let kept = committer.commit(wall_ms(), changes).iter().all(Result::is_ok);
+        if !kept || self.store.sync().is_err() {
+            // Whoever goes by it tells this node again.
+            self.events.error("layout", format!("epoch {epoch} cannot be kept, and is not gone by"));
+            return;
+        }
         self.queue.fence(ring.epoch());
         let moved = !same_owners(&before, &ring);
         if moved {
             committer.layout_changed();
             self.seen.said().lost(None);
         }
-        let me = self.me(&ring);
-        {
-            let mut intake = self.intake();
-            let next = Intake::of(&ring, me, |partition| self.holds_nothing_of(partition));
-            *intake = std::mem::take(&mut *intake).carried_over(next);
-        }
+        *self.intake() = intake;
         lock(&self.layouts.progress).clear();
         *lock(&self.layouts.since) = now();
         self.layouts.is_changing.store(ring.is_changing(), Ordering::Release);
@@ -367,7 +371,8 @@ impl Shared {
         Ok(layout.epoch())
     }
 
-    /// Another id than those of all rounds before.
+    /// Another id than those of all rounds before, of this node's as well: it may propose two layouts at a time, and again
+    /// after a start.
     pub(super) fn first_round(&self) -> Round {
         Round { number: 0, by: NodeId(random()) }
     }
