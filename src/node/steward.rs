@@ -143,6 +143,14 @@ async fn belong(worker: Rc<Worker>) {
                 ask_to_join(&worker, &ring, turn).await;
                 ASK_PERIOD
             } else {
+                if ring.guest().is_some() && ring.is_changing() {
+                    // Nobody tells a guest how a change ended, and until it knows it hands nothing over.
+                    turn += 1;
+                    let member = ring.members().nth(turn % ring.members().len());
+                    if let Some(member) = member {
+                        hello(&worker, worker.link(&ring, member)).await;
+                    }
+                }
                 ASK_PERIOD
             }
         };
