@@ -35,15 +35,31 @@ impl Intake {
         Intake { epoch: ring.epoch(), partitions, clean, ..Intake::default() }
     }
 
+    /// The same after a start: what was compared is not known any more, but of what nothing was here when the change began
+    /// is, by what [`Intake::encode`] wrote then. All that came since is here, and all that was promised.
+    pub fn resumed(ring: &Ring, me: MemberIndex, kept: Option<&[u8]>) -> Intake {
+        let kept = kept.and_then(|bytes| postcard::from_bytes::<(u64, BTreeSet<Partition>)>(bytes).ok());
+        let clean = kept.filter(|(epoch, _)| *epoch == ring.epoch()).map(|(_, clean)| clean).unwrap_or_default();
+        Intake::of(ring, me, |partition| clean.contains(&partition))
+    }
+
+    /// What the store is to keep for [`Intake::resumed`].
+    pub fn encode(&self) -> Vec<u8> {
+        // Numbers always have a form.
+        postcard::to_stdvec(&(self.epoch, &self.clean)).unwrap_or_default()
+    }
+
     /// The epoch it belongs to.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// What it was carried over to by an epoch that changes nothing about who owns what: compared stays compared, as every
-    /// owner that was then knew of the change.
+    /// What it was carried over to by the very next epoch, if that changes nothing about who owns what: compared stays
+    /// compared, as every owner that was then knew of the change. Between others the change may have been given up and begun
+    /// anew, and what was written meanwhile came to the owners alone.
     pub fn carried_over(mut self, next: Intake) -> Intake {
-        if self.partitions == next.partitions && !self.partitions.is_empty() {
+        let is_next = self.epoch.checked_add(1) == Some(next.epoch);
+        if is_next && self.partitions == next.partitions && !self.partitions.is_empty() {
             self.epoch = next.epoch;
             return self;
         }
@@ -160,5 +176,34 @@ mod tests {
         let abandoned = Ring::new(ring.layout().abandon().unwrap());
         let me = abandoned.members().next().unwrap();
         assert_eq!(intake.carried_over(Intake::of(&abandoned, me, |_| false)).lacking(&abandoned).count(), 0);
+    }
+
+    #[test]
+    fn a_change_that_was_given_up_and_begun_anew_is_taken_in_anew() {
+        let (ring, newcomer) = joined();
+        let mut intake = Intake::of(&ring, newcomer, |_| true);
+        intake.to_compare(&ring).into_iter().for_each(|owner| intake.compared(owner));
+        // This node was away meanwhile: what was written in between came to the owners alone.
+        let settled = ring.layout().abandon().unwrap();
+        let again = Ring::new(settled.join(vec![Member::new("http://n3:1")]).unwrap());
+        let carried = intake.carried_over(Intake::of(&again, newcomer, |_| false));
+        assert_eq!(carried.lacking(&again).count(), 768);
+        assert!(!carried.counts(&again, again.partitions_of(newcomer)[0]));
+    }
+
+    #[test]
+    fn a_start_knows_of_what_nothing_was_here_when_the_change_began() {
+        let (ring, newcomer) = joined();
+        let taken: Vec<Partition> = ring.partitions_of(newcomer).to_vec();
+        let mut intake = Intake::of(&ring, newcomer, |partition| partition != taken[5]);
+        intake.to_compare(&ring).into_iter().for_each(|owner| intake.compared(owner));
+        let kept = intake.encode();
+        let resumed = Intake::resumed(&ring, newcomer, Some(&kept));
+        assert_eq!(resumed.lacking(&ring).count(), 768, "what was compared is not known any more");
+        assert!(resumed.counts(&ring, taken[0]) && !resumed.counts(&ring, taken[5]));
+        let other = Ring::new(ring.layout().with_mode(Mode::Quorum).unwrap());
+        let foreign = Intake::resumed(&other, newcomer, Some(&kept));
+        assert!(!foreign.counts(&other, taken[0]), "it was kept of another epoch");
+        assert_eq!(Intake::resumed(&ring, newcomer, Some(b"junk")), Intake::of(&ring, newcomer, |_| false));
     }
 }

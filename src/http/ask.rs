@@ -143,6 +143,8 @@ pub(super) async fn write(
 ) -> Result<Stored, ApiError> {
     let wish = wish.into();
     let mut patience = between::Patience::new(worker);
+    // What came of it before, where it may be stored somewhere since.
+    let mut before: Option<Result<Stored, ApiError>> = None;
     loop {
         let ring = worker.node.ring();
         let result = write_under(worker, query, key.clone(), wish.clone(), ring.clone()).await;
@@ -151,7 +153,15 @@ pub(super) async fn write(
             Err(error) => error.is_worth_another_try(),
         };
         if !is_short || !patience.is_between(&ring).await {
-            return result;
+            let says_nowhere = result.as_ref().is_err_and(|error| !matches!(error, ApiError::NotReplicated { .. }));
+            return match before {
+                // That nothing was stored goes for the last try alone.
+                Some(before) if says_nowhere => before,
+                _ => result,
+            };
+        }
+        if matches!(&result, Ok(_) | Err(ApiError::NotReplicated { .. })) {
+            before = Some(result);
         }
     }
 }
@@ -252,7 +262,11 @@ pub(super) async fn read(
     loop {
         let ring = worker.node.ring();
         let result = read_under(worker, query, key, since.clone(), ring.clone()).await;
-        let is_short = result.as_ref().is_err_and(|error| error.is_worth_another_try());
+        let is_short = match &result {
+            // Others than the owners that did not answer may have an older value.
+            Ok(read) => read.answered < read.needed,
+            Err(error) => error.is_worth_another_try(),
+        };
         if !is_short || !patience.is_between(&ring).await {
             return result;
         }

@@ -15,12 +15,15 @@ pub(super) struct Patience {
     worker: Rc<Worker>,
     began: Instant,
     tries: u32,
+    /// How often a peer had named another epoch when it was tried last.
+    met_others: u64,
 }
 
 impl Patience {
     /// Of a request that comes in now.
     pub(super) fn new(worker: &Rc<Worker>) -> Patience {
-        Patience { worker: worker.clone(), began: now(), tries: 0 }
+        let met_others = worker.node.layouts.met_others();
+        Patience { worker: worker.clone(), began: now(), tries: 0, met_others }
     }
 
     /// Whether what came to nothing under `ring` may go better now: waits a moment, where that is so.
@@ -28,7 +31,10 @@ impl Patience {
         let node = &self.worker.node;
         let pause = PAUSE * (1 << self.tries);
         let is_over = now().duration_since(self.began) + pause > node.settings.timeout / 2;
-        if self.tries == TRIES_MAX || is_over || !node.is_between_layouts(ring.epoch()) {
+        // Whoever refused it may have learned by now.
+        let met_others = node.layouts.met_others();
+        let has_met = std::mem::replace(&mut self.met_others, met_others) != met_others;
+        if self.tries == TRIES_MAX || is_over || !has_met && !node.is_between_layouts(ring.epoch()) {
             return false;
         }
         self.tries += 1;

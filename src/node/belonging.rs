@@ -143,6 +143,12 @@ async fn belong(worker: Rc<Worker>) {
             if !is_as_listed && joins {
                 turn += 1;
                 ask_to_join(&worker, &ring, turn).await;
+            } else if ring.guest().is_some() && ring.is_changing() {
+                // Nobody tells a guest how a change ended, and until it knows it hands nothing over.
+                turn += 1;
+                if let Some(member) = ring.members().nth(turn % ring.members().len()) {
+                    hello(&worker, worker.link(&ring, member)).await;
+                }
             }
             ASK_PERIOD
         };

@@ -311,7 +311,10 @@ impl Shared {
     pub(super) fn is_filled_by(&self, report: &Report) -> bool {
         let ring = self.ring();
         let takes_in = ring.is_changing() && self.intake().lacking(&ring).next().is_some();
-        self.completeness.is_filled_by(report) || takes_in && report.fills(false)
+        // A store that has lost nothing is an acceptor like any other: what it accepted stands, and its own vote may be what
+        // settles a key of which a peer refuses that.
+        let stands = self.completeness.counts.load(Ordering::Relaxed);
+        self.completeness.is_filled_by(report) || takes_in && report.fills(stands)
     }
 
     /// `peer` was asked whether it has still seen what it had, and said so of all of it or not. Where not, it is compared

@@ -24,6 +24,8 @@ use tokio::sync::{Notify, oneshot};
 /// Where the layout lies in the store, and the votes about the next one.
 pub(super) const LAYOUT_FACT: &str = "layout";
 pub(super) const REGISTER_FACT: &str = "layout-votes";
+/// Where it is kept of what nothing was here when the change of owners began.
+const INTAKE_FACT: &str = "layout-intake";
 /// Where it is kept that the node has left its cluster: it does not join again by itself.
 const LEFT_FACT: &str = "left";
 const LEFT: &[u8] = b"left";
@@ -44,6 +46,8 @@ pub struct Layouts {
     is_changing: AtomicBool,
     /// The epochs that peers named, where they are not this node's.
     others: Mutex<BTreeMap<String, u64>>,
+    /// How often a peer did.
+    met_others: AtomicU64,
     /// Rung when a peer names another epoch.
     pub(super) due: Notify,
     /// Rung when a layout was taken over.
@@ -78,6 +82,7 @@ impl Layouts {
             epoch: AtomicU64::new(epoch),
             is_changing: AtomicBool::default(),
             others: Mutex::default(),
+            met_others: AtomicU64::default(),
             due: Notify::new(),
             changed: Notify::new(),
             register: Mutex::new(register),
@@ -96,9 +101,17 @@ impl Layouts {
         let mut others = lock(&self.others);
         if theirs == mine {
             others.remove(peer);
-        } else if others.insert(peer.to_string(), theirs) != Some(theirs) {
+            return;
+        }
+        self.met_others.fetch_add(1, Ordering::Relaxed);
+        if others.insert(peer.to_string(), theirs) != Some(theirs) {
             self.due.notify_one();
         }
+    }
+
+    /// How often a peer has named another epoch: it may have refused what it was asked.
+    pub fn met_others(&self) -> u64 {
+        self.met_others.load(Ordering::Relaxed)
     }
 
     /// Waits until a layout is taken over.
@@ -204,11 +217,13 @@ impl Shared {
     }
 
     /// Begins with what the layout asks of this node that was found at the start. What was compared before is not known any
-    /// more, and neither whether what is held came with this change: it counts once it was compared.
+    /// more. A store that may lack something counts for nothing of it until it was compared.
     pub(super) fn begin_intake(&self) {
         let ring = self.ring();
         self.layouts.is_changing.store(ring.is_changing(), Ordering::Release);
-        *lock(&self.layouts.intake) = Intake::of(&ring, self.me(&ring), |_| false);
+        let kept = self.store.read(&Address::fact(INTAKE_FACT)).unwrap_or_default();
+        let kept = kept.filter(|_| self.completeness.lack().is_none());
+        *lock(&self.layouts.intake) = Intake::resumed(&ring, self.me(&ring), kept.as_deref());
     }
 
     /// Takes over a layout, on the committer's thread. Nothing, if it is no later one, or cannot be kept.
@@ -229,17 +244,22 @@ impl Shared {
         } else if leaving.contains(&self.me(&before)) {
             changes.push(Change::Fact { name: LEFT_FACT, bytes: bytes::Bytes::from_static(LEFT) });
         }
-        let kept = committer.commit(wall_ms(), changes).iter().all(Result::is_ok);
-        if !kept || self.store.sync().is_err() {
-            // Whoever goes by it tells this node again.
-            self.events.error("layout", format!("epoch {} cannot be kept, and is not gone by", layout.epoch()));
-            return;
-        }
+        let epoch = layout.epoch();
         let ring = match is_member {
             true => Ring::new(layout),
             false => Ring::with_guest(layout, self.as_newcomer()),
         };
         let ring = Arc::new(ring);
+        let me = self.me(&ring);
+        let next = Intake::of(&ring, me, |partition| self.holds_nothing_of(partition));
+        let intake = self.intake().clone().carried_over(next);
+        changes.push(Change::Fact { name: INTAKE_FACT, bytes: intake.encode().into() });
+        let kept = committer.commit(wall_ms(), changes).iter().all(Result::is_ok);
+        if !kept || self.store.sync().is_err() {
+            // Whoever goes by it tells this node again.
+            self.events.error("layout", format!("epoch {epoch} cannot be kept, and is not gone by"));
+            return;
+        }
         self.queue.fence(ring.epoch());
         // The first one may be what this node had gone by before it lost its votes.
         if ring.epoch() > 0 && self.layouts.taken_over.fetch_add(1, Ordering::Relaxed) > 0 {
@@ -250,12 +270,7 @@ impl Shared {
             committer.layout_changed();
             self.seen.said().lost(None);
         }
-        let me = self.me(&ring);
-        {
-            let mut intake = self.intake();
-            let next = Intake::of(&ring, me, |partition| self.holds_nothing_of(partition));
-            *intake = std::mem::take(&mut *intake).carried_over(next);
-        }
+        *self.intake() = intake;
         lock(&self.layouts.progress).clear();
         // Those that are no members any more are turned to by nobody.
         lock(&self.layouts.others).retain(|peer, _| ring.member_by_name(peer).is_some());

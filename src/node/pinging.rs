@@ -88,7 +88,11 @@ async fn flush(worker: Rc<Worker>, routes: Routes, peer: String) {
             route.packets.drain(..).collect()
         };
         let ring = node.ring();
-        let Some(to) = ring.member_by_name(&peer) else { return };
+        let Some(to) = ring.member_by_name(&peer) else {
+            // Should it become a member again, it is called again.
+            routes.borrow_mut().remove(&peer);
+            return;
+        };
         let result = worker.link(&ring, to).ping(packets, timeout).await;
         match accepted(&node, &peer, result) {
             Ok(reply) => {

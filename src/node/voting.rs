@@ -1,11 +1,11 @@
 //! This node's vote about the next layout: on the committer's thread, and durable before it is given.
 
 use super::layouts::{REGISTER_FACT, lock};
-use super::outside::wall_ms;
+use super::outside::{random, wall_ms};
 use super::shared::Shared;
 use super::worker::Worker;
 use crate::membership::{NoVote, Round};
-use crate::placement::{Layout, Ring};
+use crate::placement::{Layout, NodeId, Ring};
 use crate::protocol::{Answer, LayoutAnswer, LayoutRequest, Refusal};
 use crate::storage::{Change, Committer};
 use std::rc::Rc;
@@ -73,8 +73,9 @@ impl Shared {
         Ok(layout.epoch())
     }
 
-    /// Another id than those of all rounds before.
+    /// Another id than those of all rounds before, of this node's as well: it may propose two layouts at a time, and again
+    /// after a start.
     pub(super) fn first_round(&self) -> Round {
-        Round { number: 0, by: self.id }
+        Round { number: 0, by: NodeId(random()) }
     }
 }

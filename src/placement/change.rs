@@ -134,12 +134,18 @@ impl Layout {
         Ok(Layout { members, table, ..self.filling(self.replicas, planned, vec![joiner], vec![leaver])? })
     }
 
-    /// The next layout, in which every partition gains or loses owners, level and with its zones kept apart. Where
+    /// The next layout, in which every partition gains or loses owners, level and with its zones kept apart. It loses so few
+    /// at a time that more than half of the old owners and more than half of the new always have one in common. Where
     /// the members are too few for it to make a difference, only the number changes, and at once.
     pub fn with_replicas(&self, replicas: u8) -> Result<Layout, LayoutError> {
         self.check_settled()?;
         let width = width(replicas, self.members.len())?;
-        if width == self.table.width() {
+        let (before, most) = (self.table.width(), |of: usize| of / 2 + 1);
+        if width < before && most(width) + most(before) <= before {
+            // Owners that stay take nothing in: a write that most of the old have might be on none of most of the new.
+            return Err(LayoutError::ReplicasTooFew { from: before, to: width });
+        }
+        if width == before {
             return Ok(Layout { replicas, ..self.next()? });
         }
         self.filling(replicas, founding::resize(&self.table, &self.members, width), Vec::new(), Vec::new())
@@ -273,7 +279,7 @@ mod tests {
     #[test]
     fn an_abandoned_change_leaves_the_old_members_and_table() {
         let old = layout(4);
-        let begun = [old.join(vec![Member::new("a")]), old.leave(&member(0).name), old.with_replicas(1)];
+        let begun = [old.join(vec![Member::new("a")]), old.leave(&member(0).name), old.with_replicas(2)];
         for filling in begun.map(Result::unwrap) {
             let back = filling.abandon().unwrap();
             assert_eq!(back, Layout { epoch: 3, ..old.clone() });
@@ -293,6 +299,18 @@ mod tests {
         let fewer = settled.with_replicas(4).unwrap();
         assert_eq!((fewer.replicas(), fewer.epoch(), fewer.change()), (4, 5, None), "four members, all own all");
         assert_eq!(fewer.table(), settled.table());
+    }
+
+    #[test]
+    fn replicas_are_lowered_only_so_far_at_once_that_old_and_new_majorities_meet() {
+        for (from, to, is_fine) in
+            [(3, 2, true), (3, 1, false), (2, 1, true), (4, 2, true), (5, 3, false), (5, 4, true)]
+        {
+            let wide = Layout { replicas: from, ..layout(6) };
+            let wide = Layout::found(wide.cluster, from, wide.mode, wide.members).unwrap();
+            let refused = Err(LayoutError::ReplicasTooFew { from: from.into(), to: to.into() });
+            assert_eq!(wide.with_replicas(to) != refused, is_fine, "{from} to {to}");
+        }
     }
 
     #[test]

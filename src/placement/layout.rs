@@ -231,6 +231,14 @@ pub enum LayoutError {
         /// The number that was given.
         replicas: u8,
     },
+    /// The number of replicas would fall too far at once.
+    #[error("replicas can't be lowered from {from} to {to} at once: lower them by one at a time")]
+    ReplicasTooFew {
+        /// How many owners a partition has.
+        from: usize,
+        /// How many it would have.
+        to: usize,
+    },
     /// A field of a member is out of bounds.
     #[error(transparent)]
     Member(#[from] MemberError),

@@ -168,7 +168,10 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     // Hashing: positions, versions, digests, checksums.
     ("blake3", &["src/record/", "src/placement/", "src/merkle/", "src/storage/", "src/protocol/sync.rs"]),
     // Bytes that leave a process: the layout as a fact, and what peers say.
-    ("postcard", &["src/membership/register.rs", "src/placement/", "src/protocol/codec.rs"]),
+    (
+        "postcard",
+        &["src/antientropy/intake.rs", "src/membership/register.rs", "src/placement/", "src/protocol/codec.rs"],
+    ),
     ("base64", &["src/record/token.rs", "src/http/ask.rs"]),
     ("rs_merkle", &["src/merkle/tree.rs"]),
     ("quick_cache", &["src/storage/cache.rs"]),

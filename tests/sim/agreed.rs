@@ -1,6 +1,7 @@
 //! Clients of agreed keys: they have the owners agree on everything, in the modes `quorum`, `sync` and `chain`, mixed on one
 //! key; and what they were told, as histories to be judged.
 
+use super::between::Patience;
 use super::node::Machine;
 use super::plant::Plant;
 use super::workload::Purpose;
@@ -35,6 +36,9 @@ struct Asked {
     since: Context,
     operation: Operation,
     told: bool,
+    patience: Patience,
+    /// Of the layout that it goes by now.
+    epoch: u64,
 }
 
 impl World {
@@ -64,6 +68,8 @@ impl World {
         {
             let asked = &mut self.agreed.asked[ask];
             (asked.again, asked.told, asked.reach) = (true, false, reach);
+            asked.operation.node = node;
+            self.agreed.asked[ask].patience = self.patience(node);
             return self.entrust(ask, node);
         }
         let key = self.options.keys + self.rng.random_range(0..self.options.agreed);
@@ -109,20 +115,24 @@ impl World {
         let invoked = self.tick();
         let process = client.unwrap_or(self.clients.len());
         let operation = Operation { process, node, act, outcome: Outcome::Unknown, invoked, returned: OPEN };
-        self.agreed.asked.push(Asked { key, client, reach, request, again: false, since, operation, told: false });
+        let (patience, epoch) = (self.patience(node), self.ring.epoch());
+        let asked = Asked { key, client, reach, request, again: false, since, operation, told: false, patience, epoch };
+        self.agreed.asked.push(asked);
         self.agreed.asked.len() - 1
     }
 
     fn confirm(&mut self, ask: usize, node: usize) {
-        let Asked { key, reach, ref since, .. } = self.agreed.asked[ask];
+        let Asked { key, reach, .. } = self.agreed.asked[ask];
         let source = match reach {
             Reach::Majority => Source::Any,
             Reach::All => Source::First,
             Reach::InOrder => Source::Last,
         };
         let hedge_ms = (self.deadline_ms() / 4).clamp(1, 50);
-        let options = ConfirmOptions { source, hedge_ms, avoid: self.avoid(node), since: since.clone() };
-        let confirm = Confirm::new(self.keys[key].clone(), &self.ring, self.nodes[node].me, options);
+        self.agreed.asked[ask].epoch = self.ring_of(node).epoch();
+        let since = self.agreed.asked[ask].since.clone();
+        let options = ConfirmOptions { source, hedge_ms, avoid: self.avoid(node), since };
+        let confirm = Confirm::new(self.keys[key].clone(), &self.ring_of(node), self.me(node), options);
         self.start_operation(node, Machine::Confirm(Box::new(confirm)), Purpose::Agree { node, ask }, None);
     }
 
@@ -142,7 +152,9 @@ impl World {
         let reach = if edit.is_none() { Reach::Majority } else { reach };
         let proposal = edit.map(|edit| Proposal { edit, condition });
         let within_ms = (self.deadline_ms() * 9 / 10) as u32;
-        let entrust = Entrust::new(self.keys[key].clone(), proposal, reach, &self.ring, &self.avoid(node), within_ms);
+        let (ring, avoid) = (self.ring_of(node), self.avoid(node));
+        self.agreed.asked[ask].epoch = ring.epoch();
+        let entrust = Entrust::new(self.keys[key].clone(), proposal, reach, &ring, &avoid, within_ms);
         self.start_operation(node, Machine::Entrust(Box::new(entrust)), Purpose::Agree { node, ask }, None);
     }
 
@@ -242,6 +254,9 @@ impl World {
 
     /// It surely did nothing: unless it was asked before, when nobody knows.
     fn agreed_refused(&mut self, ask: usize, counter: &'static str) {
+        if self.agrees_again(ask) {
+            return;
+        }
         self.counters.hit(counter);
         let asked = &mut self.agreed.asked[ask];
         if !asked.again {
@@ -252,6 +267,27 @@ impl World {
             self.oracle.violation(what);
         }
         self.agreed_over(ask);
+    }
+
+    /// Whether it came to nothing because the layout changed: it is tried again then.
+    fn agrees_again(&mut self, ask: usize) -> bool {
+        let Asked { ref operation, mut patience, epoch, .. } = self.agreed.asked[ask];
+        let node = operation.node;
+        if self.nodes[node].up.is_none() {
+            return false;
+        }
+        let Some(after) = self.goes_better_after(node, epoch, &mut patience) else { return false };
+        self.agreed.asked[ask].patience = patience;
+        self.again(node, Purpose::Agree { node, ask }, after);
+        true
+    }
+
+    pub(crate) fn agree_again(&mut self, ask: usize, node: usize) {
+        if self.agreed.asked[ask].operation.act.only_looks() {
+            self.confirm(ask, node);
+        } else {
+            self.entrust(ask, node);
+        }
     }
 
     /// Nobody knows what became of it.
@@ -275,7 +311,7 @@ impl World {
     /// Reads every agreed key when all is quiet.
     pub(crate) fn look_at_agreed_keys(&mut self) {
         for key in (0..self.keys.len()).filter(|&key| self.is_agreed(key)).collect::<Vec<_>>() {
-            let node = self.rng.random_range(0..self.nodes.len());
+            let node = self.some_member();
             let act = if self.is_agreed_counter(key) { Act::Count } else { Act::Read };
             let ask = self.ask(key, None, node, act, Reach::Majority, None, Context::new());
             self.confirm(ask, node);

@@ -97,7 +97,7 @@ impl World {
             _ => vec![Request::Merge { key, record }],
         };
         let (exchange, from_life) = (self.next_exchange(), self.nodes[from].life);
-        let batch = Batch { envelope: self.envelope(from, node, 1_000_000), requests };
+        let batch = Batch { envelope: self.envelope(from, node, self.ring_of(from).epoch(), 1_000_000), requests };
         let bytes = Parcel(batch.encode().into());
         self.schedule(0, Event::Arrived { node, from, from_life, exchange, bytes, tags: vec![None] });
     }

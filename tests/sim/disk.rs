@@ -54,6 +54,7 @@ impl Disk {
         plant: Option<Plant>,
         heal: bool,
         cache_bytes: u64,
+        keeps_layouts: bool,
     ) -> (LogStore, Replayed) {
         if plant == Some(Plant::LogForgotten) {
             self.files = SimFiles::new(seed);
@@ -62,10 +63,11 @@ impl Disk {
         let early = plant == Some(Plant::AcknowledgedBeforeSync);
         let options = LogStoreOptions {
             durability: if early { Durability::None } else { Durability::Sync },
-            segment_bytes: 8 << 10,
-            recent_bytes_max: 256 << 10,
+            // A layout has to fit into one.
+            segment_bytes: if keeps_layouts { 64 << 10 } else { 8 << 10 },
+            recent_bytes_max: if keeps_layouts { 1 << 20 } else { 256 << 10 },
             recent_bytes_due: 8 << 10,
-            log_bytes_due: 64 << 10,
+            log_bytes_due: if keeps_layouts { 256 << 10 } else { 64 << 10 },
             cache_bytes_max: cache_bytes,
             salt: self.salt,
             seed,

@@ -20,6 +20,8 @@ use rand::Rng;
 /// How long copies may take to become equal when all is quiet: hints may go first for 10 s, then every pair has had a
 /// round of sessions or two.
 const CONVERGED_WITHIN_US: u64 = 45_000_000;
+/// The same where owners are still changing by then.
+const SETTLED_WITHIN_US: u64 = 120_000_000;
 
 impl World {
     pub(crate) fn end(&mut self) {
@@ -62,7 +64,8 @@ impl World {
 
     /// Time passes until all copies are equal and nothing is kept for anyone, or it took too long.
     fn converge(&mut self) {
-        let until = self.now + CONVERGED_WITHIN_US;
+        let within = if self.options.has_changes() { SETTLED_WITHIN_US } else { CONVERGED_WITHIN_US };
+        let until = self.now + within;
         while self.oracle.violations.is_empty() && invariants::what_differs(self).is_some() {
             if self.now >= until {
                 let what = invariants::what_differs(self).unwrap_or_default();
@@ -96,9 +99,9 @@ impl World {
             self.crash(node);
             self.start(node);
         }
-        let everyone = 0..self.nodes.len();
+        let everyone = self.members();
         let mut pairs: Vec<(usize, usize)> =
-            everyone.clone().flat_map(|one| everyone.clone().map(move |other| (one, other))).collect();
+            everyone.iter().flat_map(|&one| everyone.iter().map(move |&other| (one, other))).collect();
         pairs.retain(|(one, other)| one < other);
         self.shuffle(&mut pairs);
         for &(one, other) in &pairs {
@@ -157,10 +160,16 @@ impl World {
         self.asked.get(sessions).cloned().map(|report| (needed, report))
     }
 
+    /// Any of the members.
+    pub(crate) fn some_member(&mut self) -> usize {
+        let members = self.members();
+        members[self.rng.random_range(0..members.len())]
+    }
+
     fn last_looks(&mut self) {
         for key in 0..self.keys.len() {
-            let node = self.rng.random_range(0..self.nodes.len());
-            let (ring, me) = (self.ring.clone(), self.nodes[node].me);
+            let node = self.some_member();
+            let (ring, me) = (self.ring_of(node), self.me(node));
             let (quorum, behind, avoid) = (Quorum::one(), self.behind(node), self.avoid(node));
             let since = kringle::record::Context::new();
             let options =

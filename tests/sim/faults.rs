@@ -140,7 +140,11 @@ impl World {
     pub(crate) fn crash_and_restart(&mut self, node: usize) {
         if self.nodes[node].up.is_some() {
             self.crash(node);
-            let after = *pick(&mut self.rng, &[1_000, 100_000, 1_000_000, 5_000_000]);
+            let mut after = *pick(&mut self.rng, &[1_000, 100_000, 1_000_000, 5_000_000]);
+            if self.options.has_changes() && self.rng.random_ratio(1, 6) {
+                // So long that a change is given up that waits for it.
+                after = 25_000_000;
+            }
             self.schedule(after, Event::Restart { node });
         }
     }

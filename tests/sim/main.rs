@@ -8,6 +8,8 @@
 //! ```
 
 mod agreed;
+mod between;
+mod changes;
 #[allow(dead_code)]
 #[path = "../linearizable/checker.rs"]
 mod checker;
@@ -184,6 +186,11 @@ fn find_all(plants: &[Plant], outside_only: bool) {
 #[test]
 fn every_planted_bug_is_found() {
     find_all(&Plant::ALL, false);
+}
+
+#[test]
+fn every_planted_bug_of_changing_layouts_is_found() {
+    find_all(&Plant::OF_CHANGES, false);
 }
 
 #[test]

@@ -8,7 +8,12 @@ use rand_chacha::ChaCha8Rng;
 /// mean time between two faults of that kind, 0 for none.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
+    /// Those that are members from the beginning.
     pub(crate) nodes: usize,
+    /// Further ones, which may become members.
+    pub(crate) spares: usize,
+    /// How often an operator wants another layout; 0 where layouts never change.
+    pub(crate) changes: usize,
     pub(crate) replicas: u8,
     pub(crate) clients: usize,
     pub(crate) keys: usize,
@@ -70,6 +75,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Whether layouts may change: they are kept, told and voted on then.
+    pub(crate) fn has_changes(&self) -> bool {
+        self.changes > 0
+    }
+
     /// Whether all nodes' clocks show the same.
     pub(crate) fn clocks_agree(&self) -> bool {
         let steps = [self.clock_step_every_ms, self.clock_hour_every_ms, self.clock_stop_every_ms];
@@ -80,6 +90,8 @@ impl Options {
     pub(crate) fn quiet(nodes: usize, keys: usize) -> Options {
         Options {
             nodes,
+            spares: 0,
+            changes: 0,
             replicas: 3,
             clients: 1,
             keys,
@@ -149,6 +161,8 @@ impl Options {
         let blind = rng.random_ratio(1, 12);
         let options = Options {
             nodes,
+            spares: 0,
+            changes: 0,
             replicas: *pick(rng, &[1, 2, 3, 3, 3, 3, 3, 3]),
             clients: rng.random_range(1..=4),
             keys: rng.random_range(1..=3),
@@ -197,7 +211,7 @@ impl Options {
             cache_bytes: if rot_every_ms > 0 && uncached { 0 } else { 16 << 10 },
             hint_bytes_max: HINT_BYTES_MAX,
         };
-        let options = options.with_agreed_keys(rng);
+        let options = options.with_agreed_keys(rng).with_changes(rng);
         if blind {
             // Clients that never look: their values pile up until they are refused.
             return Options {
@@ -214,6 +228,18 @@ impl Options {
             };
         }
         options
+    }
+
+    /// Drawn from a stream of its own as well.
+    fn with_changes(self, rng: &ChaCha8Rng) -> Options {
+        let mut rng = rng.clone();
+        rng.set_stream(2);
+        let (changes, spares) = (rng.random_range(0..=3), rng.random_range(0..=2));
+        let loses = self.lost_disk_every_ms + self.old_disk_every_ms + self.rot_every_ms > 0;
+        if changes == 0 || loses {
+            return self;
+        }
+        Options { changes, spares, ..self }
     }
 
     /// Drawn from a stream of its own: a run without such keys goes as it did before there were any.

@@ -63,6 +63,8 @@ pub(crate) struct Oracle {
     forgotten: BTreeSet<(usize, Dot)>,
     /// What each node's row of each key had superseded.
     pub(crate) gone: BTreeMap<(usize, usize), BTreeSet<Dot>>,
+    /// What rows of each key had superseded that are kept by others now.
+    pub(crate) gone_elsewhere: BTreeMap<usize, BTreeSet<Dot>>,
     /// The same for what it keeps for others.
     kept: BTreeMap<(usize, usize), Context>,
     /// Dots that no disk holds any more, as the last that did was lost.
@@ -147,6 +149,14 @@ impl Oracle {
         if let Some(gone) = self.gone.get_mut(&(node, key)) {
             gone.retain(|dot| row.context().covers(*dot));
         }
+    }
+
+    /// What node `node` has of `key` is kept by others now, and may be dropped here: its row says what it knows of the key.
+    pub(crate) fn is_kept_by_others(&mut self, node: usize, key: usize, row: &Record) {
+        let gone = self.gone.remove(&(node, key)).unwrap_or_default();
+        self.gone_elsewhere.entry(key).or_default().extend(gone);
+        self.rows.remove(&(node, key));
+        self.held.insert((node, key), row.clone());
     }
 
     /// Whether some node's row said nothing of the dot any more.
@@ -291,6 +301,12 @@ impl Oracle {
                 format!("node {node} writes as {actor:?} in life {life}, as node {} did in {}", before.0, before.1);
             self.violation_inside(what);
         }
+    }
+
+    /// Whether `node` holds some dot of the write in a row of its own, or knows that it was superseded.
+    pub(crate) fn knows(&self, node: usize, write: &Write) -> bool {
+        let held = self.held.get(&(node, write.key));
+        held.is_some_and(|row| write.dots.iter().any(|&dot| row.context().covers(dot)))
     }
 
     /// Who holds some dot of `write` in a row of its own.

@@ -113,6 +113,26 @@ pub(crate) enum Plant {
     KeptUnderFreshBallot,
     /// An owner's acceptance is taken for its neighbour's as well.
     AcceptanceCountedTwice,
+    /// Reads switch to new owners before those have taken in what they lack.
+    ReadsSwitchEarly,
+    /// The old owners are let go of before enough of them know that reads go elsewhere.
+    SettledUnknown,
+    /// A write counts where as many of the owners have it that reads ask, whoever stands beside them.
+    CountedAmongOwnersOnly,
+    /// A change is committed though the layout has moved on since it was asked for.
+    CommittedUnderAnEarlierEpoch,
+    /// A batch is answered whatever layout its sender goes by.
+    AnsweredUnderAnEarlierEpoch,
+    /// Every layout that a node proposes it proposes in the same round.
+    RoundReused,
+    /// A crash takes the votes that were given about layouts.
+    VotesLostInCrash,
+    /// Copies that others keep are dropped before those have been offered them.
+    DroppedUnoffered,
+    /// What one owner held was all there is.
+    TakenInFromOne,
+    /// What was kept for a proposal is proposed under the next layout as well.
+    BallotKeptOverEpochs,
 }
 
 impl Plant {
@@ -172,6 +192,20 @@ impl Plant {
         Plant::BallotReused,
         Plant::KeptUnderFreshBallot,
         Plant::AcceptanceCountedTwice,
+    ];
+
+    /// Those of changing layouts.
+    pub(crate) const OF_CHANGES: [Plant; 10] = [
+        Plant::ReadsSwitchEarly,
+        Plant::SettledUnknown,
+        Plant::CountedAmongOwnersOnly,
+        Plant::CommittedUnderAnEarlierEpoch,
+        Plant::AnsweredUnderAnEarlierEpoch,
+        Plant::RoundReused,
+        Plant::VotesLostInCrash,
+        Plant::DroppedUnoffered,
+        Plant::TakenInFromOne,
+        Plant::BallotKeptOverEpochs,
     ];
 
     /// Those by which something acknowledged goes missing, or a dropped value comes back.

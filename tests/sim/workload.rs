@@ -1,21 +1,23 @@
 //! Clients: each asks one random node after another to read, write or delete one of a few keys, with values that are
 //! never written twice, plainly or with the context of what it last read.
 
+use super::between::{Reading, Writing};
 use super::invariants::{
     acknowledged_is_held, majority_reads_see_majority_writes, no_session_goes_back, read_sees_the_owners,
 };
-use super::node::{Machine, Reason, Turn};
+use super::node::{Given, Reason, Then, Turn};
 use super::oracle::{Verdict, Write};
 use super::world::{Event, World};
 use crate::options::about;
 use crate::plant::Plant;
 use bytes::Bytes;
-use kringle::coordinator::{Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Write as Wish};
-use kringle::placement::MemberIndex;
+use kringle::coordinator::{Count, GetOutcome, PutOutcome};
+use kringle::placement::{MemberIndex, Ring};
 use kringle::protocol::SeenGroups;
 use kringle::record::{Content, Context, Edit, Key, Record, Seen};
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How long a client rests between two bursts.
 const RESTS_MS: u64 = 4_000;
@@ -56,24 +58,22 @@ impl Wanted {
             Wanted::Hard(number) => usize::from(number),
         }
     }
+
+    /// The same, before it is known how many owners there are.
+    pub(crate) fn count(self) -> Count {
+        match self {
+            Wanted::Majority => Count::Majority,
+            Wanted::One => Count::Exactly(1),
+            Wanted::Hard(number) => Count::Exactly(number),
+        }
+    }
 }
 
 /// What a node is asked on behalf of whom.
 #[derive(Clone, Debug)]
 pub(crate) enum Purpose {
-    Read {
-        client: usize,
-        key: usize,
-        /// When it began, in moments.
-        begun: u64,
-        /// What the client would have at least.
-        since: Context,
-    },
-    Write {
-        client: usize,
-        write: usize,
-        wanted: Wanted,
-    },
+    Read(Box<Reading>),
+    Write(Box<Writing>),
     /// A comparison of a node with a peer.
     Session {
         node: usize,
@@ -81,6 +81,17 @@ pub(crate) enum Purpose {
         reason: Reason,
         /// What the peer had said before of the writes it has seen.
         seen: Option<SeenGroups>,
+    },
+    /// What a node keeps no more is offered to one that does, under this epoch.
+    Offer {
+        node: usize,
+        given: Given,
+    },
+    /// A layout is proposed to those who go by the one `before`.
+    Relayout {
+        node: usize,
+        before: Arc<Ring>,
+        then: Box<Then>,
     },
     /// A client of an agreed key, or nobody, waits for an answer: the number of the question.
     Agree {
@@ -128,22 +139,28 @@ impl World {
         let key = self.rng.random_range(0..self.options.keys);
         let owners = self.owners(key).len();
         let wanted = self.wanted(owners);
-        let quorum = Quorum::of(Count::Exactly(wanted.needed(owners) as u8), owners).expect("between 1 and all");
-        let (hard, avoid) = (matches!(wanted, Wanted::Hard(_)), self.avoid(node));
-        let (ring, me, deadline_ms) = (self.ring.clone(), self.nodes[node].me, self.deadline_ms());
+        let (ring, patience) = (self.ring_of(node), self.patience(node));
         if self.rng.random_range(0..100) < self.options.reads_percent {
-            let patience_ms = (deadline_ms / 4).clamp(1, 100);
+            let patience_ms = (self.deadline_ms() / 4).clamp(1, 100);
             let hedge_ms = self.rng.random_range(5.min(patience_ms)..=patience_ms);
-            let behind = self.behind(node);
             // A client that asks for nothing older than what it was shown.
             let shown = self.clients[client].shown.get(&key).map(|shown| shown.seen.since());
             let since = shown.filter(|_| self.rng.random_bool(0.5)).unwrap_or_default();
-            let asked = since.clone();
-            let since = if self.plant == Some(Plant::SinceIgnored) { Context::new() } else { since };
-            let options = GetOptions { quorum, hard, all: false, hedge_ms, patience_ms, behind, avoid, since };
-            let machine = Machine::Get(Box::new(Get::new(self.keys[key].clone(), ring, me, options)));
+            let asked = if self.plant == Some(Plant::SinceIgnored) { Context::new() } else { since.clone() };
             let begun = self.moment;
-            return self.start_operation(node, machine, Purpose::Read { client, key, begun, since: asked }, None);
+            return self.begin_get(Reading {
+                client,
+                node,
+                key,
+                begun,
+                since,
+                asked,
+                wanted,
+                hedge_ms,
+                patience_ms,
+                patience,
+                ring,
+            });
         }
         let counts = self.is_counter(key);
         let (write, edit) = if counts {
@@ -161,21 +178,7 @@ impl World {
             self.oracle.writes[write].expires = expires;
             (write, Edit::write(seen, content.map(|content| Content { expires_ms, ..content })))
         };
-        let options = PutOptions {
-            quorum: match self.plant {
-                Some(Plant::QuorumOneShort) => {
-                    Quorum::of(Count::Exactly(quorum.needed().max(2) as u8 - 1), owners).expect("one fewer")
-                }
-                _ => quorum,
-            },
-            hard,
-            covers: wanted != Wanted::One,
-            now: self.now_stamp(node),
-            deadline_ms,
-            avoid,
-        };
-        let put = Put::new(Wish { key: self.keys[key].clone(), edit }, ring, me, options);
-        self.start_operation(node, Machine::Put(Box::new(put)), Purpose::Write { client, write, wanted }, Some(write));
+        self.begin_put(Writing { client, node, write, wanted, edit, patience, ring, may_be_stored: false });
     }
 
     fn wanted(&mut self, owners: usize) -> Wanted {
@@ -257,21 +260,28 @@ impl World {
     /// The node that served the request died with it.
     pub(crate) fn hung_up(&mut self, purpose: Purpose) {
         match purpose {
-            Purpose::Read { client, .. } => self.next_turn(client),
-            Purpose::Write { client, write, .. } => {
+            Purpose::Read(reading) => self.next_turn(reading.client),
+            Purpose::Write(writing) => {
+                let Writing { client, write, .. } = *writing;
                 self.counters.hit("restart during a write");
                 self.oracle.end(write, Verdict::Info, self.moment);
                 self.next_turn(client);
             }
             Purpose::Session { .. } => self.counters.hit("crash during a session"),
             Purpose::Agree { ask, .. } => self.agreed_unknown(ask),
+            Purpose::Relayout { then, .. } => self.change_hung_up(*then),
             Purpose::Restore { .. } | Purpose::Forget | Purpose::Proposal { .. } | Purpose::Settle => {}
+            Purpose::Offer { .. } => self.counters.hit("crash while copies are offered"),
             Purpose::LastLook { .. } => self.oracle.violation("a node died in the quiet".into()),
         }
     }
 
     pub(crate) fn put_concluded(&mut self, purpose: Purpose, mut outcome: PutOutcome) {
-        let Purpose::Write { client, write, wanted } = purpose else { unreachable!("a Put writes") };
+        let Purpose::Write(mut writing) = purpose else { unreachable!("a Put writes") };
+        if self.writes_again(&mut writing, &outcome) {
+            return;
+        }
+        let Writing { client, write, wanted, ref ring, may_be_stored, .. } = *writing;
         if let (Some(Plant::HintCountedAsOwner), PutOutcome::Short { record, seen, replicas }) =
             (self.plant, &mut outcome)
         {
@@ -281,22 +291,30 @@ impl World {
                 outcome = PutOutcome::Stored { created: false, record, seen, replicas };
             }
         }
+        if let (Some(Plant::CountedAmongOwnersOnly), PutOutcome::Short { record, seen, replicas }) =
+            (self.plant, &outcome)
+            && replicas.acked >= wanted.needed(replicas.wanted)
+        {
+            let (record, seen, replicas) = (record.clone(), seen.clone(), *replicas);
+            outcome = PutOutcome::Stored { created: false, record, seen, replicas };
+        }
         if let Some(told) = &mut self.told {
             told.puts.insert(write, outcome.clone());
         }
         let (verdict, counter) = match &outcome {
             PutOutcome::Stored { replicas, .. } => {
-                acknowledged_is_held(self, write, wanted, true, *replicas);
+                acknowledged_is_held(self, write, (wanted, ring), true, *replicas);
                 (Verdict::Ok, "stored")
             }
             PutOutcome::Short { replicas, .. } => {
-                acknowledged_is_held(self, write, wanted, false, *replicas);
+                acknowledged_is_held(self, write, (wanted, ring), false, *replicas);
                 (Verdict::Ok, "short write")
             }
             PutOutcome::Unknown { replicas, .. } => {
-                acknowledged_is_held(self, write, wanted, false, *replicas);
+                acknowledged_is_held(self, write, (wanted, ring), false, *replicas);
                 (Verdict::Info, "unknown write")
             }
+            PutOutcome::Refused(_) if may_be_stored => (Verdict::Info, "unknown write"),
             PutOutcome::Refused(_) => (Verdict::Fail, "refused write"),
         };
         self.counters.hit(counter);
@@ -329,9 +347,20 @@ impl World {
     }
 
     pub(crate) fn get_concluded(&mut self, purpose: Purpose, outcome: GetOutcome) {
-        let (client, key, begun, since) = match purpose {
-            Purpose::Read { client, key, begun, since } => (Some(client), key, begun, since),
-            Purpose::LastLook { key } => (None, key, self.moment, Context::new()),
+        let (client, key, begun, since, ring) = match purpose {
+            Purpose::Read(mut reading) => {
+                let (node, ring) = (reading.node, reading.ring.clone());
+                let owners = ring.owners(self.partition(reading.key)).len();
+                let is_short = match &outcome {
+                    GetOutcome::Found { answered, .. } => *answered < reading.wanted.needed(owners),
+                    GetOutcome::Unavailable { .. } | GetOutcome::Behind { .. } => true,
+                };
+                if is_short && let Some(after) = self.goes_better_after(node, ring.epoch(), &mut reading.patience) {
+                    return self.again(node, Purpose::Read(reading), after);
+                }
+                (Some(reading.client), reading.key, reading.begun, reading.since, ring)
+            }
+            Purpose::LastLook { key } => (None, key, self.moment, Context::new(), self.ring.clone()),
             _ => unreachable!("a Get reads"),
         };
         if let Some(told) = &mut self.told {
@@ -339,13 +368,13 @@ impl World {
         }
         match (outcome, client) {
             (GetOutcome::Found { record, answers, answered }, client) => {
-                let owners = self.owners(key);
+                let owners = ring.owners(self.partition(key));
                 no_session_goes_back(self, key, &since, &record);
-                majority_reads_see_majority_writes(self, key, begun, answered, &record);
-                if answered == 0 && answers.iter().any(|(member, _)| owners.contains(&member.index())) {
+                majority_reads_see_majority_writes(self, key, begun, (answered, owners.len()), &record);
+                if answered == 0 && answers.iter().any(|(member, _)| owners.contains(member)) {
                     self.counters.hit("read of owners that are not filled");
                 }
-                if answers.iter().any(|(member, _)| !owners.contains(&member.index())) {
+                if answers.iter().any(|(member, _)| !owners.contains(member)) {
                     self.counters.hit("stand-in read");
                 }
                 self.shown(client, key, &record);

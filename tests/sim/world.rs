@@ -1,6 +1,7 @@
 //! The world: virtual time, one source of chance, and everything that happens in the order in which it does.
 
 use super::agreed::Agreed;
+use super::changes::{Changes, number_of};
 use super::counters::Counters;
 use super::faults::Trouble;
 use super::invariants;
@@ -14,7 +15,7 @@ use super::workload::Client;
 use bytes::Bytes;
 use kringle::antientropy::Report as Synced;
 use kringle::operation::{Event as Told, Failure};
-use kringle::placement::{ClusterId, Layout, Member, Mode, Partition, Ring};
+use kringle::placement::{MemberIndex, Partition, Ring};
 use kringle::protocol::{Lane, SyncRequest};
 use kringle::record::{Actor, Ballot, Key};
 use kringle::storage::Address;
@@ -24,12 +25,12 @@ use rand_chacha::ChaCha8Rng;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Faults stop after this much simulated time, in microseconds.
 const FAULTS_UNTIL_US: u64 = 45_000_000;
 /// More events than any run needs: a run that goes on and on is a bug.
-const EVENTS_MAX: u64 = 400_000;
+const EVENTS_MAX: u64 = 800_000;
 
 /// Bytes on their way, of which a line about them tells only how many they are.
 #[derive(Clone)]
@@ -142,6 +143,41 @@ pub(crate) enum Event {
         life: u32,
         peer: usize,
     },
+    /// A node turns to those that go by another layout.
+    Learn {
+        node: usize,
+        life: u32,
+        at: u64,
+    },
+    /// A node that is to be a member asks for it.
+    Belong {
+        node: usize,
+        life: u32,
+    },
+    /// It is looked how far the change of owners has come.
+    Steward {
+        node: usize,
+        life: u32,
+    },
+    /// Whoever has not said by now how far it has come is not waited for.
+    StewardDecides {
+        node: usize,
+        life: u32,
+        round: u64,
+    },
+    /// It is looked whether there are copies that others keep now.
+    LetGo {
+        node: usize,
+        life: u32,
+    },
+    /// A client's request is tried again under another layout: the number of what is kept of it.
+    Again {
+        node: usize,
+        life: u32,
+        number: u64,
+    },
+    /// An operator wants another layout.
+    Wish(usize),
     Restart {
         node: usize,
     },
@@ -205,7 +241,9 @@ pub(crate) struct World {
     pub(crate) tracing: bool,
     /// Print what happens.
     telling: bool,
+    /// Of the latest layout that any node has gone by.
     pub(crate) ring: Arc<Ring>,
+    pub(crate) changes: Changes,
     pub(crate) keys: Vec<Key>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: Vec<Client>,
@@ -233,18 +271,6 @@ pub(crate) struct World {
     pub(crate) asked: Vec<Synced>,
 }
 
-/// The ring of so many nodes. Made once each, as that takes longer than many a run.
-fn ring(nodes: usize, replicas: u8) -> Arc<Ring> {
-    static RINGS: Mutex<BTreeMap<(usize, u8), Arc<Ring>>> = Mutex::new(BTreeMap::new());
-    let mut rings = RINGS.lock().unwrap_or_else(PoisonError::into_inner);
-    let made = || {
-        let members = (0..nodes).map(|node| Member::new(format!("http://n{node}:8001"))).collect();
-        let layout = Layout::provisional(ClusterId::named("sim"), replicas, Mode::Sloppy, members);
-        Arc::new(Ring::new(layout.expect("a layout of a few nodes")))
-    };
-    rings.entry((nodes, replicas)).or_insert_with(made).clone()
-}
-
 /// What a run came to.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Report {
@@ -263,10 +289,8 @@ impl World {
     }
 
     pub(crate) fn with(options: Options, mut rng: ChaCha8Rng, plant: Option<Plant>, telling: bool) -> World {
-        let ring = ring(options.nodes, options.replicas);
-        let names: Vec<String> = ring.layout().members().iter().map(|member| member.name.clone()).collect();
-        let nodes = names.into_iter().enumerate();
-        let nodes = nodes.map(|(index, name)| Node::new(index, name, rng.random())).collect();
+        let nodes: Vec<Node> = (0..options.nodes + options.spares).map(|at| Node::new(at, rng.random())).collect();
+        let (ring, changes) = Changes::begin(&options, &nodes);
         let keys = (0..options.keys + options.agreed)
             .map(|_| Key::new(format!("key {}", rng.random::<u32>())).expect("a short key"));
         let keys = keys.collect();
@@ -286,6 +310,7 @@ impl World {
             tracing: false,
             telling,
             ring,
+            changes,
             keys,
             nodes,
             clients,
@@ -319,6 +344,7 @@ impl World {
             self.schedule(client as u64, Event::Client(client));
         }
         self.schedule_troubles();
+        self.schedule_wishes();
         self.advance(|world| world.now >= FAULTS_UNTIL_US);
         self.end();
         Report {
@@ -383,6 +409,13 @@ impl World {
             Event::Forget { node, life } if self.lives(node, life) => self.forget_round(node),
             Event::SyncReturned { node, life, peer } if self.lives(node, life) => self.sync_returned(node, peer),
             Event::Compare { node, life, request, done } if self.lives(node, life) => self.compare(node, request, done),
+            Event::Learn { node, life, at } if self.lives(node, life) => self.learn(node, at),
+            Event::Belong { node, life } if self.lives(node, life) => self.belong(node),
+            Event::Steward { node, life } if self.lives(node, life) => self.steward(node),
+            Event::StewardDecides { node, life, round } if self.lives(node, life) => self.steward_decides(node, round),
+            Event::LetGo { node, life } if self.lives(node, life) => self.let_go(node),
+            Event::Again { node, life, number } => self.try_request_again((node, life), number),
+            Event::Wish(number) if !self.quiet => self.wish(number),
             Event::Restart { node } if self.nodes[node].up.is_none() => self.start(node),
             Event::Replug { node } if !self.quiet => self.crash_and_restart(node),
             Event::RoomAgain { node } => self.nodes[node].disk.fill(false),
@@ -427,6 +460,12 @@ impl World {
             | Event::SyncRound { node, .. }
             | Event::Forget { node, .. }
             | Event::SyncReturned { node, .. }
+            | Event::Learn { node, .. }
+            | Event::Belong { node, .. }
+            | Event::Steward { node, .. }
+            | Event::StewardDecides { node, .. }
+            | Event::LetGo { node, .. }
+            | Event::Again { node, .. }
             | Event::Wake { node, .. }
             | Event::Deadline { node, .. }
             | Event::Liveness { node, .. }
@@ -454,7 +493,7 @@ impl World {
         self.exchanges
     }
 
-    fn lives(&self, node: usize, life: u32) -> bool {
+    pub(crate) fn lives(&self, node: usize, life: u32) -> bool {
         self.nodes[node].up.is_some() && self.nodes[node].life == life
     }
 
@@ -466,8 +505,19 @@ impl World {
         Partition::of(self.keys[key].position())
     }
 
+    /// The owners of a key, by the latest layout.
     pub(crate) fn owners(&self, key: usize) -> Vec<usize> {
-        self.ring.owners(self.partition(key)).iter().map(|member| member.index()).collect()
+        self.nodes_of(&self.ring, self.ring.owners(self.partition(key)))
+    }
+
+    /// The nodes that these members of a ring are.
+    pub(crate) fn nodes_of(&self, ring: &Ring, members: &[MemberIndex]) -> Vec<usize> {
+        members.iter().map(|member| number_of(&ring.member(*member).name)).collect()
+    }
+
+    /// The members of the latest layout.
+    pub(crate) fn members(&self) -> Vec<usize> {
+        self.nodes_of(&self.ring, &self.ring.members().collect::<Vec<_>>())
     }
 
     pub(crate) fn shuffle<T>(&mut self, order: &mut [T]) {

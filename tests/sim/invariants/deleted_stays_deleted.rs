@@ -28,6 +28,9 @@ pub(crate) fn check(world: &mut World, key: usize, merged: &Record) {
         if let Some(((node, _), _)) = known.clone().find(|(_, gone)| gone.contains(&sibling.dot)) {
             back.push(format!("{:?} of key {key} was superseded on node {node}, and is back", sibling.dot));
         }
+        if world.oracle.gone_elsewhere.get(&key).is_some_and(|gone| gone.contains(&sibling.dot)) {
+            back.push(format!("{:?} of key {key} was superseded where others keep it now, and is back", sibling.dot));
+        }
         let Some(write) = world.oracle.write_of(&sibling.content.value).map(|write| &world.oracle.writes[write]) else {
             continue;
         };

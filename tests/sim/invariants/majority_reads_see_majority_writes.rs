@@ -13,10 +13,10 @@ pub(crate) fn majority_reads_see_majority_writes(
     world: &mut World,
     key: usize,
     begun: u64,
-    answered: usize,
+    (answered, owners): (usize, usize),
     read: &Record,
 ) {
-    if answered <= world.owners(key).len() / 2 {
+    if answered <= owners / 2 {
         return;
     }
     let unseen = |write: &&Write| {

@@ -50,6 +50,11 @@ pub(crate) fn promises_are_kept(world: &mut World, node: usize, change: &Change,
     }
 }
 
+/// Others keep what a node had of a key: what it promised is refused to whoever asks under the layout of that time.
+pub(crate) fn promises_are_over(world: &mut World, node: usize, key: usize) {
+    world.promised.remove(&(node, key));
+}
+
 /// The disk of a node is gone, or an older one: so are the proposals that ran on it.
 pub(crate) fn promises_to_oneself_are_over(world: &mut World, node: usize) {
     let of_node = world.promised.iter_mut().filter(|((at, _), _)| *at == node);

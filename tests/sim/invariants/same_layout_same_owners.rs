@@ -1,9 +1,26 @@
 //! Same layout, same owners: a layout that went through its bytes gives the same ring, and each key as many distinct
-//! owners as there should be.
+//! owners as there should be. No two nodes ever go by different layouts of one epoch, and the epochs that a node goes by
+//! only rise, over crashes as well.
 
 use crate::world::World;
 use kringle::placement::{Layout, Partition, Ring};
 use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A node goes by this layout from now on, or still does after a start.
+pub(crate) fn one_layout_an_epoch(world: &mut World, node: usize, layout: &Arc<Layout>) {
+    let epoch = layout.epoch();
+    let known = world.changes.layouts.entry(epoch).or_insert_with(|| layout.clone());
+    if known != layout {
+        let what =
+            format!("node {node} goes by another layout of epoch {epoch} than others did: {layout:?}, {known:?}");
+        world.oracle.violation_inside(what);
+    }
+    let before = world.changes.epochs.insert(node, epoch).unwrap_or(0);
+    if epoch < before {
+        world.oracle.violation_inside(format!("node {node} went by epoch {before}, and goes by {epoch}"));
+    }
+}
 
 pub(crate) fn check(world: &mut World) {
     let layout = world.ring.layout();

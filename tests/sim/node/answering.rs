@@ -3,6 +3,7 @@
 use super::committing::Submission;
 use super::filling::Stand;
 use super::greeting::Told;
+use super::letting_go::Given;
 use super::mending::By;
 use crate::invariants;
 use crate::network::Fate as Way;
@@ -13,10 +14,11 @@ use crate::world::{Event, Parcel, World};
 use bytes::Bytes;
 use kringle::coordinator::Fate;
 use kringle::operation::{CallId, Event as Heard, Failure};
-use kringle::protocol::{Answer, Batch, Refusal, Reply, Request};
+use kringle::placement::Partition;
+use kringle::protocol::{Answer, Batch, Refusal, Reply, Request, SyncAnswer};
 use kringle::record::{Dot, Key, Record, Row};
 use kringle::replica::{self, Step};
-use kringle::storage::{Address, Kind, Peek, Store};
+use kringle::storage::{Address, Kind, Peek, Refused, Store};
 use rand::Rng;
 
 /// Who is told what became of a change or a look-up.
@@ -42,15 +44,54 @@ pub(crate) enum Done {
     },
     /// Something is brought over from a base that rotted.
     BroughtOver,
+    /// Nothing is claimed of partitions that others keep.
+    Disclaimed,
+    /// Rows of such a partition are dropped.
+    LetGo {
+        partition: Partition,
+    },
     Nobody,
 }
 
 /// Who is told what became of a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Caller {
-    Operation { id: u64, call: CallId, copy: bool },
-    HandOver { key: Key, record: Record, target: usize, unbroken: Option<u64> },
-    Greeting { peer: usize, told: Told },
+    Operation {
+        id: u64,
+        call: CallId,
+        copy: bool,
+    },
+    HandOver(Box<Handful>),
+    HandedOver(Box<Given>),
+    Greeting {
+        peer: usize,
+        told: Told,
+    },
+    /// A node that was told what this one goes by.
+    Hello {
+        peer: usize,
+    },
+    /// A member that was asked how far it has come.
+    Progress {
+        peer: usize,
+        round: u64,
+    },
+    /// A member that was asked to take this node in.
+    Join {
+        peer: usize,
+    },
+}
+
+/// A hint on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Handful {
+    pub(super) key: Key,
+    pub(super) record: Record,
+    pub(super) target: usize,
+    pub(super) unbroken: Option<u64>,
+    /// Who is to have it beside the one that was asked, under this epoch.
+    pub(super) takers: Vec<usize>,
+    pub(super) epoch: u64,
 }
 
 /// A peer's batch being answered.
@@ -91,15 +132,28 @@ impl World {
                 };
                 self.event(node, id, event);
             }
-            Caller::HandOver { key, record, target, unbroken } => match Fate::of(&result) {
-                Fate::Taken => self.drop_hint(node, key, record, target, unbroken),
-                fate => self.handed_over(node, target, fate),
+            Caller::HandOver(handful) => match Fate::of(&result) {
+                Fate::Taken => self.taken(node, *handful),
+                fate => self.handed_over(node, handful.target, fate),
             },
+            Caller::Hello { peer } => self.greeted_back(node, peer, result),
+            Caller::Progress { peer, round } => self.progress_heard(node, peer, round, result),
+            Caller::Join { peer } => self.join_answered(node, peer, result),
+            Caller::HandedOver(given) => {
+                let is_taken = matches!(result, Ok(Answer::Sync(SyncAnswer::Done)));
+                self.told_seen(node, *given, is_taken);
+            }
             Caller::Greeting { peer, told } => self.greeting_ended(node, peer, told, result),
         }
     }
 
-    pub(super) fn answer(&mut self, node: usize, request: Request, tag: Option<usize>, done: Done) {
+    /// Answers a request that is asked under this epoch.
+    pub(super) fn answer(&mut self, node: usize, request: Request, epoch: u64, tag: Option<usize>, done: Done) {
+        let current = self.ring_of(node).epoch();
+        if request.is_bound_to_epoch() && epoch < current && self.plant != Some(Plant::AnsweredUnderAnEarlierEpoch) {
+            self.counters.hit("own request of an earlier epoch refused");
+            return self.answered(node, done, Answer::Refused(Refusal::StaleEpoch { epoch: current }));
+        }
         if let Some(answer) = self.at_hand(node, &request) {
             return self.answered(node, done, answer);
         }
@@ -111,7 +165,7 @@ impl World {
             Step::Propose { key, proposal, reach, within_ms } => {
                 self.propose(node, key, proposal.map(|proposal| *proposal), reach, within_ms, done);
             }
-            Step::Commit(change) => self.commit(node, Submission { change, tag, partial, done }),
+            Step::Commit(change) => self.commit(node, Submission { change, tag, partial, done, epoch }),
             Step::Read(address) => {
                 let (life, after) = (self.nodes[node].life, about(&mut self.rng, 500));
                 self.schedule(after, Event::Looked { node, life, address, partial, done });
@@ -132,7 +186,7 @@ impl World {
                 let packets = self.hear_gossip(node, &packets);
                 self.answered(node, done, Answer::Gossip { packets });
             }
-            Step::Layout(_) => unreachable!("layouts stay as they are"),
+            Step::Layout(request) => self.answer_layout(node, request, done),
             Step::UnderWay(between) => {
                 let answer = self.writes_under_way(node, between);
                 self.answered(node, done, answer);
@@ -195,6 +249,9 @@ impl World {
             Done::Stage(stand) => self.stage_kept(node, stand, !matches!(answer, Answer::Refused(_))),
             Done::Restored { key } => self.restored(node, &key, &answer),
             Done::BroughtOver => self.brought_over(node),
+            Done::Disclaimed => self.disclaimed(node, !matches!(answer, Answer::Refused(_))),
+            // What became of it is told with how many they were; it was refused.
+            Done::LetGo { partition } => self.let_go_committed(node, partition, Err(Refused::Overloaded)),
             Done::Nobody => {}
         }
     }
@@ -229,6 +286,12 @@ impl World {
             self.counters.hit("batch for another store refused");
             return self.send_reply(node, (from, from_life, exchange), Err(Refusal::OtherNode));
         }
+        let (epoch, current) = (envelope.epoch, self.ring_of(node).epoch());
+        let is_bound = batch.requests.iter().any(Request::is_bound_to_epoch);
+        if is_bound && epoch != current && self.plant != Some(Plant::AnsweredUnderAnEarlierEpoch) {
+            self.counters.hit("batch of another epoch refused");
+            return self.send_reply(node, (from, from_life, exchange), Err(Refusal::StaleEpoch { epoch: current }));
+        }
         let gathering = self.next_exchange();
         let count = batch.requests.len();
         let answers = vec![None; count];
@@ -237,7 +300,7 @@ impl World {
             return self.reply(node, gathering);
         }
         for (at, (request, tag)) in batch.requests.into_iter().zip(tags).enumerate() {
-            self.answer(node, request, tag, Done::Gather { gathering, at });
+            self.answer(node, request, epoch, tag, Done::Gather { gathering, at });
         }
     }
 
@@ -266,7 +329,7 @@ impl World {
         answers: Result<Vec<Answer>, Refusal>,
     ) {
         let stamp = self.up(node).last;
-        let reply = Reply { sender: self.nodes[node].id(), epoch: self.ring.epoch(), stamp, answers };
+        let reply = Reply { sender: self.nodes[node].id(), epoch: self.ring_of(node).epoch(), stamp, answers };
         let bytes = Parcel(reply.encode().into());
         match self.fate(node, from) {
             Way::Arrives(after) | Way::Jammed(after) => {

@@ -9,6 +9,7 @@ use crate::options::about;
 use crate::oracle::Verdict;
 use crate::plant::Plant;
 use crate::world::{Event, World};
+use kringle::protocol::{Answer, Refusal};
 use kringle::record::{Content, Edit, Record, Row, Seen, Stamp};
 use kringle::replica;
 use kringle::storage::{Address, Change, Outcome, Refused, Store};
@@ -23,7 +24,12 @@ pub(crate) struct Submission {
     /// Whether the answer counts towards no majority.
     pub(super) partial: bool,
     pub(super) done: Done,
+    /// The epoch under which it was asked for.
+    pub(super) epoch: u64,
 }
+
+/// The epoch of what no layout has a say in.
+pub(super) const ANY_EPOCH: u64 = u64::MAX;
 
 impl World {
     /// A bare write on one node, as a peer might ask for it.
@@ -34,12 +40,18 @@ impl World {
             edit: Edit::write(Seen::Everything, content),
             until: Stamp::MAX,
         };
-        self.commit(node, Submission { change, tag: Some(write), partial: false, done: Done::Alone { write } });
+        let done = Done::Alone { write };
+        self.commit(node, Submission { change, tag: Some(write), partial: false, done, epoch: ANY_EPOCH });
     }
 
     /// A change that nobody waits for, as some peer might ask for it.
     pub(crate) fn submit_change(&mut self, node: usize, change: Change) {
-        self.commit(node, Submission { change, tag: None, partial: false, done: Done::Nobody });
+        self.submit(node, change, Done::Nobody, ANY_EPOCH);
+    }
+
+    /// A change that was asked for under this epoch.
+    pub(super) fn submit(&mut self, node: usize, change: Change, done: Done, epoch: u64) {
+        self.commit(node, Submission { change, tag: None, partial: false, done, epoch });
     }
 
     pub(super) fn commit(&mut self, node: usize, mut submission: Submission) {
@@ -55,9 +67,10 @@ impl World {
     /// Takes what waits into one commit, if none is under way.
     pub(super) fn next_commit(&mut self, node: usize) {
         let up = self.up(node);
-        if up.committing.is_some() || up.waiting.is_empty() {
+        if up.committing.is_some() || up.waiting.is_empty() && up.layouts.errands.is_empty() {
             return;
         }
+        up.errands = std::mem::take(&mut up.layouts.errands);
         let batch: Vec<Submission> = up.waiting.drain(..up.waiting.len().min(BATCH_MAX)).collect();
         if batch.len() > 1 {
             self.counters.hit("group commit");
@@ -72,10 +85,13 @@ impl World {
     }
 
     pub(crate) fn committed(&mut self, node: usize) {
+        self.run_errands(node);
         let wall_ms = self.wall_ms(node);
         let plant = self.plant;
+        let fence = if plant == Some(Plant::CommittedUnderAnEarlierEpoch) { 0 } else { self.up(node).ring.epoch() };
         let up = self.up(node);
-        let mut batch = up.committing.take().expect("a commit was under way");
+        let batch = up.committing.take().expect("a commit was under way");
+        let (mut batch, stale): (Vec<_>, Vec<_>) = batch.into_iter().partition(|submission| submission.epoch >= fence);
         up.look_up_stages(&mut batch);
         // A stamp that is not credible is not taken over.
         let heard_ms = if plant == Some(Plant::FarStampBelieved) { up.heard.ms() } else { wall_ms };
@@ -119,7 +135,15 @@ impl World {
             self.note_commit(node, submission, result);
         }
         self.look_at_rows(node, false);
+        for submission in stale {
+            self.counters.hit("change of an earlier epoch not committed");
+            self.answered(node, submission.done, Answer::Refused(Refusal::StaleEpoch { epoch: fence }));
+        }
         for (submission, result) in batch.into_iter().zip(results) {
+            if let Done::LetGo { partition } = submission.done {
+                self.let_go_committed(node, partition, result);
+                continue;
+            }
             let answer = replica::committed(result).in_part(submission.partial);
             self.answered(node, submission.done, answer);
         }
@@ -159,6 +183,7 @@ impl Up {
             .iter()
             .filter(|submission| !matches!(submission.change, Change::Fact { .. } | Change::KeepContexts))
             .count()
+            + self.layouts.errands.len()
     }
 
     /// Whether the batch says that the node is filled, after it was filled in this life of it: together with that it counts

@@ -2,7 +2,7 @@
 //! say of it travels in greetings.
 
 use super::answering::Done;
-use super::committing::Submission;
+use super::committing::ANY_EPOCH;
 use super::greeting::Reply;
 use super::{Node, Reason};
 use crate::invariants;
@@ -11,11 +11,11 @@ use crate::plant::Plant;
 use crate::world::{Event, World};
 use kringle::antientropy::Report;
 use kringle::membership::{Filling, Lack, Life, Memory, Stage, State, Why};
-use kringle::placement::Partition;
+use kringle::placement::{Partition, Ring};
 use kringle::protocol::{Greeting, Request};
 use kringle::record::{Key, Stamp};
 use kringle::storage::{Address, Change, LogStore, Store};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the store says whether it was filled.
 pub(super) const FILLING_FACT: &str = "filling";
@@ -42,11 +42,12 @@ pub(crate) struct Completeness {
     losses: u64,
     /// Random, new with every start.
     entropy: u64,
-    /// As they were when the present session began.
+    /// As they were when the present session began, and the epoch then.
     losses_before: u64,
+    epoch_before: u64,
     /// Peers that a session to be filled ended well with, and that are still to say whether what they had seen before it
-    /// is so; with how much was lost here by then.
-    unconfirmed: BTreeMap<usize, u64>,
+    /// is so; with how much was lost here by then, and under which epoch it was.
+    unconfirmed: BTreeMap<usize, (u64, u64)>,
     /// The first round of greetings was ended.
     timed: bool,
     /// When it is looked next whether there is something to do.
@@ -86,6 +87,11 @@ impl Completeness {
         self.filling.is_current()
     }
 
+    /// How often something was lost.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses
+    }
+
     /// Another number after each start and each loss.
     pub(super) fn unbroken(&self) -> u64 {
         self.entropy.wrapping_add(self.losses)
@@ -120,9 +126,16 @@ impl Completeness {
 
 impl World {
     /// What the store of a node says of its own completeness, and remembers of the peers'.
-    pub(super) fn completeness(&self, node: usize, store: &LogStore, lack: Option<Lack>, entropy: u64) -> Completeness {
+    pub(super) fn completeness(
+        &self,
+        node: usize,
+        ring: &Ring,
+        store: &LogStore,
+        lack: Option<Lack>,
+        entropy: u64,
+    ) -> Completeness {
         let read = |name| store.read(&Address::fact(name)).unwrap_or_default();
-        let names = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
+        let names = self.peers_in(ring, node);
         let mut filling = Filling::new(self.nodes[node].id(), store.last_stamp(), read(FILLING_FACT).as_deref(), names);
         if let Some(lack) = lack {
             filling.lost(lack);
@@ -137,6 +150,7 @@ impl World {
             losses: 0,
             entropy,
             losses_before: 0,
+            epoch_before: 0,
             unconfirmed: BTreeMap::new(),
             timed: false,
             watched: None,
@@ -198,20 +212,49 @@ impl World {
     }
 
     /// Whether a node owns the partition and does not hold it whole, so that its answers count for nothing.
-    pub(super) fn is_partial(&self, node: usize, partition: Partition) -> bool {
-        let Completeness { counts, filling, .. } = self.completeness_of(node);
-        let me = self.nodes[node].me;
-        !counts
-            && self.plant != Some(Plant::EmptiedCounts)
-            && self.ring.is_owner(me, partition)
-            && (filling.stage() != Stage::Filling || !filling.is_whole(&self.ring, me, partition))
+    pub(super) fn is_partial(&mut self, node: usize, partition: Partition) -> bool {
+        if self.completeness_of(node).counts {
+            return !self.counts_as_heir(node, partition);
+        }
+        let (ring, me) = (self.ring_of(node), self.me(node));
+        let filling = &self.completeness_of(node).filling;
+        self.plant != Some(Plant::EmptiedCounts)
+            && ring.is_owner(me, partition)
+            && (filling.stage() != Stage::Filling || !filling.is_whole(&ring, me, partition))
+    }
+
+    /// These are the peers from now on; `is_new` says whether the node has just become a member.
+    pub(super) fn members_changed(&mut self, node: usize, names: Vec<String>, is_new: bool) {
+        let wall_ms = self.wall_ms(node);
+        let up = self.up(node);
+        let changed = up.completeness.filling.members(names, is_new);
+        if !changed && !is_new {
+            return;
+        }
+        let mut stand = Stand { stage: Stage::Asking, lack: None, then: None };
+        let mut changes = vec![up.completeness.says(&mut stand), Change::KeepContexts];
+        if up.completeness.is_refilled() {
+            changes.push(Change::RaiseFloor { stamp: up.heard.max(up.last) });
+        }
+        let is_kept = up.committer.commit(wall_ms, changes).iter().all(Result::is_ok);
+        if is_kept {
+            up.committer.note_filling(stand.lack);
+        }
+        self.stage_kept(node, stand, is_kept);
+    }
+
+    /// Whether this node, if it is being filled or takes something in, now has all that the peer of that session had.
+    pub(super) fn is_filled_by(&mut self, node: usize, report: &Report) -> bool {
+        let takes_in = self.takes_anything_in(node);
+        let completeness = self.completeness_of(node);
+        completeness.is_filled_by(report) || takes_in && report.fills(completeness.counts)
     }
 
     /// Whether a node answers the request as an owner that counts for nothing in it.
     pub(super) fn answers_in_part(&mut self, node: usize, request: &Request) -> bool {
         if let Request::Confirm { key, .. } = request {
             let may_vote = self.nodes[node].may_vote();
-            let is_owner = self.ring.is_owner(self.nodes[node].me, Partition::of(key.position()));
+            let is_owner = self.ring_of(node).is_owner(self.me(node), Partition::of(key.position()));
             if !may_vote && is_owner {
                 self.counters.hit("read not confirmed by an owner that may not vote");
             }
@@ -261,7 +304,7 @@ impl World {
         let memory = &mut self.up(node).completeness.memory;
         if greeting.word.filled && memory.note(&name, Life { id: greeting.id, stamp: greeting.durable }) {
             let change = Change::Fact { name: MEMORY_FACT, bytes: memory.encode().into() };
-            self.commit(node, Submission { change, tag: None, partial: false, done: Done::Nobody });
+            self.submit_change(node, change);
         }
     }
 
@@ -296,13 +339,13 @@ impl World {
     fn keep_stage(&mut self, node: usize, then: Option<Reply>) {
         let mut stand = Stand { stage: Stage::Asking, lack: None, then };
         let change = self.completeness_of(node).says(&mut stand);
-        let done = Done::Stage(stand);
-        self.commit(node, Submission { change, tag: None, partial: false, done });
+        self.submit(node, change, Done::Stage(stand), ANY_EPOCH);
     }
 
     pub(super) fn note_filling(&mut self, node: usize) {
-        self.nodes[node].filled = false;
+        // A guest keeps nothing that anybody counts on.
         let Some(why) = self.completeness_of(node).why() else { return };
+        self.nodes[node].filled = false;
         self.counters.hit(match why {
             Why::Rotten => "owner that lost something to rot",
             Why::Emptied => "emptied owner noticed",
@@ -367,39 +410,73 @@ impl World {
                 self.stage_changed(node, None);
             }
         }
+        let mut wanted = self.owners_to_take_in_from(node);
         let Completeness { filling, counts, .. } = self.completeness_of(node);
         match filling.stage() {
-            Stage::Filled if *counts => {}
+            Stage::Filled if *counts && wanted.is_empty() => {}
+            Stage::Filled if *counts => self.fill_from_some(node, wanted),
             Stage::Filled => {
                 self.stage_changed(node, None);
                 self.watch_after(node, TICK_US);
             }
             Stage::Asking => self.watch_after(node, TICK_US.max(FIRST_ROUND_US.saturating_sub(since))),
             Stage::Filling => {
-                let mut wanted = filling.to_compare();
+                wanted.extend(filling.to_compare());
                 // A start that followed would take the folder's word that it was filled.
                 if std::mem::take(&mut self.up(node).completeness.unkept) {
                     self.keep_stage(node, None);
                 }
-                self.shuffle(&mut wanted);
-                let said = |peer: &usize| {
-                    let up = self.nodes[node].up.as_ref().expect("it runs");
-                    up.said.by(&self.nodes[*peer].name).is_some()
-                };
-                // What it has seen is of use only if it was said before the session.
-                let peer = wanted.iter().filter_map(|name| self.alive(node, name)).find(said);
-                if !peer.is_some_and(|peer| self.begin_session(node, peer, Reason::Filling)) {
-                    // One that began ends with a look.
-                    self.watch_after(node, TICK_US);
-                }
+                self.fill_from_some(node, wanted);
             }
         }
     }
 
+    /// A session with one of these, if any is alive.
+    fn fill_from_some(&mut self, node: usize, mut wanted: Vec<String>) {
+        self.shuffle(&mut wanted);
+        let alive: Vec<usize> = wanted.iter().filter_map(|name| self.alive(node, name)).collect();
+        // What it has seen is of use only if it was said before the session.
+        let peer = alive.into_iter().find(|&peer| self.has_said_enough(node, peer));
+        if !peer.is_some_and(|peer| self.begin_session(node, peer, Reason::Filling)) {
+            // One that began ends with a look.
+            self.watch_after(node, TICK_US);
+        }
+    }
+
+    /// The owners that a session is needed with to take in what a node is to own.
+    fn owners_to_take_in_from(&mut self, node: usize) -> Vec<String> {
+        let ring = self.ring_of(node);
+        if !ring.is_changing() {
+            return Vec::new();
+        }
+        let owners = self.intake(node).to_compare(&ring);
+        owners.into_iter().map(|owner| ring.member(owner).name.clone()).collect()
+    }
+
+    /// Whether a peer has said what it has seen, of what is to be taken in from it as well.
+    fn has_said_enough(&mut self, node: usize, peer: usize) -> bool {
+        let (ring, name) = (self.ring_of(node), self.nodes[peer].name.clone());
+        let inhabited: BTreeSet<Partition> = (0..self.keys.len()).map(|key| self.partition(key)).collect();
+        let Some(owner) = ring.member_by_name(&name) else { return false };
+        // Of partitions without a key nothing is said here.
+        let first = match ring.is_changing() {
+            true => self.intake(node).lacking(&ring).find(|at| inhabited.contains(at) && ring.is_owner(owner, *at)),
+            false => None,
+        };
+        let said = &self.up(node).said;
+        said.by(&name).is_some() && first.is_none_or(|partition| said.of(&name, partition).is_some())
+    }
+
+    /// Looks soon whether there is something to take in.
+    pub(super) fn watch_soon(&mut self, node: usize) {
+        self.watch_after(node, TICK_US);
+    }
+
     /// A session begins: what is lost from now on was not compared by it.
     pub(super) fn note_losses(&mut self, node: usize) {
+        let epoch = self.ring_of(node).epoch();
         let completeness = &mut self.up(node).completeness;
-        completeness.losses_before = completeness.losses;
+        (completeness.losses_before, completeness.epoch_before) = (completeness.losses, epoch);
     }
 
     /// Whether something was lost since the present session began.
@@ -412,13 +489,14 @@ impl World {
     pub(super) fn compared(&mut self, node: usize, peer: usize, reason: Reason, report: &Report) {
         let name = self.nodes[peer].name.clone();
         let careless = self.plant == Some(Plant::FilledUnseen);
+        let is_filled = reason == Reason::Filling && self.is_filled_by(node, report);
         let up = self.up(node);
-        let Completeness { losses, losses_before, .. } = up.completeness;
-        if reason == Reason::Filling && up.completeness.is_filled_by(report) && losses == losses_before {
+        let Completeness { losses, losses_before, epoch_before, .. } = up.completeness;
+        if is_filled && losses == losses_before {
             if up.said.is_unconfirmed(&name) && !careless {
-                up.completeness.unconfirmed.insert(peer, losses);
+                up.completeness.unconfirmed.insert(peer, (losses, epoch_before));
             } else {
-                self.filled_from(node, peer, losses);
+                self.filled_from(node, peer, losses, epoch_before);
             }
         }
         let is_failure = report.failed.is_some() && !report.is_busy();
@@ -438,18 +516,36 @@ impl World {
         if up.said.is_unconfirmed(&name) && is_all {
             return;
         }
-        let Some(losses) = up.completeness.unconfirmed.remove(&peer) else { return };
+        let Some((losses, epoch)) = up.completeness.unconfirmed.remove(&peer) else { return };
         if is_all {
-            self.filled_from(node, peer, losses);
+            self.filled_from(node, peer, losses, epoch);
         }
         self.watch_after(node, TICK_US);
     }
 
-    fn filled_from(&mut self, node: usize, peer: usize, losses: u64) {
-        let (ring, me, name) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].name.clone());
+    fn filled_from(&mut self, node: usize, peer: usize, losses: u64, epoch: u64) {
+        let (ring, me, name) = (self.ring_of(node), self.me(node), self.nodes[peer].name.clone());
+        let from_one = self.plant == Some(Plant::TakenInFromOne);
         let completeness = &mut self.up(node).completeness;
-        if completeness.losses == losses {
-            completeness.filling.compared(&name, &ring, me);
+        if completeness.losses != losses {
+            return;
+        }
+        completeness.filling.compared(&name, &ring, me);
+        let counts = completeness.filling.is_filled(&name);
+        let intake = self.intake(node);
+        // What was compared under an earlier layout was not about what is to be taken in.
+        if counts
+            && epoch == ring.epoch()
+            && intake.epoch() == epoch
+            && let Some(owner) = ring.member_by_name(&name)
+        {
+            intake.compared(owner);
+            if from_one {
+                ring.members().for_each(|member| intake.compared(member));
+            }
+            if ring.is_changing() {
+                self.counters.hit("owner taken in from");
+            }
         }
     }
 

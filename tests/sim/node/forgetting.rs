@@ -36,8 +36,8 @@ impl World {
             .collect();
         for candidates in groups {
             let partition = partition_of(&candidates[0]);
-            let me = self.nodes[node].me;
-            let owners = self.ring.owners(partition).to_vec();
+            let me = self.me(node);
+            let owners = self.ring_of(node).holders(partition);
             if !owners.contains(&me) {
                 continue;
             }

@@ -2,6 +2,7 @@
 //! `src/node/filling.rs` that is about them, and of `src/node/seen.rs`.
 
 use super::answering::{Caller, Done};
+use crate::changes::number_of;
 use crate::invariants;
 use crate::plant::Plant;
 use crate::world::{Event, World};
@@ -34,6 +35,8 @@ pub(super) struct Greeter {
     asked_contexts: Option<u64>,
     /// A greeting is under way.
     busy: bool,
+    /// Under which epoch it was greeted last.
+    asked_under: u64,
     /// When it is looked next whether there is something to say.
     next: u64,
 }
@@ -81,7 +84,9 @@ impl World {
 
     /// Looks at once whether there is something to tell the peers.
     pub(super) fn greet_everyone(&mut self, node: usize) {
-        (0..self.nodes.len()).filter(|&peer| peer != node).for_each(|peer| self.greet_after(node, peer, 0));
+        let ring = self.ring_of(node);
+        let peers = self.peers_in(&ring, node);
+        peers.iter().for_each(|name| self.greet_after(node, number_of(name), 0));
     }
 
     fn greet_after(&mut self, node: usize, peer: usize, after: u64) {
@@ -96,12 +101,19 @@ impl World {
 
     /// Looks whether there is something to tell a peer, and tells it.
     pub(crate) fn greet(&mut self, node: usize, peer: usize, at: u64) {
-        let (now, name) = (self.now, self.nodes[peer].name.clone());
+        let (now, name, ring) = (self.now, self.nodes[peer].name.clone(), self.ring_of(node));
+        if ring.guest().is_some() || ring.member_by_name(&name).is_none() {
+            return;
+        }
         let (filled, greeting) = (self.counts_for(node, peer), self.greeting_for(node, peer));
         let up = self.up(node);
         let greeter = up.greeters.entry(peer).or_default();
         if greeter.busy || greeter.next != at {
             return;
+        }
+        if std::mem::replace(&mut greeter.asked_under, ring.epoch()) != ring.epoch() {
+            // It may be asked of other partitions now.
+            (greeter.told, greeter.asked_contexts) = (None, None);
         }
         let is_due = greeter.told.as_ref().is_none_or(|told| {
             told.filled != filled || told.durable != greeting.durable || now >= told.at + GREETING_PERIOD_US
@@ -118,7 +130,7 @@ impl World {
         let Greeting { durable, unbroken, .. } = greeting;
         let told = Told { durable, filled, wants_contexts, unconfirmed, unbroken, at: now };
         let until = now + self.timeout_us();
-        self.send(node, peer, Request::Greet(greeting), None, until, Caller::Greeting { peer, told });
+        self.send(node, peer, ring.epoch(), Request::Greet(greeting), None, until, Caller::Greeting { peer, told });
     }
 
     fn greeting_for(&self, node: usize, peer: usize) -> Greeting {
@@ -144,7 +156,12 @@ impl World {
 
     /// Takes note of a greeting, and says how this node stands. If it counts now, it does so before it answers.
     pub(super) fn greeted(&mut self, node: usize, greeting: &Greeting, done: Done) {
-        let peer = self.nodes.iter().position(|peer| MemberTag::of(&peer.name) == greeting.from).expect("a member");
+        let ring = self.ring_of(node);
+        let is_it = |name: &&String| MemberTag::of(name) == greeting.from;
+        let Some(peer) = self.peers_in(&ring, node).iter().find(is_it).map(|name| number_of(name)) else {
+            self.counters.hit("greeting of no member");
+            return self.answered(node, done, Answer::Refused(Refusal::OtherNode));
+        };
         self.take_greeting(node, peer, greeting);
         let (wanted, unbroken) = (greeting.evidence, greeting.unbroken);
         let then = Reply { peer, wanted, unbroken, done: Box::new(done) };
@@ -226,9 +243,15 @@ impl World {
 
     /// Why this node makes no write of its own now, if `request` asks for one: another owner is to make it.
     pub(super) fn declines(&mut self, node: usize, request: &Request) -> Option<Refusal> {
-        if request.partitions_to_forget().any(|partition| self.is_partial(node, partition)) {
+        let lacks = |world: &mut World, at| world.is_partial(node, at) || world.takes_in(node, at);
+        if request.partitions_to_forget().any(|partition| lacks(self, partition)) {
             self.counters.hit("owner that is not filled does not agree to forget");
             return Some(Refusal::NotFilled);
+        }
+        let is_for_others = matches!(request, Request::Hint { .. } | Request::HintWrite { .. });
+        if is_for_others && !self.is_member(node) {
+            self.counters.hit("hint declined by one that is no member");
+            return Some(Refusal::NotAMember);
         }
         let key = match request {
             Request::Write { key, .. } => key,
@@ -245,6 +268,10 @@ impl World {
                 self.counters.hit(why);
                 return Some(Refusal::NotFilled);
             }
+            if counts && is_partial {
+                self.counters.hit("vote declined by one that is to own");
+                return Some(Refusal::NotFilled);
+            }
         } else if is_partial {
             self.counters.hit("write passed on by an owner that is not filled");
             return Some(Refusal::NotFilled);
@@ -257,7 +284,16 @@ impl World {
 
     /// The partitions with keys that a node owns.
     fn inhabited_of(&self, node: usize) -> BTreeSet<Partition> {
-        (0..self.keys.len()).filter(|&key| self.owners(key).contains(&node)).map(|key| self.partition(key)).collect()
+        self.inhabited_by(node, node)
+    }
+
+    /// The partitions with keys that a node keeps, as another knows it.
+    fn inhabited_by(&self, knows: usize, node: usize) -> BTreeSet<Partition> {
+        let ring = self.ring_of(knows);
+        let member = if knows == node { Some(self.me(node)) } else { ring.member_by_name(&self.nodes[node].name) };
+        let Some(member) = member else { return BTreeSet::new() };
+        let partitions = (0..self.keys.len()).map(|key| self.partition(key));
+        partitions.filter(|partition| ring.is_holder(member, *partition)).collect()
     }
 
     /// What a node has seen, and has handed over to a peer that is `unbroken` by this number.
@@ -267,7 +303,7 @@ impl World {
             Some(Plant::KeptToldAsDelivered) => self.kept_for(node, peer),
             _ => up.hints.delivered(&self.nodes[peer].name, unbroken),
         };
-        let partitions: Vec<Partition> = self.inhabited_of(peer).into_iter().collect();
+        let partitions: Vec<Partition> = self.inhabited_by(node, peer).into_iter().collect();
         Evidence { seen: self.seen_with(node, peer), delivered: contexts::alike(&partitions, &delivered) }
     }
 
@@ -296,14 +332,18 @@ impl World {
         self.take_over(node, own);
     }
 
+    /// One that keeps these partitions no longer has seen so much of them, and all that it held is here now.
+    pub(super) fn take_over_seen(&mut self, node: usize, seen: &SeenGroups) {
+        let own = self.inhabited_of(node);
+        let own: Unconfirmed = contexts::spread(seen).filter(|(at, _)| own.contains(at)).collect();
+        self.counters.hit("told what one that keeps it no more had seen");
+        self.take_over(node, own);
+    }
+
     /// What a node has seen of the partitions that it shares with a peer: of those with keys, as the rest is empty.
     fn seen_with(&self, node: usize, peer: usize) -> SeenGroups {
-        let both = |key: &usize| {
-            let owners = self.owners(*key);
-            owners.contains(&node) && owners.contains(&peer)
-        };
-        let partitions: BTreeSet<Partition> =
-            (0..self.keys.len()).filter(both).map(|key| self.partition(key)).collect();
+        let theirs = self.inhabited_by(node, peer);
+        let partitions: BTreeSet<Partition> = self.inhabited_of(node).intersection(&theirs).copied().collect();
         let up = self.nodes[node].up.as_ref().expect("only a running node is asked");
         if up.mending.knows_of_any() {
             // They were seen, and are not there.
@@ -326,11 +366,12 @@ impl World {
     ) {
         let (Some(theirs), None) = (theirs, &report.failed) else { return };
         let careless = self.plant == Some(Plant::UnequalSeenJoined);
-        let (ring, me, other) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].me);
+        let (ring, me) = (self.ring_of(node), self.me(node));
+        let Some(other) = ring.member_by_name(&self.nodes[peer].name) else { return };
         let (name, believed) = (self.nodes[peer].name.clone(), self.plant == Some(Plant::SeenJoinedUnconfirmed));
         let up = self.up(node);
         let equal = contexts::spread(&theirs).filter(|(partition, context)| {
-            let both = ring.is_owner(me, *partition) && ring.is_owner(other, *partition);
+            let both = ring.is_holder(me, *partition) && ring.is_holder(other, *partition);
             let is_news = || up.contexts.look(|contexts| contexts.is_news(*partition, context));
             both && (careless || whole || !report.unequal.contains(partition)) && is_news()
         });

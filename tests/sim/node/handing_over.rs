@@ -1,11 +1,12 @@
 //! Handing over what is kept for peers that are alive: the twin of `src/node/replay.rs`, a handful at a time.
 
-use super::answering::{Caller, Done};
-use super::committing::Submission;
+use super::answering::{Caller, Done, Handful};
+use super::committing::ANY_EPOCH;
 use crate::plant::Plant;
 use crate::world::World;
 use kringle::coordinator::{Fate, HINTS_AT_A_TIME};
 use kringle::membership::State;
+use kringle::placement::{MemberIndex, Partition};
 use kringle::protocol::{Refusal, Request};
 use kringle::record::{Key, Record};
 use kringle::storage::{Address, Change, Hint, HintPlace, Store};
@@ -24,17 +25,22 @@ impl World {
     /// Begins a pass to each peer that is alive, unless one is under way.
     pub(crate) fn hand_over(&mut self, node: usize) {
         let now_ms = self.now_ms(node);
+        let ring = self.ring_of(node);
         for target in 0..self.nodes.len() {
             let name = self.nodes[target].name.clone();
+            // What was kept for one that is no member any more is the present owners'; a guest listens to nobody.
+            let is_unheard =
+                self.options.has_changes() && (ring.guest().is_some() || ring.member_by_name(&name).is_none());
             let up = self.up(node);
             if !up.hints.has_any(&name) || up.passes.contains_key(&target) {
                 continue;
             }
-            let alive = up.view.peer(&name).map(|peer| peer.state == State::Alive).unwrap_or(target == node);
+            let alive =
+                up.view.peer(&name).map(|peer| peer.state == State::Alive).unwrap_or(target == node || is_unheard);
             if !alive {
                 up.said.note_away(&name);
             }
-            let was_heard = target == node || !alive || up.said.unbroken(&name).is_some();
+            let was_heard = target == node || is_unheard || !alive || up.said.unbroken(&name).is_some();
             let since = if was_heard { None } else { Some(*up.unheard.entry(target).or_insert(now_ms)) };
             if was_heard {
                 up.unheard.remove(&target);
@@ -81,13 +87,24 @@ impl World {
                 self.handed_over(node, target, Fate::Refused(Refusal::Damaged));
                 continue;
             };
-            let unbroken = self.up(node).said.unbroken(&name);
+            let (ring, partition) = (self.ring_of(node), Partition::of(key.position()));
+            let keeps = |member: &MemberIndex| ring.is_holder(*member, partition);
+            let (mut takers, unbroken) = match ring.member_by_name(&name).filter(keeps) {
+                Some(_) => (vec![target], self.up(node).said.unbroken(&name)),
+                None => {
+                    // It keeps that key no more: whoever does so now is to have it.
+                    self.counters.hit("hint of one that keeps the key no more");
+                    (self.nodes_of(&ring, &ring.holders(partition)), None)
+                }
+            };
             let request = Request::Merge { key: key.clone(), record: record.clone() };
             if self.plant == Some(Plant::HintDroppedUnheard) {
                 let change = self.delivered(key.clone(), record.clone(), target, unbroken);
-                self.commit(node, Submission { change, tag: None, partial: false, done: Done::Nobody });
+                self.submit_change(node, change);
             }
-            self.send(node, target, request, None, until, Caller::HandOver { key, record, target, unbroken });
+            let (to, epoch) = (takers.remove(0), ring.epoch());
+            let handful = Handful { key, record, target, unbroken, takers, epoch };
+            self.send(node, to, epoch, request, None, until, Caller::HandOver(Box::new(handful)));
         }
     }
 
@@ -95,8 +112,19 @@ impl World {
         Change::HintDelivered { key, record, target: self.nodes[target].name.as_str().into(), life }
     }
 
+    /// One that was asked has the record.
+    pub(super) fn taken(&mut self, node: usize, mut handful: Handful) {
+        if handful.takers.is_empty() {
+            let Handful { key, record, target, unbroken, .. } = handful;
+            return self.drop_hint(node, key, record, target, unbroken);
+        }
+        let (to, epoch, until) = (handful.takers.remove(0), handful.epoch, self.now + self.timeout_us());
+        let request = Request::Merge { key: handful.key.clone(), record: handful.record.clone() };
+        self.send(node, to, epoch, request, None, until, Caller::HandOver(Box::new(handful)));
+    }
+
     /// The target has the record.
-    pub(super) fn drop_hint(&mut self, node: usize, key: Key, record: Record, target: usize, unbroken: Option<u64>) {
+    fn drop_hint(&mut self, node: usize, key: Key, record: Record, target: usize, unbroken: Option<u64>) {
         let held = (0..self.keys.len()).find(|&at| self.keys[at] == key).and_then(|at| self.hint_row(node, at));
         let grown = held.filter(|held| !record.includes(held));
         if grown.is_some() {
@@ -104,7 +132,7 @@ impl World {
         }
         let record = grown.filter(|_| self.plant == Some(Plant::GrownHintDropped)).unwrap_or(record);
         let change = self.delivered(key, record, target, unbroken);
-        self.commit(node, Submission { change, tag: None, partial: false, done: Done::HintGone { target } });
+        self.submit(node, change, Done::HintGone { target }, ANY_EPOCH);
     }
 
     /// One of a handful has met its fate.

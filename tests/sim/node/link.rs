@@ -21,6 +21,8 @@ pub(crate) struct Waiting {
     pub(super) tag: Option<usize>,
     pub(super) until: u64,
     pub(super) caller: Caller,
+    /// Under which it is asked: a batch has one.
+    pub(super) epoch: u64,
 }
 
 pub(super) struct Exchange {
@@ -31,43 +33,45 @@ pub(super) struct Exchange {
 }
 
 impl World {
-    /// Asks a member, this node included, the same way.
+    /// Asks a node, this one included, the same way, under this epoch.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn send(
         &mut self,
         node: usize,
         to: usize,
+        epoch: u64,
         request: Request,
         tag: Option<usize>,
         until: u64,
         caller: Caller,
     ) {
         if to == node {
-            return self.answer(node, request, tag, Done::Caller(caller));
+            return self.answer(node, request, epoch, tag, Done::Caller(caller));
         }
         let life = self.nodes[node].life;
         let up = self.up(node);
         let is_background = match &caller {
-            Caller::HandOver { .. } => true,
+            Caller::HandedOver(_) | Caller::HandOver(_) => true,
             Caller::Operation { id, .. } => {
                 up.operations.get(id).is_some_and(|running| running.machine.is_in_background())
             }
-            Caller::Greeting { .. } => false,
+            Caller::Greeting { .. } | Caller::Hello { .. } | Caller::Progress { .. } | Caller::Join { .. } => false,
         };
         let lane = if is_background { request.lane_in_background() } else { request.lane() };
         let link = up.links.entry((to, lane as u8)).or_default();
-        link.waiting.push_back(Waiting { request, tag, until, caller });
+        link.waiting.push_back(Waiting { request, tag, until, caller, epoch });
         if !std::mem::replace(&mut link.busy, true) {
             self.schedule(0, Event::Flush { node, life, to, lane });
         }
     }
 
-    pub(crate) fn envelope(&self, node: usize, peer: usize, deadline_us: u64) -> Envelope {
+    pub(crate) fn envelope(&self, node: usize, peer: usize, epoch: u64, deadline_us: u64) -> Envelope {
         let up = self.nodes[node].up.as_ref().expect("only a running node sends");
         Envelope {
-            cluster: self.ring.layout().cluster(),
+            cluster: up.ring.layout().cluster(),
             sender: self.nodes[node].id(),
             receiver: up.view.peer(&self.nodes[peer].name).and_then(|peer| peer.id),
-            epoch: self.ring.epoch(),
+            epoch,
             deadline_ms: (deadline_us / 1_000) as u32,
             stamp: up.last,
             background: false,
@@ -78,26 +82,31 @@ impl World {
         let (now, timeout) = (self.now, self.timeout_us());
         let link = self.up(node).links.entry((to, lane as u8)).or_default();
         let (mut requests, mut tags, mut callers, mut late, mut until) = (vec![], vec![], vec![], vec![], now);
+        let mut under = None;
         while requests.len() < REQUESTS_PER_BATCH_MAX
-            && let Some(waiting) = link.waiting.pop_front()
+            && let Some(waiting) = link.waiting.pop_front_if(|next| under.is_none_or(|epoch| epoch == next.epoch))
         {
             if waiting.until <= now {
                 late.push(waiting.caller);
                 continue;
             }
+            under = Some(waiting.epoch);
             until = until.max(waiting.until);
             requests.push(waiting.request);
             tags.push(waiting.tag);
             callers.push(waiting.caller);
         }
-        if requests.is_empty() {
+        let Some(epoch) = under else {
             link.busy = false;
-        } else {
+            late.into_iter().for_each(|caller| self.called(node, caller, Err(Failure::Unreachable)));
+            return;
+        };
+        {
             if requests.len() > 1 {
                 self.counters.hit("batch of several");
             }
             let timeout = (until - now).min(timeout);
-            let mut batch = Batch { envelope: self.envelope(node, to, timeout), requests };
+            let mut batch = Batch { envelope: self.envelope(node, to, epoch, timeout), requests };
             batch.envelope.background = lane == Lane::Repairs;
             if self.is_poisoned() {
                 self.counters.hit("message with a stamp from the future");
@@ -152,6 +161,9 @@ impl World {
         let result = result.map(|bytes| Reply::decode(bytes).expect("a reply can be read back"));
         if let Ok(reply) = &result {
             self.hear(node, reply.stamp);
+            if lane.is_some() {
+                self.note_epoch(node, to, reply.epoch);
+            }
         }
         let Some(lane) = lane else { return self.pinged(node, to, result.ok()) };
         match result {

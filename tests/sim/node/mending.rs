@@ -1,7 +1,7 @@
 //! What a node does about rot: the twin of `src/node/rot.rs` and of `src/node/mend.rs`.
 
 use super::answering::Done;
-use super::committing::Submission;
+use super::committing::ANY_EPOCH;
 use super::filling::FILLING_FACT;
 use super::operations::Machine;
 use crate::invariants;
@@ -95,13 +95,13 @@ impl World {
             noted.map(|(key, at)| (key, std::mem::replace(at, now + RETRY_US)).0.clone()).collect()
         };
         for key in due {
-            let (ring, partition) = (self.ring.clone(), Partition::of(key.position()));
+            let (ring, partition) = (self.ring_of(node), Partition::of(key.position()));
             let said = {
                 let said = &self.up(node).said;
                 let of = |owner: &MemberIndex| Some((*owner, said.of(&ring.member(*owner).name, partition)?.clone()));
-                ring.owners(partition).iter().filter_map(of).collect()
+                ring.holders(partition).iter().filter_map(of).collect()
             };
-            let machine = Restore::new(key.clone(), &self.ring, self.nodes[node].me);
+            let machine = Restore::new(key.clone(), &ring, self.me(node));
             self.start_operation(node, Machine::Restore(Box::new(machine)), Purpose::Restore { node, key, said }, None);
         }
         self.scrub(node);
@@ -120,7 +120,7 @@ impl World {
         };
         // Queued before it, so that no moment claims what was lost.
         let partition = Partition::of(key.position());
-        let (ring, overlooked) = (self.ring.clone(), self.plant == Some(Plant::SeenDespiteRot));
+        let (ring, overlooked) = (self.ring_of(node), self.plant == Some(Plant::SeenDespiteRot));
         let others: Vec<String> = from.iter().map(|owner| ring.member(*owner).name.to_string()).collect();
         let up = self.up(node);
         up.completeness.count_loss();
@@ -139,7 +139,7 @@ impl World {
         self.note_unlearned(node, |world, key| world.partition(key) == partition);
         self.submit_change(node, Change::KeepContexts);
         let change = Change::Restore { key: key.clone(), record };
-        self.commit(node, Submission { change, tag: None, partial: false, done: Done::Restored { key } });
+        self.submit(node, change, Done::Restored { key }, ANY_EPOCH);
     }
 
     /// It was replaced, or not yet.
@@ -192,7 +192,7 @@ impl World {
                     self.up(node).mending.under_way = changes.len();
                     for change in changes {
                         self.counters.hit("row brought over from a rotten base");
-                        self.commit(node, Submission { change, tag: None, partial: false, done: Done::BroughtOver });
+                        self.submit(node, change, Done::BroughtOver, ANY_EPOCH);
                     }
                     return;
                 }

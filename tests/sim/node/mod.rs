@@ -8,24 +8,31 @@ mod forgetting;
 mod greeting;
 mod handing_over;
 mod housekeeping;
+mod layouts;
+mod letting_go;
 mod link;
 mod mending;
 mod operations;
 mod pinging;
 mod proposing;
+mod steward;
 mod syncing;
+mod telling;
 
 pub(crate) use answering::{Done, Gathering};
 pub(crate) use committing::Submission;
 use housekeeping::HOUSEKEEPING_PERIOD_US;
+pub(crate) use letting_go::Given;
 pub(crate) use link::Link;
 use mending::Mending;
 pub(crate) use operations::{Machine, Running};
 use pinging::Route;
 use proposing::Proposing;
 pub(crate) use proposing::Turn;
+pub(crate) use steward::Then;
 pub(crate) use syncing::Reason;
 
+use crate::changes::name_of;
 use crate::clocks::WallClock;
 use crate::disk::Disk;
 use crate::invariants;
@@ -44,11 +51,12 @@ use kringle::coordinator::Replay;
 use kringle::membership::{Clocks, Lack, Liveness, State, View};
 use kringle::merkle::Forest;
 use kringle::operation::Failure;
-use kringle::placement::{MemberIndex, NodeId, Partition};
+use kringle::placement::{MemberIndex, NodeId, Partition, Ring};
 use kringle::record::{Actor, Clock, Dot, Record, Row, Stamp};
 use kringle::storage::{
     Address, Committer, ContextLedger, Feed, Hint, HintLedger, LogStore, Peek, Rebuild, Said, Store,
 };
+use layouts::{Errand, Layouts};
 use link::Exchange;
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -57,7 +65,6 @@ use std::sync::Arc;
 /// A node: what lasts.
 pub(crate) struct Node {
     pub(crate) name: String,
-    pub(crate) me: MemberIndex,
     pub(crate) disk: Disk,
     pub(crate) clock: WallClock,
     /// Counts starts, so that whatever was meant for an earlier life is not taken by a later one.
@@ -72,6 +79,8 @@ pub(crate) struct Node {
     /// What its disk lost before it started.
     pub(crate) loss: Option<Loss>,
     actor: Actor,
+    /// Whether it is to become a member of the cluster.
+    pub(crate) joins: bool,
     /// A copy of its folder that was taken while it was stopped.
     pub(crate) copy: Option<Disk>,
     pub(crate) up: Option<Up>,
@@ -79,6 +88,9 @@ pub(crate) struct Node {
 
 /// A node: what a crash takes.
 pub(crate) struct Up {
+    /// The layout that it goes by.
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) layouts: Layouts,
     pub(crate) store: Arc<LogStore>,
     pub(crate) committer: Committer,
     pub(crate) hints: Arc<HintLedger>,
@@ -89,6 +101,8 @@ pub(crate) struct Up {
     pub(crate) last: Stamp,
     pub(crate) waiting: VecDeque<Submission>,
     committing: Option<Vec<Submission>>,
+    /// What is done before that.
+    errands: Vec<Errand>,
     pub(crate) operations: BTreeMap<u64, Running>,
     operations_made: u64,
     pub(crate) links: BTreeMap<(usize, u8), Link>,
@@ -127,10 +141,9 @@ pub(crate) struct Up {
 }
 
 impl Node {
-    pub(crate) fn new(index: usize, name: String, seed: u64) -> Node {
+    pub(crate) fn new(index: usize, seed: u64) -> Node {
         Node {
-            name,
-            me: MemberIndex(index as u16),
+            name: name_of(index),
             disk: Disk::new(seed),
             clock: WallClock::default(),
             life: 0,
@@ -140,6 +153,7 @@ impl Node {
             emptied: None,
             loss: None,
             actor: Actor(0),
+            joins: false,
             copy: None,
             up: None,
         }
@@ -196,7 +210,9 @@ impl World {
     pub(crate) fn start(&mut self, node: usize) {
         let seed = self.rng.random();
         let heal = self.nodes.len() > 1;
-        let (store, replayed) = self.nodes[node].disk.open(seed, self.plant, heal, self.options.cache_bytes);
+        let (plant, options) = (self.plant, &self.options);
+        let opened = self.nodes[node].disk.open(seed, plant, heal, options.cache_bytes, options.has_changes());
+        let (store, replayed) = opened;
         let (store, salvages) = (Arc::new(store), self.nodes[node].disk.salvages());
         let is_missing = replayed.missing.is_some() && self.plant != Some(Plant::LogGapOverlooked);
         let lost = heal && (is_missing || !salvages.is_empty());
@@ -214,9 +230,10 @@ impl World {
         if self.plant == Some(Plant::ActorOfLostDisk) && self.nodes[node].loss == Some(Loss::All) {
             actor = self.nodes[node].actor;
         }
+        let (ring, layouts) = self.layouts_at_start(node, &store, &hints, lost);
         let entropy = self.rng.random();
         let lack = lost.then_some(if replayed.is_tail && salvages.is_empty() { Lack::TAIL } else { Lack::ROWS });
-        let completeness = self.completeness(node, &store, lack, entropy);
+        let completeness = self.completeness(node, &ring, &store, lack, entropy);
         let mending = Mending::new(salvages, self.now);
         let forest = Arc::new(Forest::new());
         // Partitions without a key need no scan.
@@ -230,11 +247,13 @@ impl World {
         let (hints2, contexts2) = (hints.clone(), contexts.clone());
         let committer = Committer::new(store.clone(), forest.clone(), feed, hints2, contexts2, actor, clock.clone());
         let proposing = self.proposing(node);
-        let peers = self.nodes.iter().map(|peer| peer.name.clone()).filter(|name| *name != self.nodes[node].name);
-        let (view, liveness) = (View::of(peers.clone()), self.liveness(node, peers.collect()));
+        let peers = self.peers_in(&ring, node);
+        let (view, liveness) = (View::of(peers.clone()), self.liveness(node, peers));
         self.nodes[node].life += 1;
         self.nodes[node].paused_until = 0;
         self.nodes[node].up = Some(Up {
+            ring,
+            layouts,
             store,
             committer,
             hints,
@@ -244,6 +263,7 @@ impl World {
             last: clock.last(),
             waiting: VecDeque::new(),
             committing: None,
+            errands: Vec::new(),
             operations: BTreeMap::new(),
             operations_made: 0,
             links: BTreeMap::new(),
@@ -282,6 +302,7 @@ impl World {
             // Whether the node knows or not.
             self.nodes[node].emptied = Some(self.moment);
         }
+        self.begin_layouts(node);
         self.begin_contexts(node, lost);
         self.begin_filling(node);
         if lost {
@@ -297,6 +318,7 @@ impl World {
         let first = self.first_round_after();
         self.schedule(first, Event::SyncRound { node, life });
         self.schedule_forgetting(node);
+        self.schedule_layouts(node);
     }
 
     /// Stops a node as a power cut does, in the middle of whatever it is doing.
@@ -315,12 +337,16 @@ impl World {
             self.counters.hit("crash during a commit");
             self.nodes[node].disk.stop_after(ahead);
             let wall_ms = self.wall_ms(node);
+            // Whoever was to be told is not.
+            let facts = layouts::facts_of(&up);
+            facts.into_iter().for_each(|fact| drop(up.committer.commit(wall_ms, vec![fact])));
             let results = up.committer.commit(wall_ms, batch.into_iter().map(|submission| submission.change).collect());
             if results.iter().all(|result| result.is_err()) {
                 self.counters.hit("torn commit gone");
             }
         }
         self.nodes[node].disk.crash();
+        self.wishes_hung_up(&mut up);
         for gathering in up.gatherings.into_values() {
             // A connection that was being served is reset, if that can be said to the other side.
             let Gathering { from, from_life, exchange, .. } = gathering;
@@ -343,14 +369,20 @@ impl World {
     /// Tells the oracle what the disk of a running node holds.
     pub(crate) fn look_at_rows(&mut self, node: usize, recovered: bool) {
         invariants::poison_stays_outside(self, node);
-        let unfilled: Vec<usize> = (0..self.nodes.len()).filter(|&at| !self.nodes[at].filled).collect();
         for key in 0..self.keys.len() {
+            let unfilled = self.unfilled(node, key);
             let (row, hint) = (self.readable_row(node, key), self.readable_hint(node, key));
             self.note_unreadable(node, key, Part::Row, row.is_none());
             self.note_unreadable(node, key, Part::Hints, hint.is_none());
             let (row, hint) = (row.unwrap_or_default(), hint.flatten());
             invariants::no_poison_is_held(self, node, &row);
             let known = self.with_what_was_seen(node, key, row.clone());
+            if !self.holds(node, key) {
+                self.oracle.is_kept_by_others(node, key, &row);
+                if row.is_unknown() {
+                    invariants::promises_are_over(self, node, key);
+                }
+            }
             let was_held = self.oracle.rows.get(&(node, key)).is_some_and(|before| !before.is_unknown());
             if self.is_agreed(key) && row.is_unknown() && was_held {
                 self.counters.hit("agreed key forgotten");
@@ -444,13 +476,13 @@ impl World {
     /// Members for which this node keeps hints.
     pub(crate) fn behind(&self, node: usize) -> Vec<MemberIndex> {
         let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
-        up.hints.targets().iter().filter_map(|name| self.ring.member_by_name(name)).collect()
+        up.hints.targets().iter().filter_map(|name| up.ring.member_by_name(name)).collect()
     }
 
     /// Members this node believes to be down.
     pub(crate) fn avoid(&self, node: usize) -> Vec<MemberIndex> {
         let up = self.nodes[node].up.as_ref().expect("asked of running nodes only");
         let down = up.view.peers().iter().filter(|peer| peer.state != State::Alive);
-        down.filter_map(|peer| self.ring.member_by_name(&peer.name)).collect()
+        down.filter_map(|peer| up.ring.member_by_name(&peer.name)).collect()
     }
 }

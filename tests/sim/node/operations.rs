@@ -2,16 +2,18 @@
 
 use super::answering::Caller;
 use super::syncing::SESSION_US_MAX;
+use crate::changes::number_of;
 use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::{Event, World};
 use kringle::antientropy::{Forget, Session};
-use kringle::coordinator::{Confirm, Entrust, Get, Propose, Put, Restore};
+use kringle::coordinator::{Confirm, Entrust, Get, Propose, Put, Relayout, Restore};
 use kringle::operation::{CallId, Command, Event as Told, Failure, Operation};
-use kringle::placement::MemberIndex;
+use kringle::placement::{MemberIndex, Ring};
 use kringle::protocol::{Answer, Decision, Request};
 use kringle::record::Stamp;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// How finely the worker keeps deadlines and wake-ups, in microseconds.
 const TICK_US: u64 = 5_000;
@@ -27,6 +29,7 @@ pub(crate) enum Machine {
     Entrust(Box<Entrust>),
     Confirm(Box<Confirm>),
     Propose { propose: Box<Propose>, within_us: u64 },
+    Relayout(Box<Relayout>),
 }
 
 impl Machine {
@@ -41,6 +44,7 @@ impl Machine {
             Machine::Entrust(_) => Entrust::IN_BACKGROUND,
             Machine::Confirm(_) => Confirm::IN_BACKGROUND,
             Machine::Propose { .. } => Propose::IN_BACKGROUND,
+            Machine::Relayout(_) => Relayout::IN_BACKGROUND,
         }
     }
 
@@ -54,12 +58,15 @@ impl Machine {
             Machine::Entrust(entrust) => entrust.is_done(),
             Machine::Confirm(confirm) => confirm.is_done(),
             Machine::Propose { propose, .. } => propose.is_done(),
+            Machine::Relayout(relayout) => relayout.is_done(),
         }
     }
 }
 
 pub(crate) struct Running {
     pub(super) machine: Machine,
+    /// The one that it uses from beginning to end.
+    pub(super) ring: Arc<Ring>,
     /// Who waits for the conclusion, until it is there.
     pub(super) purpose: Option<Purpose>,
     pub(super) tag: Option<usize>,
@@ -76,16 +83,15 @@ impl World {
     pub(crate) fn start_operation(&mut self, node: usize, mut machine: Machine, purpose: Purpose, tag: Option<usize>) {
         let (mut events, mut commands, mut abroad) = (VecDeque::from([Told::Start]), Vec::new(), Vec::new());
         let mut purpose = Some(purpose);
+        let (ring, me) = (self.ring_of(node), self.me(node));
         while let Some(event) = events.pop_front() {
             self.tell(&mut machine, event, &mut commands, &mut purpose);
             for command in commands.drain(..) {
                 match command {
-                    Command::Call { call, to, request } if to == self.nodes[node].me => {
-                        match self.at_hand(node, &request) {
-                            Some(answer) => events.push_back(Told::Answered { call, answer }),
-                            None => abroad.push(Command::Call { call, to, request }),
-                        }
-                    }
+                    Command::Call { call, to, request } if to == me => match self.at_hand(node, &request) {
+                        Some(answer) => events.push_back(Told::Answered { call, answer }),
+                        None => abroad.push(Command::Call { call, to, request }),
+                    },
                     command => abroad.push(command),
                 }
             }
@@ -105,11 +111,12 @@ impl World {
         let id = up.operations_made;
         up.operations_made += 1;
         if is_over {
-            return self.execute(node, id, abroad);
+            return self.execute(node, id, &ring, abroad);
         }
-        up.operations.insert(id, Running { machine, purpose, tag, until, call_time, wake: None, begun });
+        let kept = ring.clone();
+        up.operations.insert(id, Running { machine, ring: kept, purpose, tag, until, call_time, wake: None, begun });
         self.schedule(deadline.next_multiple_of(TICK_US), Event::Deadline { node, life, id });
-        self.execute(node, id, abroad);
+        self.execute(node, id, &ring, abroad);
     }
 
     /// Tells a machine something, and its client what it concludes.
@@ -186,6 +193,14 @@ impl World {
                     self.proposed(node, *turn, proposed);
                 }
             }
+            Machine::Relayout(relayout) => {
+                if let Some(relaid) = relayout.on(event, commands) {
+                    let Some(Purpose::Relayout { node, before, then }) = purpose.take() else {
+                        unreachable!("a Relayout concludes once")
+                    };
+                    self.relaid(node, before, *then, relaid);
+                }
+            }
             Machine::Restore(restore) => {
                 if let Some(gathered) = restore.on(event, commands) {
                     let Some(Purpose::Restore { node, key, said }) = purpose.take() else {
@@ -202,15 +217,15 @@ impl World {
         let mut commands = Vec::new();
         self.tell(&mut running.machine, event, &mut commands, &mut running.purpose);
         // Kept while its last commands are carried out, as their calls need its deadline and its tag.
-        let done = running.machine.is_done();
+        let (done, ring) = (running.machine.is_done(), running.ring.clone());
         self.up(node).operations.insert(id, running);
-        self.execute(node, id, commands);
+        self.execute(node, id, &ring, commands);
         if done {
             self.up(node).operations.remove(&id);
         }
     }
 
-    pub(super) fn execute(&mut self, node: usize, id: u64, commands: Vec<Command>) {
+    pub(super) fn execute(&mut self, node: usize, id: u64, ring: &Ring, commands: Vec<Command>) {
         for command in commands {
             match command {
                 Command::Wake { after_ms } => {
@@ -223,6 +238,7 @@ impl World {
                 }
                 Command::Call { call, to, request } => {
                     self.note_call(&request);
+                    let to = self.node_at(node, ring, to);
                     self.note_repair(node, id, to, &request);
                     let copy = matches!(request, Request::Merge { .. });
                     let now = self.now;
@@ -232,21 +248,26 @@ impl World {
                         None => (now + self.timeout_us(), None),
                     };
                     let caller = Caller::Operation { id, call, copy };
-                    self.send(node, to.index(), request, tag, until, caller);
+                    self.send(node, to, ring.epoch(), request, tag, until, caller);
                 }
             }
         }
     }
 
+    /// The node that a member is, or the guest, in a ring by which `node` went.
+    pub(super) fn node_at(&self, node: usize, ring: &Ring, member: MemberIndex) -> usize {
+        if ring.guest() == Some(member) { node } else { number_of(&ring.member(member).name) }
+    }
+
     /// The copies that a read sends are repairs.
-    fn note_repair(&mut self, node: usize, id: u64, to: MemberIndex, request: &Request) {
+    fn note_repair(&mut self, node: usize, id: u64, to: usize, request: &Request) {
         let reads = |running: &Running| matches!(running.machine, Machine::Get(_));
         if let Request::Merge { record, .. } = request
             && self.up(node).operations.get(&id).is_some_and(reads)
         {
             self.counters.hit("read repair");
             if self.plant == Some(Plant::RepairOverwrites)
-                && let Some(up) = &mut self.nodes[to.index()].up
+                && let Some(up) = &mut self.nodes[to].up
             {
                 up.repairs.push(record.clone());
             }
@@ -267,8 +288,8 @@ impl World {
         if running.wake.is_some_and(|wake| wake <= now) {
             running.wake = None;
             let is_put = matches!(running.machine, Machine::Put(_));
-            let write = match running.purpose {
-                Some(Purpose::Write { write, .. }) => Some(write),
+            let write = match &running.purpose {
+                Some(Purpose::Write(writing)) => Some(writing.write),
                 _ => None,
             };
             if is_put && write.is_some() {

@@ -75,12 +75,23 @@ impl World {
     /// Sends what waits for a peer, unless a ping is under way.
     fn ping(&mut self, node: usize, peer: usize) {
         let route = self.up(node).routes.entry(peer).or_default();
-        if route.packets.is_empty() || std::mem::replace(&mut route.busy, true) {
+        if route.packets.is_empty() || route.busy {
             return;
         }
+        let ring = self.ring_of(node);
+        if ring.member_by_name(&self.nodes[peer].name).is_none() {
+            // Nobody is called that is no member.
+            self.up(node).routes.remove(&peer);
+            return;
+        }
+        let route = self.up(node).routes.entry(peer).or_default();
+        route.busy = true;
         let packets = route.packets.drain(..).collect();
         let timeout = self.pace().answer().as_micros() as u64;
-        let batch = Batch { envelope: self.envelope(node, peer, timeout), requests: vec![Request::Gossip { packets }] };
+        let batch = Batch {
+            envelope: self.envelope(node, peer, ring.epoch(), timeout),
+            requests: vec![Request::Gossip { packets }],
+        };
         self.post(node, peer, None, &batch, vec![None], Vec::new(), timeout);
     }
 

@@ -116,9 +116,13 @@ impl World {
             kept.ballot.stamp = Stamp(stamp.0 + 100);
         }
         let ballot = Ballot { stamp, actor: proposer.actor };
-        let electorate = Electorate::of(&self.ring, Partition::of(key.position()));
+        let ring = self.ring_of(node);
+        let electorate = Electorate::of(&ring, Partition::of(key.position()));
         let given = kept.clone();
-        let epoch = self.ring.epoch();
+        let epoch = ring.epoch();
+        if let (Some(Plant::BallotKeptOverEpochs), Some(kept)) = (plant, &mut kept) {
+            kept.epoch = epoch;
+        }
         let options = ProposeOptions { reach, ballot, now, kept, epoch, avoid, chance };
         let propose = Box::new(Propose::new(key.clone(), proposals, electorate, options));
         let turn = Box::new(Turn { worker, key, reach, dones, given, overtaken: false });
@@ -177,7 +181,8 @@ impl World {
         contested.retain(|key| !keys.contains(key));
         for key in keys {
             let within_ms = self.options.timeout_ms as u32;
-            let entrust = Entrust::new(key, None, Reach::Majority, &self.ring, &self.avoid(node), within_ms);
+            let ring = self.ring_of(node);
+            let entrust = Entrust::new(key, None, Reach::Majority, &ring, &self.avoid(node), within_ms);
             self.start_operation(node, Machine::Entrust(Box::new(entrust)), Purpose::Settle, None);
         }
     }

@@ -35,7 +35,7 @@ impl World {
         (self.now - up.started) / 1_000
     }
 
-    fn jittered(&mut self, base: u64) -> u64 {
+    pub(super) fn jittered(&mut self, base: u64) -> u64 {
         base * self.rng.random_range(800..=1_200) / 1_000
     }
 
@@ -128,7 +128,11 @@ impl World {
             self.counters.hit("in a session already");
             return false;
         }
-        let (ring, me, other) = (self.ring.clone(), self.nodes[node].me, self.nodes[peer].me);
+        let (ring, me) = (self.ring_of(node), self.me(node));
+        let Some(other) = ring.member_by_name(&self.nodes[peer].name) else {
+            self.up(node).schedule.end();
+            return false;
+        };
         self.note_losses(node);
         let settled = self.now_stamp(node);
         let avoid = self.avoid(node);
@@ -154,10 +158,14 @@ impl World {
     }
 
     pub(super) fn session_concluded(&mut self, purpose: Purpose, report: Report) {
-        let Purpose::Session { node, peer, reason, seen } = purpose else { unreachable!("a Session compares") };
+        let (node, peer, reason, seen) = match purpose {
+            Purpose::Session { node, peer, reason, seen } => (node, peer, reason, seen),
+            Purpose::Offer { node, given } => return self.offered(node, given, &report),
+            _ => unreachable!("a Session compares"),
+        };
         self.up(node).schedule.end();
         if !self.has_lost_since(node) {
-            let whole = reason == Reason::Filling && self.completeness_of(node).is_filled_by(&report);
+            let whole = reason == Reason::Filling && self.is_filled_by(node, &report);
             self.found_equal(node, peer, seen, &report, whole);
         }
         self.compared(node, peer, reason, &report);
@@ -195,6 +203,9 @@ impl World {
     /// Answers a question that digests alone can answer.
     pub(super) fn compare_now(&mut self, node: usize, request: SyncRequest, done: Done) {
         let now_ms = self.now_ms(node);
+        if let SyncRequest::HandedOver { seen } = &request {
+            self.take_over_seen(node, seen);
+        }
         let asker = match &request {
             SyncRequest::Root { from, .. } => Some(*from),
             SyncRequest::Done { from } => {
@@ -238,7 +249,7 @@ impl World {
     }
 
     fn comparison(&mut self, node: usize, request: SyncRequest) -> Answer {
-        let (ring, me) = (self.ring.clone(), self.nodes[node].me);
+        let (ring, me) = (self.ring_of(node), self.me(node));
         let plant = self.plant;
         let up = self.up(node);
         let is_root = matches!(request, SyncRequest::Root { .. });

@@ -2,6 +2,7 @@
 //! at fixed times, played under many orders in which messages arrive and disks are done, and then every node's rows and
 //! every answer are looked at.
 
+mod changes;
 mod clocks;
 mod deletes;
 mod emptied;
@@ -11,16 +12,14 @@ mod rot;
 mod seen;
 mod splits;
 
+use crate::between::{Reading, Writing};
 use crate::invariants;
-use crate::node::Machine;
 use crate::options::Options;
 use crate::plant::Plant;
-use crate::workload::{Purpose, Wanted};
+use crate::workload::Wanted;
 use crate::world::World;
 use bytes::Bytes;
-use kringle::coordinator::{
-    Count, Get, GetOptions, GetOutcome, Put, PutOptions, PutOutcome, Quorum, Replicas, Write as Wish,
-};
+use kringle::coordinator::{GetOutcome, PutOutcome, Replicas};
 use kringle::record::{Content, Context, Edit, Record, Seen};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -56,7 +55,7 @@ fn under_every_order(options: &Options, story: impl Fn(&mut World)) {
             world.told = Some(Answers::default());
             // Nobody asks but the story.
             world.clients[0].left = 0;
-            (0..options.nodes).for_each(|node| world.start(node));
+            (0..world.nodes.len()).for_each(|node| world.start(node));
             // Every two have met and compared.
             world.pass(8 * SECOND_US);
             story(&mut world);
@@ -88,25 +87,10 @@ impl World {
             None => (None, Seen::Everything),
         };
         let wanted = ask.hard.map_or(Wanted::Majority, Wanted::Hard);
-        let owners = self.owners(key).len();
         let write = self.enter_write(key, ask.delete, saw);
-        let options = PutOptions {
-            quorum: Quorum::of(Count::Exactly(wanted.needed(owners) as u8), owners).expect("between 1 and all"),
-            hard: ask.hard.is_some(),
-            covers: true,
-            now: self.now_stamp(node),
-            deadline_ms: self.deadline_ms(),
-            avoid: self.avoid(node),
-        };
         let content = self.oracle.writes[write].value.clone().map(Content::plain);
-        let wish = Wish { key: self.keys[key].clone(), edit: Edit::write(seen, content) };
-        let put = Put::new(wish, self.ring.clone(), self.nodes[node].me, options);
-        self.start_operation(
-            node,
-            Machine::Put(Box::new(put)),
-            Purpose::Write { client: 0, write, wanted },
-            Some(write),
-        );
+        let (edit, patience, ring) = (Edit::write(seen, content), self.patience(node), self.ring_of(node));
+        self.begin_put(Writing { client: 0, node, write, wanted, edit, patience, ring, may_be_stored: false });
         write
     }
 
@@ -127,27 +111,20 @@ impl World {
 
     /// A client asks `node` to read, and waits for the answer.
     fn read(&mut self, node: usize, key: usize, hard: Option<u8>) -> GetOutcome {
-        let owners = self.owners(key).len();
-        let wanted = hard.map_or(Wanted::Majority, Wanted::Hard);
-        let options = GetOptions {
-            quorum: Quorum::of(Count::Exactly(wanted.needed(owners) as u8), owners).expect("between 1 and all"),
-            hard: hard.is_some(),
-            all: false,
+        let asked = self.told.as_ref().map_or(0, |told| told.gets.len());
+        self.begin_get(Reading {
+            client: 0,
+            node,
+            key,
+            begun: self.moment,
+            since: Context::new(),
+            asked: Context::new(),
+            wanted: hard.map_or(Wanted::Majority, Wanted::Hard),
             hedge_ms: 20,
             patience_ms: 100,
-            behind: self.behind(node),
-            avoid: self.avoid(node),
-            since: Context::new(),
-        };
-        let asked = self.told.as_ref().map_or(0, |told| told.gets.len());
-        let get = Get::new(self.keys[key].clone(), self.ring.clone(), self.nodes[node].me, options);
-        let begun = self.moment;
-        self.start_operation(
-            node,
-            Machine::Get(Box::new(get)),
-            Purpose::Read { client: 0, key, begun, since: Context::new() },
-            None,
-        );
+            patience: self.patience(node),
+            ring: self.ring_of(node),
+        });
         let told = |world: &World| world.told.as_ref().and_then(|told| told.gets.get(asked)).cloned();
         self.advance(|world| told(world).is_some());
         told(self).unwrap_or_else(|| panic!("not answered: {:?}", self.oracle.violations)).1
