@@ -18,6 +18,7 @@ mod counters;
 mod crash_points;
 mod disk;
 mod ending;
+mod event;
 mod faults;
 #[allow(dead_code)]
 #[path = "../linearizable/history.rs"]

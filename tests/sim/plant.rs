@@ -115,12 +115,8 @@ pub(crate) enum Plant {
     AcceptanceCountedTwice,
     /// Reads switch to new owners before those have taken in what they lack.
     ReadsSwitchEarly,
-    /// The old owners are let go of before enough of them know that reads go elsewhere.
-    SettledUnknown,
     /// A write counts where as many of the owners have it that reads ask, whoever stands beside them.
     CountedAmongOwnersOnly,
-    /// A change is committed though the layout has moved on since it was asked for.
-    CommittedUnderAnEarlierEpoch,
     /// A batch is answered whatever layout its sender goes by.
     AnsweredUnderAnEarlierEpoch,
     /// Every layout that a node proposes it proposes in the same round.
@@ -131,8 +127,6 @@ pub(crate) enum Plant {
     DroppedUnoffered,
     /// What one owner held was all there is.
     TakenInFromOne,
-    /// What was kept for a proposal is proposed under the next layout as well.
-    BallotKeptOverEpochs,
 }
 
 impl Plant {
@@ -194,18 +188,13 @@ impl Plant {
         Plant::AcceptanceCountedTwice,
     ];
 
-    /// Those of changing layouts.
-    pub(crate) const OF_CHANGES: [Plant; 10] = [
+    /// Those of changing layouts, but for two that stories tell of.
+    pub(crate) const OF_CHANGES: [Plant; 5] = [
         Plant::ReadsSwitchEarly,
-        Plant::SettledUnknown,
         Plant::CountedAmongOwnersOnly,
-        Plant::CommittedUnderAnEarlierEpoch,
         Plant::AnsweredUnderAnEarlierEpoch,
-        Plant::RoundReused,
-        Plant::VotesLostInCrash,
         Plant::DroppedUnoffered,
         Plant::TakenInFromOne,
-        Plant::BallotKeptOverEpochs,
     ];
 
     /// Those by which something acknowledged goes missing, or a dropped value comes back.

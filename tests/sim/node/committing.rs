@@ -71,7 +71,9 @@ impl World {
             return;
         }
         up.errands = std::mem::take(&mut up.layouts.errands);
-        let batch: Vec<Submission> = up.waiting.drain(..up.waiting.len().min(BATCH_MAX)).collect();
+        // What waits is committed a moment after a layout was taken over: others may hear of that before.
+        let count = if up.errands.is_empty() { up.waiting.len().min(BATCH_MAX) } else { 0 };
+        let batch: Vec<Submission> = up.waiting.drain(..count).collect();
         if batch.len() > 1 {
             self.counters.hit("group commit");
         }
@@ -88,7 +90,8 @@ impl World {
         self.run_errands(node);
         let wall_ms = self.wall_ms(node);
         let plant = self.plant;
-        let fence = if plant == Some(Plant::CommittedUnderAnEarlierEpoch) { 0 } else { self.up(node).ring.epoch() };
+        // What was asked for under an earlier epoch is no longer committed.
+        let fence = self.up(node).ring.epoch();
         let up = self.up(node);
         let batch = up.committing.take().expect("a commit was under way");
         let (mut batch, stale): (Vec<_>, Vec<_>) = batch.into_iter().partition(|submission| submission.epoch >= fence);

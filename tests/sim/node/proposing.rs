@@ -120,9 +120,6 @@ impl World {
         let electorate = Electorate::of(&ring, Partition::of(key.position()));
         let given = kept.clone();
         let epoch = ring.epoch();
-        if let (Some(Plant::BallotKeptOverEpochs), Some(kept)) = (plant, &mut kept) {
-            kept.epoch = epoch;
-        }
         let options = ProposeOptions { reach, ballot, now, kept, epoch, avoid, chance };
         let propose = Box::new(Propose::new(key.clone(), proposals, electorate, options));
         let turn = Box::new(Turn { worker, key, reach, dones, given, overtaken: false });

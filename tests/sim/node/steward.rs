@@ -130,7 +130,6 @@ impl World {
             return self.watch_on(node);
         }
         let early = self.plant == Some(Plant::ReadsSwitchEarly);
-        let unknown = self.plant == Some(Plant::SettledUnknown);
         let layout = ring.layout();
         let next = match layout.change().map(|change| change.phase()) {
             Some(Phase::Filling) if early || self.all_have_taken_in(node, &ring) => layout.switch(),
@@ -138,7 +137,7 @@ impl World {
                 self.counters.hit("change abandoned");
                 layout.abandon()
             }
-            Some(Phase::Switched) if unknown || self.all_know(node, &ring) => layout.settle(),
+            Some(Phase::Switched) if self.all_know(node, &ring) => layout.settle(),
             Some(Phase::Switched) => {
                 self.counters.hit("settling waits until enough know");
                 return self.watch_on(node);

@@ -276,3 +276,28 @@ pub(super) fn replicas_are_not_lowered_so_far_at_once_that_a_write_would_be_miss
         world.look_at_the_disks();
     });
 }
+
+#[test]
+pub(super) fn what_was_voted_for_before_a_crash_is_the_layout_of_its_epoch_after_it() {
+    under_every_order(&growing(3, 0, 3), |world| {
+        Load::begin(world);
+        // Two of three agree, and only the one that proposed it gets to know.
+        world.split(&[&[0, 1], &[2]]);
+        world.ask_for(0, Wish::Replicas(2));
+        world.reach(2);
+        world.split(&[&[0], &[1], &[2]]);
+        world.crash(1);
+        world.network.heal();
+        world.split(&[&[0], &[1, 2]]);
+        world.start(1);
+        world.pass(5 * SECOND_US);
+        world.ask_for(1, Wish::Replicas(4));
+        world.pass(5 * SECOND_US);
+        assert_eq!(world.ring_of(1).layout(), world.ring_of(2).layout());
+        world.network.heal();
+        world.pass(15 * SECOND_US);
+        world.settle();
+        world.heal();
+        world.look_at_the_disks();
+    });
+}

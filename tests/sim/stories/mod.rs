@@ -196,7 +196,9 @@ fn short(outcome: &PutOutcome) -> Replicas {
 
 #[test]
 fn stories_fail_where_the_bug_they_are_about_is_planted() {
-    let told: [(Plant, fn()); 16] = [
+    let told: [(Plant, fn()); 18] = [
+        (Plant::RoundReused, changes::two_operators_at_one_node_want_different_layouts_and_there_is_one),
+        (Plant::VotesLostInCrash, changes::what_was_voted_for_before_a_crash_is_the_layout_of_its_epoch_after_it),
         (Plant::LogForgotten, repair::after_ten_crashes_under_load_every_owner_has_every_acknowledged_write),
         (Plant::DominatedSent, repair::a_copy_that_was_lost_while_both_peers_are_up_is_brought_by_the_next_session),
         (
