@@ -289,8 +289,10 @@ pub async fn ask_progress(worker: &Rc<Worker>, ring: &Arc<Ring>) {
             })
         })
         .collect();
+    let until = now() + ASK_PERIOD;
     for one in asked {
-        let _ = tokio::time::timeout(ASK_PERIOD, one).await;
+        // Those that hang are waited for together.
+        let _ = tokio::time::timeout(until.saturating_duration_since(now()), one).await;
     }
 }
 

@@ -160,7 +160,7 @@ fn a_member_at_a_new_address_is_the_same_member() {
 }
 
 #[test]
-fn a_node_of_another_cluster_is_refused_and_says_so() {
+fn a_node_of_another_cluster_stays_with_its_own_whatever_it_is_told() {
     let (town, mut other) = (Town::start(1, &QUICK), Town::start(1, &QUICK));
     other.fill(10);
     other.nodes[0].kill();

@@ -1,3 +1,5 @@
+//! Votes about the next layout, whose messages are delivered in any order, or lost.
+
 use super::*;
 use crate::membership::{NoVote, Register};
 use crate::operation::Failure;
