@@ -325,15 +325,26 @@ impl Worker {
             }
             Step::Propose { key, proposal, reach, within_ms } => self.propose(key, proposal, reach, within_ms, told),
             Step::Greet(greeting) => self.greeted(&greeting, told),
-            Step::Read(address) => self.look_up(address, told),
+            Step::Read(address) => self.look_up(address, self.unless_moved_on(epoch, told)),
             Step::ReadSince(address, since) => {
                 let dots = self.node.seen_of(address.partition(), &since);
+                let told = self.unless_moved_on(epoch, told);
                 self.look_up(address, move |answer| told(replica::having_seen(answer, dots)));
             }
             Step::Compare(request) => super::sync::compare(self, request, Box::new(told)),
             Step::UnderWay(between) => told(super::sync::under_way(&self.node, between)),
             Step::Gossip(packets) => told(Answer::Gossip { packets: self.node.hear_gossip(&packets) }),
             Step::Layout(request) => super::layouts::answer(self, request, Box::new(told)),
+        }
+    }
+
+    /// Tells an answer, if the layout is still the one it was asked under: a look-up may take a while, and rows that are no
+    /// longer kept here are dropped.
+    fn unless_moved_on(&self, epoch: u64, told: impl FnOnce(Answer) + 'static) -> impl FnOnce(Answer) + 'static {
+        let node = self.node.clone();
+        move |answer| {
+            let now = node.epoch();
+            told(if epoch < now { Answer::Refused(Refusal::StaleEpoch { epoch: now }) } else { answer })
         }
     }
 

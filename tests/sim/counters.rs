@@ -163,7 +163,6 @@ pub(crate) const OF_CHANGES: &[&str] = &[
     "change abandoned",
     "settling waits until enough know",
     "layout agreed on",
-    "another's layout finished",
     "layout not agreed on",
     "vote about a layout",
     "join planned",

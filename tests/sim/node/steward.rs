@@ -258,7 +258,9 @@ impl World {
     pub(super) fn relaid(&mut self, node: usize, before: Arc<Ring>, then: Then, relaid: Relaid) {
         match relaid {
             Relaid::Chosen { layout, is_own } => {
-                self.counters.hit(if is_own { "layout agreed on" } else { "another's layout finished" });
+                if is_own {
+                    self.counters.hit("layout agreed on");
+                }
                 let layout = Layout::decode(&layout).expect("a layout can be read back");
                 self.errand(node, Errand::Adopt { layout, then: Adopted::Proposed { before, then, is_own } });
             }
