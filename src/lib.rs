@@ -15,6 +15,7 @@
 //!
 //! - Every change of a stored value is [`record::Record::merge`], inside [`storage::Committer`].
 //! - Below the shell there is no clock, no chance, no thread and no socket: time and randomness are arguments.
+//! - What was asked for under an earlier layout is refused inside the committer.
 //! - Placement is computed from the stored [`placement::Layout`] alone.
 
 pub mod record;

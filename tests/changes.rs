@@ -145,6 +145,10 @@ fn a_wish_that_makes_no_sense_is_refused_and_changes_nothing() {
     }
     client.get("/cluster?epoch=x").refusal(400);
     client.get("/cluster?wait=long").refusal(400);
+    client.get("/cluster?wait=1").refusal(400);
+    for path in ["/cluster/join", "/cluster/leave", "/cluster/abandon"] {
+        client.send(&support::http::Request::new("POST", path).body(r#"{"now":true}"#)).refusal(400);
+    }
     client.get("/cluster?unknown=1").refusal(400);
     let alone = client.post("/cluster/leave", &json!({})).refusal(409);
     assert!(alone.text().contains("last"), "{alone}");

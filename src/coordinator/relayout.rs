@@ -16,8 +16,9 @@
 
 use crate::membership::Round;
 use crate::operation::{CallId, Command, Event, Operation};
-use crate::placement::{MemberIndex, NodeId};
-use crate::protocol::{Answer, LayoutAnswer, LayoutRequest, Refusal, Request};
+use crate::placement::{Layout, MemberIndex, NodeId};
+use crate::protocol::{Answer, LayoutAnswer, LayoutRequest, ROUNDS_MAX, Refusal, Request};
+use std::collections::BTreeSet;
 
 /// The first pause after another round came between, and the longest, in milliseconds, about.
 const BACKOFF_MS: u64 = 5;
@@ -112,7 +113,7 @@ impl Relayout {
     }
 
     fn prepare(&mut self, commands: &mut Vec<Command>) {
-        self.round.number += 1;
+        self.round.number = self.round.number.saturating_add(1);
         self.phase = Phase::Preparing { accepted: None };
         self.ask_all(&LayoutRequest::Prepare { epoch: self.options.epoch, round: self.round }, commands);
     }
@@ -130,7 +131,8 @@ impl Relayout {
         if self.agreed >= self.options.needed {
             match std::mem::replace(&mut self.phase, Phase::Resting) {
                 Phase::Preparing { accepted } => {
-                    let layout = accepted.map_or_else(|| self.own.clone(), |(_, layout)| layout);
+                    let accepted = accepted.and_then(|(_, layout)| self.carried_on(layout));
+                    let layout = accepted.unwrap_or_else(|| self.own.clone());
                     let request = LayoutRequest::Accept { round: self.round, layout: layout.clone() };
                     self.phase = Phase::Accepting { layout };
                     self.ask_all(&request, commands);
@@ -153,6 +155,22 @@ impl Relayout {
         (turn == self.turn).then_some(voter)
     }
 
+    /// A layout that was accepted before, which may have been chosen. The first one of a cluster is chosen by those that it
+    /// lists alone: where one of these is there under another id, it was not, and will not be; else none but them are asked.
+    fn carried_on(&mut self, layout: Vec<u8>) -> Option<Vec<u8>> {
+        if self.options.epoch > 1 {
+            return Some(layout);
+        }
+        let listed: BTreeSet<NodeId> =
+            Layout::decode(&layout).ok()?.members().iter().filter_map(|member| member.id).collect();
+        if !listed.iter().all(|id| self.options.voters.iter().any(|(_, voter)| voter == id)) {
+            return None;
+        }
+        self.options.voters.retain(|(_, voter)| listed.contains(voter));
+        self.options.needed = self.options.voters.len();
+        Some(layout)
+    }
+
     fn heard(&mut self, voter: usize, answer: LayoutAnswer) {
         let (_, id) = self.options.voters[voter];
         match (&mut self.phase, answer) {
@@ -164,7 +182,9 @@ impl Relayout {
                 self.agreed += 1;
             }
             (Phase::Accepting { .. }, LayoutAnswer::Accepted { by }) if by == id => self.agreed += 1,
-            (_, LayoutAnswer::Outvoted { round }) => self.round.number = self.round.number.max(round.number),
+            (_, LayoutAnswer::Outvoted { round }) if round.number < ROUNDS_MAX => {
+                self.round.number = self.round.number.max(round.number);
+            }
             _ => {}
         }
     }

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Longest body of a request here.
@@ -33,7 +32,11 @@ pub(super) async fn show(worker: &Rc<Worker>, request: &HttpRequest) -> Result<H
         let bad = || ApiError::bad("epoch must be a number", "take it from the answer to the change you asked for");
         text.parse::<u64>().map_err(|_| bad())
     });
-    let wait = query.text("wait")?.map(seconds).transpose()?.unwrap_or_default();
+    let wait = query.text("wait")?.map(seconds).transpose()?;
+    if wait.is_some() && epoch.is_none() {
+        return Err(ApiError::bad("wait needs an epoch to wait for", "such as ?epoch=7&wait=30s"));
+    }
+    let wait = wait.unwrap_or_default();
     if let Some(epoch) = epoch.transpose()? {
         let until = node::now() + wait;
         // A change of owners is over when nothing is beside the owners any more.
@@ -119,7 +122,7 @@ fn transfers(ring: &Ring, progress: &BTreeMap<String, Progress>, since: Duration
         let left = whole.unwrap_or(keys).saturating_sub(keys);
         shown.push(json!({
             "partition": moving.partition.index(), "from": url(moving.from), "to": url(Some(to)), "keys": keys,
-            "bytes": keys * KEY_BYTES, "eta_s": (rate > 0.0).then(|| left as f64 / rate),
+            "bytes": keys.saturating_mul(KEY_BYTES), "eta_s": (rate > 0.0).then(|| left as f64 / rate),
         }));
     }
     for member in ring.members() {
@@ -127,7 +130,7 @@ fn transfers(ring: &Ring, progress: &BTreeMap<String, Progress>, since: Duration
         for (partition, keys) in &said.foreign {
             shown.push(json!({
                 "partition": partition.index(), "from": url(Some(member)),
-                "to": url(ring.owners(*partition).first().copied()), "keys": keys, "bytes": keys * KEY_BYTES,
+                "to": url(ring.owners(*partition).first().copied()), "keys": keys, "bytes": keys.saturating_mul(KEY_BYTES),
                 "eta_s": Value::Null,
             }));
         }
@@ -210,32 +213,46 @@ pub(super) async fn set_replicas(
     ask(worker, LayoutWish::Replicas(replicas)).await
 }
 
+/// A request that says all there is to say by its path.
+async fn nothing_more(worker: &Worker, request: &HttpRequest, payload: web::Payload) -> Result<(), ApiError> {
+    Query::of(request, &[])?;
+    let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
+    match body.trim_ascii() {
+        b"" | b"{}" => Ok(()),
+        _ => Err(ApiError::bad("this takes no body", "it is about the node that is asked: send it to that one")),
+    }
+}
+
 /// `POST /cluster/join`: this node, which is no member, is to be one.
 pub(super) async fn join(
     worker: &Rc<Worker>,
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    Query::of(request, &[])?;
-    input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
+    nothing_more(worker, request, payload).await?;
     let node = &worker.node;
-    node.layouts.joins.store(true, Ordering::Relaxed);
+    if !node::keep_left(worker, false).await {
+        return Err(ApiError::Busy("the node cannot keep that it is to join"));
+    }
     Ok(HttpResponse::Ok().json(json!({ "epoch": node.epoch() + u64::from(!node.is_member()) })))
 }
 
-/// `POST /cluster/leave`: this node is to hand over what it keeps, and go.
+/// `POST /cluster/leave`: this node is to hand over what it keeps, and go. It does not come back by itself.
 pub(super) async fn leave(
     worker: &Rc<Worker>,
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    Query::of(request, &[])?;
-    input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
-    let node = &worker.node;
-    let answer = ask(worker, LayoutWish::Leave(node.name.clone())).await?;
-    // It does not come back by itself.
-    node.layouts.joins.store(false, Ordering::Relaxed);
-    Ok(answer)
+    nothing_more(worker, request, payload).await?;
+    // Kept before anything comes of it, so that a restart in between does not bring it back.
+    if !node::keep_left(worker, true).await {
+        return Err(ApiError::Busy("the node cannot keep that it is to leave"));
+    }
+    let answer = ask(worker, LayoutWish::Leave(worker.node.name.clone())).await;
+    if matches!(answer, Err(ApiError::NoChange(_))) && worker.node.is_member() {
+        node::keep_left(worker, false).await;
+    }
+    answer
 }
 
 /// `POST /cluster/abandon`: gives up the change of owners under way, as long as reads still go to the old ones.
@@ -244,8 +261,7 @@ pub(super) async fn abandon(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    Query::of(request, &[])?;
-    input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
+    nothing_more(worker, request, payload).await?;
     ask(worker, LayoutWish::Abandon).await
 }
 

@@ -107,6 +107,9 @@ async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload
     if routes::is_for_clients(route, method) {
         worker.node.foreground.note();
     }
+    if routes::changes_the_cluster(route, method) && store::is_cross_site(request) {
+        return Err(ApiError::CrossSite);
+    }
     match route {
         Route::Kv => kv::serve(worker, request, payload, rest).await,
         Route::Counters => counters::serve(worker, request, payload, rest).await,

@@ -3,7 +3,7 @@
 use super::input::{self, Query};
 use super::refuse::ApiError;
 use super::store;
-use crate::node::Worker;
+use crate::node::{Class, Worker};
 use crate::placement::Partition;
 use crate::protocol::{Batch, MEDIA_TYPE, Refusal};
 use crate::record::Edit;
@@ -49,21 +49,27 @@ pub(super) async fn replicate(
     }
     Query::of(request, &[])?;
     let (key, content, seen) = store::pair(worker, request, payload).await?;
-    if !worker.node.is_member() {
-        return Err(ApiError::Refused(Refusal::NotAMember));
+    let ring = worker.node.ring();
+    if !ring.is_holder(worker.node.me(&ring), Partition::of(key.position())) {
+        // It would be handed over to the owners, and dropped.
+        return Err(ApiError::NotHere);
     }
     if worker.node.is_partial(Partition::of(key.position())) {
         return Err(ApiError::Refused(Refusal::NotFilled));
     }
     let (tell, told) = oneshot::channel();
     let change = Change::Write { key, edit: Edit::write(seen, Some(content)), until: Stamp::MAX };
-    worker.commit([(
-        change,
-        Box::new(move |result: Result<Outcome, Refused>| {
-            // The client may have hung up; the pair is kept all the same.
-            let _ = tell.send(result);
-        }) as _,
-    )]);
+    worker.commit_under(
+        Class::Foreground,
+        ring.epoch(),
+        [(
+            change,
+            Box::new(move |result: Result<Outcome, Refused>| {
+                // The client may have hung up; the pair is kept all the same.
+                let _ = tell.send(result);
+            }) as _,
+        )],
+    );
     match told.await {
         Ok(Ok(Outcome::Written { .. })) => {
             Ok(HttpResponse::Ok().json(json!({ "message": "kept on this node", "applied": 1, "ignored": 0 })))

@@ -140,8 +140,8 @@ impl ApiError {
             ),
             ApiError::CrossSite => (
                 StatusCode::FORBIDDEN,
-                "a page of another site may not write with GET".into(),
-                "use PUT /kv/{key}, or POST /store".into(),
+                "a page of another site may not do that".into(),
+                "write with PUT /kv/{key} or POST /store, and change the cluster from a terminal".into(),
             ),
             ApiError::NotReplicated { replicas, needed, cause, .. } => {
                 let mut error = format!("{} of the {needed} owners asked for have the write", replicas.acked);
@@ -228,7 +228,7 @@ impl ApiError {
             ApiError::NotHere => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "this node does not keep the key, or has not taken it in yet".into(),
-                "leave ?local=1 away, or ask one of the owners that /ring?key= lists".into(),
+                "/ring?key= lists the owners; GET /kv/{key} without ?local=1 and PUT /kv/{key} turn to them".into(),
             ),
             ApiError::NoChange(why) => {
                 (StatusCode::CONFLICT, why.clone(), "nothing was changed; look at /cluster, and ask again".into())

@@ -77,6 +77,23 @@ pub(super) fn find(path: &str) -> Result<(Route, &str), ApiError> {
     }
 }
 
+/// Whether it is an operator who asks for a change of the layout.
+pub(super) fn changes_the_cluster(route: Route, method: &Method) -> bool {
+    let is_change = matches!(method, &Method::PUT | &Method::POST);
+    is_change
+        && matches!(
+            route,
+            Route::ClusterMode
+                | Route::ClusterReplicas
+                | Route::ClusterJoin
+                | Route::ClusterLeave
+                | Route::ClusterAbandon
+                | Route::ClusterRemove
+                | Route::ClusterReplace
+                | Route::Config
+        )
+}
+
 /// Whether it is a client who asks for that, for a value or with one.
 pub(super) fn is_for_clients(route: Route, method: &Method) -> bool {
     match route {

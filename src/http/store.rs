@@ -213,7 +213,7 @@ fn missing_params() -> HttpResponse {
 }
 
 /// Whether a browser says that another site's page made it ask.
-fn is_cross_site(request: &HttpRequest) -> bool {
+pub(super) fn is_cross_site(request: &HttpRequest) -> bool {
     let headers = request.headers();
     let fetch = headers.get("sec-fetch-site").map(|site| site.as_bytes());
     let foreign_fetch = fetch.is_some_and(|site| site != b"same-origin" && site != b"none");

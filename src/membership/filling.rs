@@ -254,6 +254,15 @@ impl Filling {
         self.stage != stage
     }
 
+    /// Looks whether what was compared is enough by this ring. Whether that made the node whole.
+    pub fn look_again(&mut self, ring: &Ring, me: MemberIndex) -> bool {
+        let whole = self.stage == Stage::Filling && ring.owned_by(me).iter().all(|&at| self.is_whole(ring, me, at));
+        if whole {
+            (self.stage, self.refilled, self.lack) = (Stage::Filled, true, Lack::TAIL);
+        }
+        whole
+    }
+
     /// Whether `peer` counted, as it last said.
     pub fn is_filled(&self, peer: &str) -> bool {
         self.peers.get(peer).is_some_and(|peer| peer.word.filled)
@@ -306,11 +315,7 @@ impl Filling {
         if let Some(peer) = self.peers.get_mut(peer) {
             peer.compared = Some(peer.compared == Some(true) || peer.word.filled);
         }
-        let whole = self.stage == Stage::Filling && ring.owned_by(me).iter().all(|&at| self.is_whole(ring, me, at));
-        if whole {
-            (self.stage, self.refilled, self.lack) = (Stage::Filled, true, Lack::TAIL);
-        }
-        whole
+        self.look_again(ring, me)
     }
 
     /// Whether this node was filled by sessions in this life of the process: what it once promised it knows no more.

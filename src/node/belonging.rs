@@ -90,6 +90,7 @@ async fn learn(worker: Rc<Worker>) {
             let (worker, asking) = (worker.clone(), asking.clone());
             actix_web::rt::spawn(async move {
                 hello(&worker, link).await;
+                worker.node.layouts.note_met(&peer, &worker.node.ring());
                 asking.borrow_mut().remove(&peer);
             });
         }
@@ -225,7 +226,7 @@ async fn ask_to_join(worker: &Rc<Worker>, ring: &Arc<Ring>, turn: usize) {
         }
     };
     match answer {
-        Some(LayoutAnswer::Planned { epoch }) if epoch > node.epoch() => {
+        Some(LayoutAnswer::Planned { epoch }) if epoch > node.epoch() && !alive.is_empty() => {
             let link = worker.link(ring, alive[turn % alive.len()]);
             hello(worker, link).await;
         }
@@ -242,7 +243,12 @@ pub async fn meet(worker: &Rc<Worker>, url: &str) -> Option<Member> {
     let layout = node.ring().layout().encode();
     let request = LayoutRequest::Hello { name: node.cluster_name(), member: node.as_member(), layout };
     match ask(&worker.link_to(url), node, request).await {
-        Some(LayoutAnswer::Standing { name, member, .. }) if name == node.cluster_name() => Some(member),
+        Some(LayoutAnswer::Standing { name, member, layout }) if name == node.cluster_name() => {
+            // One that belongs to another cluster stays with it.
+            let theirs = Layout::decode(&layout).ok()?;
+            let is_free = theirs.epoch() == 0 || theirs.cluster() == node.ring().layout().cluster();
+            is_free.then_some(member)
+        }
         _ => None,
     }
 }

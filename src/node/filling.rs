@@ -8,8 +8,7 @@ use super::sync;
 use super::worker::Worker;
 use crate::antientropy::Report;
 use crate::membership::{ClockState, Clocks, Filling, Lack, Memory, Stage, State, Why};
-use crate::placement::Partition;
-use crate::protocol::{Refusal, Request};
+use crate::placement::{MemberIndex, Ring};
 use crate::record::Stamp;
 use crate::storage::{Change, Committer, Outcome, Refused};
 use serde_json::{Value, json};
@@ -150,17 +149,30 @@ impl Completeness {
     }
 
     /// These are the peers from now on; `new` says whether this node has just become a member. On the committer's thread.
-    pub(super) fn note_members(&self, committer: &mut Committer, names: BTreeSet<String>, new: bool, heard: Stamp) {
+    pub(super) fn note_members(
+        &self,
+        committer: &mut Committer,
+        (ring, me): (&Ring, MemberIndex),
+        names: BTreeSet<String>,
+        new: bool,
+        heard: Stamp,
+    ) {
         self.memory().members(|name| names.contains(name));
         let changed = {
             let mut filling = self.filling();
-            let changed = filling.members(names, new);
+            // By other owners a partition may be whole that was not.
+            let changed = filling.members(names, new) | filling.look_again(ring, me);
             self.note_confirmed(filling.is_confirmed());
             changed
         };
         if changed || new {
             self.keep(committer, heard);
         }
+    }
+
+    /// Whether it is filled, durably.
+    pub(super) fn counts(&self) -> bool {
+        self.counts.load(Ordering::Relaxed)
     }
 
     /// How often something was lost: what was compared before counts for nothing after.
@@ -233,69 +245,6 @@ impl Completeness {
 }
 
 impl Shared {
-    /// Whether this node owns the partition and does not hold it whole, so that its answers count for nothing.
-    pub fn is_partial(&self, partition: Partition) -> bool {
-        if self.completeness.counts.load(Ordering::Relaxed) {
-            return !self.counts_as_heir(partition);
-        }
-        let ring = self.ring();
-        let me = self.me(&ring);
-        let filling = self.completeness.filling();
-        // What is filled and not yet durably so may count a moment later.
-        ring.is_owner(me, partition) && (filling.stage() != Stage::Filling || !filling.is_whole(&ring, me, partition))
-    }
-
-    /// Whether this node answers the request as an owner that counts for nothing in it.
-    pub(super) fn answers_in_part(&self, request: &Request) -> bool {
-        match request {
-            Request::Confirm { key, .. } => {
-                let ring = self.ring();
-                !self.completeness.may_vote() && ring.is_owner(self.me(&ring), Partition::of(key.position()))
-            }
-            _ if self.completeness.counts.load(Ordering::Relaxed) && !self.is_changing() => false,
-            Request::Write { key, .. }
-            | Request::Merge { key, .. }
-            | Request::Read { key }
-            | Request::ReadSince { key, .. } => self.is_partial(Partition::of(key.position())),
-            _ => false,
-        }
-    }
-
-    /// Why this node makes no write of its own now, if `request` asks for one: another owner is to make it.
-    pub(super) fn declines(&self, request: &Request) -> Option<Refusal> {
-        if request.partitions_to_forget().any(|partition| self.is_partial(partition) || self.takes_in(partition)) {
-            // What it does not hold was perhaps never here, or lost: it knows of neither.
-            return Some(Refusal::NotFilled);
-        }
-        let is_for_others = matches!(request, Request::Hint { .. } | Request::HintWrite { .. });
-        if is_for_others && !self.is_member() {
-            return Some(Refusal::NotAMember);
-        }
-        let key = match request {
-            Request::Write { key, .. } => key,
-            Request::Prepare { key, .. } | Request::Accept { key, .. } | Request::Propose { key, .. } => {
-                if !self.completeness.may_vote() {
-                    return Some(Refusal::NotFilled);
-                }
-                key
-            }
-            _ => return None,
-        };
-        if self.is_partial(Partition::of(key.position())) {
-            return Some(Refusal::NotFilled);
-        }
-        if let Request::Prepare { .. } | Request::Accept { .. } = request {
-            return None;
-        }
-        self.is_ahead()
-    }
-
-    /// Whether this node counts, as far as it may tell `peer`: which must have said before what it remembers, or it would
-    /// take this store for the one it knew.
-    pub(super) fn counts_for(&self, peer: &str) -> bool {
-        self.completeness.counts.load(Ordering::Relaxed) && self.completeness.filling().has_heard(peer)
-    }
-
     /// A session with `peer` about everything that both keep, that passed over nothing, ended well. Since it began nothing
     /// may have been lost. It counts once what the peer had seen is joined as well: before that, a late copy of what all
     /// have forgotten would be new here.
@@ -348,9 +297,7 @@ impl Shared {
             intake.compared(owner);
         }
     }
-}
 
-impl Shared {
     /// The owners that a session is needed with to take in what this node is to own.
     fn owners_to_take_in_from(&self) -> Vec<String> {
         let ring = self.ring();

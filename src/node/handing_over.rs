@@ -4,6 +4,7 @@
 //! What they lack is sent by sessions, as between owners, so that what they hold already is not. Nobody reads such a copy
 //! any more, and nothing is written to it: reads went over to the new owners an epoch before.
 
+use super::belonging::ask;
 use super::foreground::Class;
 use super::outside::{jittered, now, wall_ms};
 use super::shared::Shared;
@@ -12,7 +13,7 @@ use super::worker::Worker;
 use crate::antientropy::{CONFIRM_MS, Report, Session, SessionOptions};
 use crate::operation::Failure;
 use crate::placement::{MemberIndex, Partition, Ring};
-use crate::protocol::{Answer, Request, SeenGroups, SyncAnswer, SyncRequest};
+use crate::protocol::{Answer, LayoutAnswer, LayoutRequest, Progress, Request, SeenGroups, SyncAnswer, SyncRequest};
 use crate::storage::{Change, Outcome, Refused};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -50,12 +51,17 @@ pub(super) fn let_go(worker: &Rc<Worker>) {
             if ring.epoch() == 0 || ring.is_changing() {
                 continue;
             }
-            let foreign = node.foreign(&ring);
+            let (foreign, mut any) = (node.foreign(&ring), false);
             for handful in foreign.chunks(AT_A_TIME) {
                 let taken = offer(&worker, &ring, handful).await;
+                any |= !taken.is_empty();
                 if !taken.is_empty() && !drop_all(&worker, &ring, taken).await {
                     break;
                 }
+            }
+            if !foreign.is_empty() && !any {
+                // Too few owners could be had: as often as they are compared with.
+                tokio::time::sleep(jittered(node.settings.sync_period)).await;
             }
         }
     });
@@ -96,13 +102,19 @@ async fn offer_to(worker: &Rc<Worker>, ring: &Arc<Ring>, owner: MemberIndex, off
         everything: true,
         offers: true,
     };
+    let link = worker.link(ring, owner);
+    let Some(LayoutAnswer::Progress(Progress { unbroken, .. })) = ask(&link, node, LayoutRequest::Progress).await
+    else {
+        return false;
+    };
     // What it has seen by now is held here, or superseded; whoever has all of this holds it, too, or what superseded it.
     let losses = node.completeness.losses();
     let seen = if node.rot.status().waiting == 0 { node.seen(&offered) } else { SeenGroups::new() };
     let session = Session::new(ring, node.forest.clone(), node.me(ring), owner, offered, options);
     let Some(report) = worker.run_long(session, ring.clone(), SESSION_TIME_MAX).await else { return false };
-    let is_whole =
-        report.is_whole() && losses == node.completeness.losses() && tell_seen(worker, ring, owner, seen).await;
+    let is_whole = report.is_whole()
+        && losses == node.completeness.losses()
+        && tell_seen(worker, ring, owner, seen, unbroken).await;
     let peer = ring.member(owner).name.clone();
     let ms = now().duration_since(began).as_millis() as u64;
     if report.has_moved() {
@@ -114,12 +126,12 @@ async fn offer_to(worker: &Rc<Worker>, ring: &Arc<Ring>, owner: MemberIndex, off
 }
 
 /// Tells an owner what was seen here; whether it has heard.
-async fn tell_seen(worker: &Rc<Worker>, ring: &Arc<Ring>, owner: MemberIndex, seen: SeenGroups) -> bool {
+async fn tell_seen(worker: &Rc<Worker>, ring: &Arc<Ring>, owner: MemberIndex, seen: SeenGroups, unbroken: u64) -> bool {
     let (tell, told) = oneshot::channel();
     let answered = move |result: Result<Answer, Failure>| {
         let _ = tell.send(matches!(result, Ok(Answer::Sync(SyncAnswer::Done))));
     };
-    let request = Request::Sync(SyncRequest::HandedOver { seen });
+    let request = Request::Sync(SyncRequest::HandedOver { seen, unbroken });
     let until = now() + worker.node.settings.timeout;
     worker.send(ring, owner, request, Class::Background, until, Box::new(answered));
     told.await.unwrap_or(false)

@@ -4,6 +4,7 @@
 //! ring is replaced. Whoever hears the new epoch from this node can rely on it: what was asked for under an earlier one is
 //! committed by now, or never will be.
 
+use super::layout_facts::{INTAKE_FACT, LAYOUT_FACT};
 use super::outside::{now, wall_ms};
 use super::shared::Shared;
 use super::steward;
@@ -13,22 +14,13 @@ use crate::antientropy::Intake;
 use crate::membership::Register;
 use crate::placement::{ClusterId, Layout, Member, NodeId, Partition, Ring};
 use crate::protocol::{Answer, LayoutAnswer, LayoutRequest, Progress};
-use crate::storage::{Address, Change, Committer, Store};
+use crate::storage::{Address, Change, Committer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
-
-/// Where the layout lies in the store, and the votes about the next one.
-pub(super) const LAYOUT_FACT: &str = "layout";
-pub(super) const REGISTER_FACT: &str = "layout-votes";
-/// Where it is kept of what nothing was here when the change of owners began.
-const INTAKE_FACT: &str = "layout-intake";
-/// Where it is kept that the node has left its cluster: it does not join again by itself.
-const LEFT_FACT: &str = "left";
-const LEFT: &[u8] = b"left";
 
 /// How another node said that it stands.
 #[derive(Clone, Debug)]
@@ -71,13 +63,9 @@ pub struct Layouts {
 }
 
 impl Layouts {
-    /// Of a node that goes by this epoch, and has kept these votes; with whether rows were lost, that may have been votes.
-    pub(super) fn new(epoch: u64, votes: Option<&[u8]>, has_lost: bool, joins: bool) -> Layouts {
-        let register = match votes {
-            _ if has_lost => None,
-            None => Some(Register::default()),
-            Some(votes) => Register::decode(votes),
-        };
+    /// Of a node that goes by this epoch, and has kept these votes.
+    pub(super) fn new(epoch: u64, votes: Option<&[u8]>, joins: bool) -> Layouts {
+        let register = votes.map_or_else(|| Some(Register::default()), Register::decode);
         Layouts {
             epoch: AtomicU64::new(epoch),
             is_changing: AtomicBool::default(),
@@ -106,6 +94,13 @@ impl Layouts {
         self.met_others.fetch_add(1, Ordering::Relaxed);
         if others.insert(peer.to_string(), theirs) != Some(theirs) {
             self.due.notify_one();
+        }
+    }
+
+    /// One that is no member was told what this node goes by, and is not turned to again.
+    pub(super) fn note_met(&self, peer: &str, ring: &Ring) {
+        if ring.guest().is_none() && ring.member_by_name(peer).is_none() {
+            lock(&self.others).remove(peer);
         }
     }
 
@@ -184,7 +179,8 @@ impl Shared {
         let lacking = self.intake().lacking(&ring).map(|at| (at, keys(at))).collect();
         let foreign = self.foreign(&ring).into_iter().map(|at| (at, keys(at))).collect();
         let owned = ring.owned_by(self.me(&ring)).iter().map(|at| keys(*at)).sum();
-        Progress { epoch: ring.epoch(), lacking, foreign, keys: owned }
+        let (is_filled, unbroken) = (self.completeness.counts(), self.completeness.unbroken());
+        Progress { epoch: ring.epoch(), lacking, foreign, keys: owned, is_filled, unbroken }
     }
 
     /// What the members said last, and how long the layout has been gone by.
@@ -236,14 +232,7 @@ impl Shared {
             return;
         }
         let mut changes = vec![Change::Fact { name: LAYOUT_FACT, bytes: layout.encode().into() }];
-        let is_listed = |layout: &Layout| layout.members().iter().any(|member| member.name == self.name);
-        let is_member = is_listed(&layout);
-        let leaving = before.layout().change().map_or(&[][..], |change| change.leaving());
-        if is_member {
-            changes.push(Change::Fact { name: LEFT_FACT, bytes: bytes::Bytes::new() });
-        } else if leaving.contains(&self.me(&before)) {
-            changes.push(Change::Fact { name: LEFT_FACT, bytes: bytes::Bytes::from_static(LEFT) });
-        }
+        let is_member = layout.members().iter().any(|member| is_own(member, self.id, &self.name, &self.url));
         let epoch = layout.epoch();
         let ring = match is_member {
             true => Ring::new(layout),
@@ -300,7 +289,7 @@ impl Shared {
             && ring.guest().is_none()
             && ring.member(me).id == Some(self.id)
             && ring.owned_by(me).is_empty();
-        self.completeness.note_members(committer, others, is_new, self.queue.latest_stamp());
+        self.completeness.note_members(committer, (ring, me), others, is_new, self.queue.latest_stamp());
         self.gossip.notify_one();
     }
 
@@ -347,6 +336,12 @@ impl Shared {
             false => self.events.info("layout", parts.join(", ")),
         }
     }
+}
+
+/// Whether a member is the node with this id, name and address: its store, or one that was lost at the same address. A name
+/// alone is not enough: another node may have been given an address of old.
+pub(super) fn is_own(member: &Member, id: NodeId, name: &str, url: &str) -> bool {
+    member.name == name && (member.id.is_none_or(|theirs| theirs == id) || member.url == url)
 }
 
 /// Whether the same nodes keep, and own, the same partitions.
@@ -445,26 +440,6 @@ impl Shared {
     fn standing(&self) -> Answer {
         let layout = self.ring().layout().encode();
         Answer::Layout(LayoutAnswer::Standing { name: self.cluster_name(), member: self.as_member(), layout })
-    }
-}
-
-/// What a store keeps of layouts.
-pub(super) struct Kept {
-    /// The layout that it went by last.
-    pub(super) layout: Option<Layout>,
-    /// Its votes about the next one.
-    pub(super) votes: Option<Vec<u8>>,
-    /// Whether it has left its cluster.
-    pub(super) has_left: bool,
-}
-
-impl Kept {
-    /// Of this store.
-    pub(super) fn read(store: &dyn Store) -> Kept {
-        let read = |name| store.read(&Address::fact(name)).unwrap_or_default();
-        let layout = read(LAYOUT_FACT).and_then(|bytes| Layout::decode(&bytes).ok());
-        let votes = read(REGISTER_FACT).map(|bytes| bytes.to_vec());
-        Kept { layout, votes, has_left: read(LEFT_FACT).is_some_and(|bytes| bytes == LEFT) }
     }
 }
 

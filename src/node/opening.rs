@@ -2,7 +2,8 @@
 
 use super::background::Keep;
 use super::filling::{Completeness, FILLING_FACT, MEMORY_FACT};
-use super::layouts::{self, LAYOUT_FACT, Layouts};
+use super::layout_facts::{self, LAYOUT_FACT};
+use super::layouts::{self, Layouts};
 use super::mend::Mending;
 use super::outside::random;
 use super::seen::SeenWrites;
@@ -127,7 +128,16 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
             (opened.store, opened.hints, Some(keep))
         }
     };
-    let layouts::Kept { layout: stored, votes, has_left } = layouts::Kept::read(&*store);
+    let has_peers = !settings.peers_besides_self(port).is_empty();
+    let kept_of_layouts = match layout_facts::Kept::read(&*store) {
+        // With peers it is learned anew, as a new store would.
+        Err(_) if has_peers => layout_facts::Kept::lost(),
+        kept => kept?,
+    };
+    let layout_facts::Kept { layout: stored, mut votes, has_left } = kept_of_layouts;
+    if kept.as_ref().and_then(|kept| kept.lack).is_some_and(|lack| lack.rows) {
+        votes = Some(layout_facts::LOST.to_vec());
+    }
     let layout = layout(&settings, port, own.name(), id, stored.clone())?;
     // Whom hints were made for goes by the layout.
     if stored.is_some_and(|stored| stored.table() != layout.table() || stored.members() != layout.members()) {
@@ -136,7 +146,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
     // A member is known by its id, wherever it is now; one with another store, by its name.
     let by_id = layout.members().iter().find(|member| member.id == Some(id));
     let name = by_id.map_or(own.name(), |member| &member.name).to_string();
-    let ring = match layout.members().iter().any(|member| member.name == name) {
+    let ring = match layout.members().iter().any(|member| layouts::is_own(member, id, &name, own.url())) {
         true => Ring::new(layout.clone()),
         false => Ring::with_guest(layout.clone(), Member { url: own.url().to_string(), ..Member::new(name.as_str()) }),
     };
@@ -157,14 +167,17 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
     let (forest2, feed2, hints2, contexts2) = (forest.clone(), feed.clone(), hints.clone(), contexts.clone());
     let mut committer = Committer::new(store.clone(), forest2, feed2, hints2, contexts2, actor, clock);
     keep_fact(&*store, &mut committer, LAYOUT_FACT, layout.encode())?;
+    if let Some(votes) = &votes {
+        // That they were lost, the next start must know as well.
+        keep_fact(&*store, &mut committer, layout_facts::REGISTER_FACT, votes.clone())?;
+    }
     // Before the actor makes a dot.
     keep_fact(&*store, &mut committer, CONTEXTS_FACT, encoded)?;
     if let Some(filled) = completeness.to_keep() {
         keep_fact(&*store, &mut committer, FILLING_FACT, filled)?;
     }
     committer.note_filling(completeness.lack());
-    let has_lost = kept.as_ref().and_then(|kept| kept.lack).is_some_and(|lack| lack.rows);
-    let layouts = Layouts::new(ring.epoch(), votes.as_deref(), has_lost, settings.joins && !has_left);
+    let layouts = Layouts::new(ring.epoch(), votes.as_deref(), settings.joins && !has_left);
     let shared = Shared::new(
         settings,
         id,

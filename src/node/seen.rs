@@ -163,18 +163,23 @@ impl Worker {
 
     /// One that keeps these partitions no longer has seen so much of them, and all that it held is here now: whatever was
     /// superseded there is superseded here, and nobody else may be left who could say so.
-    pub(super) fn take_over_seen(&self, ring: &Ring, seen: &SeenGroups) {
-        if !contexts::is_within_bounds(seen) {
-            return;
+    /// Not, if something was lost here since this node said that it was `unbroken`. Whether it is so.
+    pub(super) fn take_over_seen(&self, ring: &Ring, seen: &SeenGroups, unbroken: u64) -> bool {
+        let said = self.node.seen.said();
+        // Whoever loses something counts it first, and then has what was joined taken back.
+        if !contexts::is_within_bounds(seen) || self.node.completeness.unbroken() != unbroken {
+            return false;
         }
         let me = self.node.me(ring);
         let kept = contexts::spread(seen).filter(|(partition, _)| ring.is_holder(me, *partition));
         let changed = self.node.seen.contexts.change(|contexts| {
             kept.fold(false, |changed, (partition, theirs)| contexts.join(partition, &theirs) || changed)
         });
+        drop(said);
         if changed {
             self.keep_seen();
         }
+        true
     }
 
     /// What the other owners said last that they have seen of the partition.

@@ -5,7 +5,7 @@ use super::forgetting;
 use super::gathering::Gathering;
 use super::reply_room::ReplyRoom;
 use super::worker::{Committed, Worker};
-use crate::protocol::{Answer, Batch, Lane, Refusal, Reply, Request};
+use crate::protocol::{Answer, Batch, Lane, LayoutRequest, Refusal, Reply, Request};
 use crate::replica::{self, Step};
 use crate::storage::Change;
 use std::rc::Rc;
@@ -40,7 +40,8 @@ impl Worker {
         let is_bound = batch.requests.iter().any(Request::is_bound_to_epoch);
         // A fresh node knows no more than its cluster's name; which cluster that is, layouts tell.
         let is_fresh = ring.epoch() == 0 || envelope.epoch == 0 && envelope.cluster == self.node.cluster_name();
-        let is_about_layouts = batch.requests.iter().any(|request| matches!(request, Request::Layout(_)));
+        let is_hello = |request: &Request| matches!(request, Request::Layout(LayoutRequest::Hello { .. }));
+        let is_about_layouts = !batch.requests.is_empty() && batch.requests.iter().all(is_hello);
         if !(envelope.cluster == ring.layout().cluster() || is_fresh || is_about_layouts) {
             Some(Refusal::OtherCluster)
         } else if envelope.receiver.is_some_and(|receiver| receiver != self.node.id) {

@@ -149,7 +149,8 @@ impl Shared {
 
     /// This node's place in `ring`, a guest's if it is no member.
     pub fn me(&self, ring: &Ring) -> MemberIndex {
-        let own = ring.member_by_name(&self.name).or(ring.guest());
+        // A guest may have the name of a member that is another node.
+        let own = ring.guest().or_else(|| ring.member_by_name(&self.name));
         own.unwrap_or_else(|| panic!("{} is neither a member of its own layout nor a guest", self.name))
     }
 

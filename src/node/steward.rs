@@ -108,7 +108,12 @@ pub(super) async fn change(worker: &Rc<Worker>, wish: LayoutWish) -> LayoutAnswe
         Err(why) => return LayoutAnswer::Declined { why },
     };
     let epoch = next.epoch();
-    match propose_next(worker, &ring, next).await {
+    let relaid = propose_next(worker, &ring, next.clone()).await;
+    // Somebody else may have finished this very one.
+    if **node.ring().layout() == next {
+        return LayoutAnswer::Planned { epoch };
+    }
+    match relaid {
         Relaid::Chosen { is_own: true, .. } => LayoutAnswer::Planned { epoch },
         Relaid::Chosen { .. } | Relaid::Behind { .. } => {
             LayoutAnswer::Declined { why: "another change of the layout came first".into() }
@@ -139,7 +144,11 @@ fn plan(node: &Shared, ring: &Ring, wish: &LayoutWish) -> Result<Option<Layout>,
                     return Ok(None);
                 }
                 layout.with_url(&known.name, &member.url)
-            } else if ring.member_by_name(&member.name).is_some() {
+            } else if let Some(known) = ring.member_by_name(&member.name) {
+                // Another store at the same address is that member's; elsewhere, only if the member is gone.
+                if ring.member(known).url != member.url && !node.avoid(ring).contains(&known) {
+                    return Err(format!("the name {} belongs to a member that lives elsewhere", member.name));
+                }
                 layout.rebind(&member.name, id)
             } else {
                 let mut applicants = lock(&node.layouts.applicants);
@@ -148,7 +157,9 @@ fn plan(node: &Shared, ring: &Ring, wish: &LayoutWish) -> Result<Option<Layout>,
                     ring.member_by_name(&member.name).is_none()
                         && member.id.is_some_and(|id| ring.member_by_id(id).is_none())
                 };
-                layout.join(applicants.values().map(|(member, _)| member.clone()).filter(is_new).collect())
+                let all = applicants.values().map(|(member, _)| member.clone()).filter(is_new).collect();
+                // One that makes no layout keeps nobody else out.
+                layout.join(all).or_else(|_| layout.join(vec![member.clone()]))
             }
         }
         LayoutWish::Leave(name) => layout.leave(name),
@@ -178,12 +189,13 @@ fn can_be_done_without(node: &Shared, ring: &Ring, name: &str) -> Result<(), Str
     }
     let has_most = |at: &Partition| {
         let owners = ring.owners(*at);
-        2 * owners.iter().filter(|owner| !avoid.contains(owner)).count() > owners.len()
+        2 * owners.iter().filter(|owner| node.is_sound(ring, &avoid, **owner)).count() > owners.len()
     };
     match ring.partitions_of(dead).iter().filter(|at| !has_most(at)).count() {
         0 => Ok(()),
         few => Err(format!(
-            "of {few} partitions no majority of the owners lives: what was acknowledged there may be on {name} alone"
+            "of {few} partitions no majority of the owners lives and is filled: what was acknowledged there may be on \
+             {name} alone"
         )),
     }
 }
@@ -233,8 +245,10 @@ fn to_evict(node: &Shared, ring: &Ring, down_since: &mut BTreeMap<String, Instan
         down_since.entry(name).or_insert_with(now);
     }
     let is_over = |since: &Instant| now().duration_since(*since) >= evict_after;
-    let (name, _) = down_since.iter().find(|(_, since)| !ring.is_changing() && is_over(since))?;
-    Some(name.clone())
+    let mut gone = down_since.iter().filter(|(_, since)| !ring.is_changing() && is_over(since)).map(|(name, _)| name);
+    // One that cannot be done without keeps no other a member.
+    let first = gone.clone().next()?;
+    Some(gone.find(|name| can_be_done_without(node, ring, name).is_ok()).unwrap_or(first).clone())
 }
 
 async fn evict(worker: &Rc<Worker>, ring: &Arc<Ring>, member: String) {
@@ -304,11 +318,17 @@ fn heirs(ring: &Ring) -> BTreeSet<MemberIndex> {
 
 fn all_have_taken_in(node: &Shared, ring: &Ring) -> bool {
     let (progress, _) = node.progress_of_all();
-    let has = |heir: MemberIndex| {
-        let said = progress.get(&ring.member(heir).name);
-        said.is_some_and(|said| said.epoch == ring.epoch() && said.lacking.is_empty())
+    let said = |member: MemberIndex| progress.get(&ring.member(member).name);
+    let has = |member: MemberIndex| {
+        said(member).is_some_and(|said| said.epoch == ring.epoch() && said.lacking.is_empty() && said.is_filled)
     };
-    heirs(ring).into_iter().all(has)
+    let is_known_to_lack = |member: MemberIndex| said(member).is_some_and(|said| !said.is_filled);
+    // Of those that owned before one may be away, and has what it had; none may be known to have lost it.
+    let most = |at: Partition| {
+        let new = ring.beside(at);
+        new.is_empty() || 2 * new.iter().filter(|member| has(**member)).count() > new.len()
+    };
+    heirs(ring).into_iter().all(has) && !ring.members().any(is_known_to_lack) && Partition::all().all(most)
 }
 
 /// Whether in every partition more than half of the old owners, and of the new, go by this epoch: nobody can be answered

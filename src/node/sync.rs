@@ -312,8 +312,10 @@ pub(super) fn compare(worker: &Rc<Worker>, request: SyncRequest, told: Box<dyn F
         });
         return;
     }
-    if let SyncRequest::HandedOver { seen } = &request {
-        worker.take_over_seen(&ring, seen);
+    if let SyncRequest::HandedOver { seen, unbroken } = &request
+        && !worker.take_over_seen(&ring, seen, *unbroken)
+    {
+        return told(Answer::Refused(Refusal::NotFilled));
     }
     let asker = match &request {
         SyncRequest::Root { from, .. } => Some(*from),

@@ -1,6 +1,7 @@
 //! This node's vote about the next layout: on the committer's thread, and durable before it is given.
 
-use super::layouts::{REGISTER_FACT, lock};
+use super::layout_facts::REGISTER_FACT;
+use super::layouts::lock;
 use super::outside::{random, wall_ms};
 use super::shared::Shared;
 use super::worker::Worker;

@@ -281,7 +281,8 @@ impl Worker {
     pub(super) fn link_to(&self, url: &str) -> Rc<Link> {
         let mut links = self.links.borrow_mut();
         let link = || Link::new(self.node.clone(), url.to_string(), url.to_string());
-        links.entry(url.to_string()).or_insert_with(link).clone()
+        // No name of a member begins so.
+        links.entry(format!("to {url}")).or_insert_with(link).clone()
     }
 
     /// The link to a member.

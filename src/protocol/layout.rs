@@ -7,6 +7,9 @@ use crate::membership::Round;
 use crate::placement::{ClusterId, LAYOUT_BYTES_MAX, Member, Mode, NodeId, Partition};
 use serde::{Deserialize, Serialize};
 
+/// The last round of a decree. A proposer needs a handful; beyond the last one nothing could be decided.
+pub const ROUNDS_MAX: u64 = 1 << 40;
+
 /// The questions.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum LayoutRequest {
@@ -125,6 +128,10 @@ pub struct Progress {
     pub foreign: Vec<(Partition, u64)>,
     /// How many keys it owns.
     pub keys: u64,
+    /// Whether it holds all that it owns by what reads go by, as far as it knows.
+    pub is_filled: bool,
+    /// Another number after each start and each time that it lost rows.
+    pub unbroken: u64,
 }
 
 impl LayoutRequest {
@@ -139,6 +146,9 @@ impl LayoutRequest {
     /// Holds it to its limits.
     pub(super) fn check(&self) -> Result<(), MalformedMessage> {
         match self {
+            LayoutRequest::Prepare { round, .. } | LayoutRequest::Accept { round, .. } if round.number > ROUNDS_MAX => {
+                Err(MalformedMessage::Limit("a round that nobody comes to by counting"))
+            }
             LayoutRequest::Hello { layout, .. } | LayoutRequest::Accept { layout, .. }
                 if layout.len() > LAYOUT_BYTES_MAX =>
             {

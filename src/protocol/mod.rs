@@ -12,7 +12,7 @@ mod sync;
 
 pub use codec::{MalformedMessage, PROTOCOL_VERSION, wire_bytes};
 pub use lane::Lane;
-pub use layout::{LayoutAnswer, LayoutRequest, LayoutWish, Progress};
+pub use layout::{LayoutAnswer, LayoutRequest, LayoutWish, Progress, ROUNDS_MAX};
 pub use message::{
     Answer, Batch, Decision, Envelope, Evidence, FORGET_KEYS_MAX, Greeting, PACKETS_MAX, Part, REQUESTS_PER_BATCH_MAX,
     Reach, Reply, Request, SeenGroups,

@@ -187,6 +187,8 @@ pub enum SyncRequest {
     HandedOver {
         /// What was seen.
         seen: SeenGroups,
+        /// What the receiver said of itself before that: if it has lost anything since, it holds less than it was found to.
+        unbroken: u64,
     },
 }
 
@@ -216,7 +218,7 @@ impl SyncRequest {
     pub(super) fn size_hint(&self) -> usize {
         match self {
             SyncRequest::Root { .. } | SyncRequest::Done { .. } => 0,
-            SyncRequest::HandedOver { seen } => {
+            SyncRequest::HandedOver { seen, .. } => {
                 seen.iter().map(|(context, stretches)| 20 * context.entries().len() + 4 * stretches.len()).sum()
             }
             SyncRequest::Groups { groups, .. } => 2 * groups.len(),
@@ -238,7 +240,7 @@ impl SyncRequest {
             SyncRequest::Root { .. } | SyncRequest::Done { .. } => true,
             SyncRequest::Groups { groups, .. } => groups.len() <= PARTITIONS / GROUP_PARTITIONS,
             SyncRequest::Offer { partitions } => partitions.len() <= PARTITIONS,
-            SyncRequest::HandedOver { seen } => seen.len() <= PARTITIONS,
+            SyncRequest::HandedOver { seen, .. } => seen.len() <= PARTITIONS,
             // Only for oneself: the answers may be long.
             SyncRequest::Trees { .. } | SyncRequest::Differing { .. } | SyncRequest::List { .. } => false,
             SyncRequest::Subtrees { trees, .. } => {

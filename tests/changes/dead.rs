@@ -49,6 +49,40 @@ fn a_dead_member_is_removed_on_request_and_a_living_one_is_not() {
 }
 
 #[test]
+fn while_another_owner_is_not_filled_a_dead_member_is_not_removed() {
+    let mut town = Town::start(5, &flags(&["--evict-after", "never"]));
+    town.fill(300);
+    let dead = name_of(&town.nodes[2]);
+    let remove = |node: &Node| node.client().post("/cluster/remove", &json!({ "node": dead }));
+    town.nodes[2].kill();
+    await_down(&town.nodes[0], &dead);
+    town.nodes[3].kill();
+    std::fs::remove_dir_all(town.nodes[3].data()).expect("a folder to lose");
+    town.nodes[3].restart();
+    let new = town.nodes[3].id();
+    await_layout(&town.nodes[0], |cluster| {
+        cluster["members"].as_array().unwrap().iter().any(|member| member["id"] == json!(new.to_string()))
+    });
+    // What these two owned with a third was acknowledged by a majority that may be the dead one and the emptied one.
+    let refused = remove(&town.nodes[0]).refusal(409);
+    assert!(refused.text().contains("is filled"), "{refused}");
+    town.nodes[2].restart();
+    eventually("the emptied one is filled", SOON, || {
+        let filling = town.nodes[3].get("/status").expect(200).json()["filling"].clone();
+        if filling["state"] == json!("filled") { Ok(()) } else { Err(filling.to_string()) }
+    });
+    town.nodes[2].kill();
+    eventually("then it can be done without the dead one", SOON, || {
+        let answer = remove(&town.nodes[0]);
+        if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+    });
+    town.nodes.remove(2);
+    town.await_members(4);
+    town.await_tidy();
+    assert_eq!(town.copies(), 900);
+}
+
+#[test]
 fn with_the_only_copies_on_it_a_dead_member_is_not_removed() {
     let mut town = Town::start(2, &flags(&["--replicas", "1", "--evict-after", "0.5"]));
     let dead = name_of(&town.nodes[1]);

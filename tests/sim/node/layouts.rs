@@ -210,7 +210,9 @@ impl World {
         let ring = self.ring_of(node);
         let lacking = self.intake(node).lacking(&ring).map(|at| (at, 0)).collect();
         let foreign = self.foreign(node).into_iter().map(|at| (at, 0)).collect();
-        Progress { epoch: ring.epoch(), lacking, foreign, keys: 0 }
+        let completeness = self.completeness_of(node);
+        let (is_filled, unbroken) = (completeness.counts(), completeness.unbroken());
+        Progress { epoch: ring.epoch(), lacking, foreign, keys: 0, is_filled, unbroken }
     }
 
     /// Has something done between two commits.

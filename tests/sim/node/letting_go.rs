@@ -34,6 +34,8 @@ pub(crate) struct Given {
     offered: Vec<Partition>,
     /// What was seen of it here.
     seen: SeenGroups,
+    /// What the owner said of itself before that.
+    unbroken: u64,
 }
 
 impl World {
@@ -103,7 +105,9 @@ impl World {
         };
         let epoch = up.ring.epoch();
         let ring = handing.ring.clone();
-        let given = Given { owner: self.node_at(node, &ring, owner), epoch, offered, seen };
+        let owner_at = self.node_at(node, &ring, owner);
+        let unbroken = self.nodes[owner_at].up.as_ref().map_or(0, |up| up.completeness.unbroken());
+        let given = Given { owner: owner_at, epoch, offered, seen, unbroken };
         self.note_losses(node);
         let purpose = Purpose::Offer { node, given };
         self.start_operation(node, Machine::Session(Box::new(session)), purpose, None);
@@ -119,7 +123,7 @@ impl World {
             return self.told_seen(node, given, false);
         }
         let (owner, epoch, until) = (given.owner, given.epoch, self.now + self.timeout_us());
-        let request = Request::Sync(SyncRequest::HandedOver { seen: given.seen.clone() });
+        let request = Request::Sync(SyncRequest::HandedOver { seen: given.seen.clone(), unbroken: given.unbroken });
         self.send(node, owner, epoch, request, None, until, Caller::HandedOver(Box::new(given)));
     }
 

@@ -155,13 +155,17 @@ impl World {
     }
 
     fn all_have_taken_in(&mut self, node: usize, ring: &Ring) -> bool {
-        let heirs = self.nodes_of(ring, &heirs(ring).into_iter().collect::<Vec<_>>());
         let progress = &self.up(node).layouts.progress;
-        let has = |heir: &usize| {
-            let said = progress.get(heir);
-            said.is_some_and(|said| said.epoch == ring.epoch() && said.lacking.is_empty())
+        let said = |member: MemberIndex| progress.get(&number_of(&ring.member(member).name));
+        let has = |member: MemberIndex| {
+            said(member).is_some_and(|said| said.epoch == ring.epoch() && said.lacking.is_empty() && said.is_filled)
         };
-        heirs.iter().all(has)
+        let is_known_to_lack = |member: MemberIndex| said(member).is_some_and(|said| !said.is_filled);
+        let most = |at: Partition| {
+            let new = ring.beside(at);
+            new.is_empty() || 2 * new.iter().filter(|member| has(**member)).count() > new.len()
+        };
+        heirs(ring).into_iter().all(has) && !ring.members().any(is_known_to_lack) && Partition::all().all(most)
     }
 
     /// Whether in every partition more than half of the old owners, and of the new, go by this epoch.

@@ -203,7 +203,10 @@ impl World {
     /// Answers a question that digests alone can answer.
     pub(super) fn compare_now(&mut self, node: usize, request: SyncRequest, done: Done) {
         let now_ms = self.now_ms(node);
-        if let SyncRequest::HandedOver { seen } = &request {
+        if let SyncRequest::HandedOver { seen, unbroken } = &request {
+            if self.completeness_of(node).unbroken() != *unbroken {
+                return self.answered(node, done, Answer::Refused(Refusal::NotFilled));
+            }
             self.take_over_seen(node, seen);
         }
         let asker = match &request {
