@@ -3,16 +3,16 @@
 use super::admin::member_called;
 use super::ask::member_json;
 use super::input::{self, Query};
+use super::moving;
 use super::refuse::ApiError;
 use crate::config::{Nonsense, PeerUrl};
 use crate::membership::State;
 use crate::node::{self, Worker};
-use crate::placement::{MemberIndex, Mode, PARTITIONS, Partition, Phase, Ring, Transfer};
-use crate::protocol::{LayoutAnswer, LayoutWish, Progress};
+use crate::placement::{MemberIndex, Mode, PARTITIONS, Ring};
+use crate::protocol::{LayoutAnswer, LayoutWish};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,6 @@ use std::time::Duration;
 const BODY_BYTES_MAX: usize = 64 << 10;
 /// The longest that `?wait=` may be, in seconds.
 const WAIT_S_MAX: f64 = 3_600.0;
-/// Bytes that a key is taken for where nobody knows better.
-const KEY_BYTES: u64 = 200;
 
 /// `GET /cluster`; `?epoch=n&wait=30s` answers once that epoch is gone by here, or the time is over.
 pub(super) async fn show(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
@@ -91,7 +89,7 @@ fn describe(worker: &Rc<Worker>, ring: &Arc<Ring>) -> Value {
         "member": ring.guest().is_none(),
         "changing": ring.is_changing(),
         "members": members,
-        "transfers": transfers(ring, &progress, since),
+        "transfers": moving::transfers(node, ring, &progress, since),
         "awaiting": node.awaited_founders(),
     })
 }
@@ -104,46 +102,6 @@ fn role(ring: &Ring, member: MemberIndex) -> &'static str {
     }
 }
 
-/// What moves: until the new owner has all of it, and the old one's copy is gone.
-fn transfers(ring: &Ring, progress: &BTreeMap<String, Progress>, since: Duration) -> Vec<Value> {
-    let url = |member: Option<MemberIndex>| member.map(|member| ring.member(member).url.clone());
-    let held = |member: MemberIndex, partition: Partition| {
-        let said = progress.get(&ring.member(member).name)?;
-        said.lacking.iter().find(|(at, _)| *at == partition).map(|(_, keys)| *keys)
-    };
-    let filling = ring.layout().change().is_some_and(|change| change.phase() == Phase::Filling);
-    let mut shown = Vec::new();
-    for moving in if filling { Transfer::of(ring).moves().to_vec() } else { Vec::new() } {
-        let Some(to) = moving.to else { continue };
-        // Of one that is whole by now nothing is lacked.
-        let Some(keys) = held(to, moving.partition) else { continue };
-        let rate = keys as f64 / since.as_secs_f64().max(0.001);
-        let whole = ring.owners(moving.partition).iter().filter_map(|owner| held_by(ring, progress, *owner)).max();
-        let left = whole.unwrap_or(keys).saturating_sub(keys);
-        shown.push(json!({
-            "partition": moving.partition.index(), "from": url(moving.from), "to": url(Some(to)), "keys": keys,
-            "bytes": keys.saturating_mul(KEY_BYTES), "eta_s": (rate > 0.0).then(|| left as f64 / rate),
-        }));
-    }
-    for member in ring.members() {
-        let Some(said) = progress.get(&ring.member(member).name) else { continue };
-        for (partition, keys) in &said.foreign {
-            shown.push(json!({
-                "partition": partition.index(), "from": url(Some(member)),
-                "to": url(ring.owners(*partition).first().copied()), "keys": keys, "bytes": keys.saturating_mul(KEY_BYTES),
-                "eta_s": Value::Null,
-            }));
-        }
-    }
-    shown
-}
-
-/// About how many keys a member has of one of its partitions.
-fn held_by(ring: &Ring, progress: &BTreeMap<String, Progress>, member: MemberIndex) -> Option<u64> {
-    let said = progress.get(&ring.member(member).name)?;
-    Some(said.keys / ring.owned_by(member).len().max(1) as u64)
-}
-
 /// What an operator is told of a change that was asked for.
 fn told(answer: LayoutAnswer) -> Result<HttpResponse, ApiError> {
     match answer {
@@ -154,7 +112,15 @@ fn told(answer: LayoutAnswer) -> Result<HttpResponse, ApiError> {
     }
 }
 
-async fn ask(worker: &Rc<Worker>, wish: LayoutWish) -> Result<HttpResponse, ApiError> {
+/// Whether it is only asked what would come of a change.
+fn is_dry(request: &HttpRequest) -> Result<bool, ApiError> {
+    Query::of(request, &["dry-run"])?.switch("dry-run")
+}
+
+async fn ask(worker: &Rc<Worker>, is_dry: bool, wish: LayoutWish) -> Result<HttpResponse, ApiError> {
+    if is_dry {
+        return Ok(HttpResponse::Ok().json(moving::outlook(worker, &wish).await?));
+    }
     told(node::request_change(worker, wish).await.map_err(ApiError::Refused)?)
 }
 
@@ -170,14 +136,14 @@ pub(super) async fn set_mode(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    Query::of(request, &[])?;
+    let is_dry = is_dry(request)?;
     let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
     let wish: ModeWish = input::object(&body, "send {\"mode\":\"quorum\"}")?;
     let mode: Mode = wish
         .mode
         .parse()
         .map_err(|error| ApiError::bad(format!("{error}"), "the modes are sloppy, async, quorum, sync and chain"))?;
-    ask(worker, LayoutWish::Mode(mode)).await
+    ask(worker, is_dry, LayoutWish::Mode(mode)).await
 }
 
 /// `GET /config`.
@@ -202,7 +168,7 @@ pub(super) async fn set_replicas(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    Query::of(request, &[])?;
+    let is_dry = is_dry(request)?;
     let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
     let wish: ReplicasWish = input::object(&body, "send {\"replicas\":3}")?;
     let max = crate::config::REPLICAS_MAX;
@@ -210,15 +176,15 @@ pub(super) async fn set_replicas(
     else {
         return Err(ApiError::bad(format!("replicas must be a number from 1 to {max}"), "3 suits most"));
     };
-    ask(worker, LayoutWish::Replicas(replicas)).await
+    ask(worker, is_dry, LayoutWish::Replicas(replicas)).await
 }
 
-/// A request that says all there is to say by its path.
-async fn nothing_more(worker: &Worker, request: &HttpRequest, payload: web::Payload) -> Result<(), ApiError> {
-    Query::of(request, &[])?;
+/// A request that says all there is to say by its path; whether it is only asked what would come of it.
+async fn nothing_more(worker: &Worker, request: &HttpRequest, payload: web::Payload) -> Result<bool, ApiError> {
+    let is_dry = is_dry(request)?;
     let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
     match body.trim_ascii() {
-        b"" | b"{}" => Ok(()),
+        b"" | b"{}" => Ok(is_dry),
         _ => Err(ApiError::bad("this takes no body", "it is about the node that is asked: send it to that one")),
     }
 }
@@ -229,8 +195,11 @@ pub(super) async fn join(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    nothing_more(worker, request, payload).await?;
+    let is_dry = nothing_more(worker, request, payload).await?;
     let node = &worker.node;
+    if is_dry {
+        return ask(worker, is_dry, LayoutWish::Join(node.as_member())).await;
+    }
     if !node::keep_left(worker, false).await {
         return Err(ApiError::Busy("the node cannot keep that it is to join"));
     }
@@ -243,12 +212,15 @@ pub(super) async fn leave(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    nothing_more(worker, request, payload).await?;
+    let is_dry = nothing_more(worker, request, payload).await?;
+    if is_dry {
+        return ask(worker, is_dry, LayoutWish::Leave(worker.node.name.clone())).await;
+    }
     // Kept before anything comes of it, so that a restart in between does not bring it back.
     if !node::keep_left(worker, true).await {
         return Err(ApiError::Busy("the node cannot keep that it is to leave"));
     }
-    let answer = ask(worker, LayoutWish::Leave(worker.node.name.clone())).await;
+    let answer = ask(worker, false, LayoutWish::Leave(worker.node.name.clone())).await;
     if matches!(answer, Err(ApiError::NoChange(_))) && worker.node.is_member() {
         node::keep_left(worker, false).await;
     }
@@ -261,8 +233,8 @@ pub(super) async fn abandon(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    nothing_more(worker, request, payload).await?;
-    ask(worker, LayoutWish::Abandon).await
+    let is_dry = nothing_more(worker, request, payload).await?;
+    ask(worker, is_dry, LayoutWish::Abandon).await
 }
 
 #[derive(Deserialize)]
@@ -277,12 +249,12 @@ pub(super) async fn remove(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    Query::of(request, &[])?;
+    let is_dry = is_dry(request)?;
     let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
     let wish: RemoveWish = input::object(&body, "send {\"node\":\"<id, name or url>\"}")?;
     let ring = worker.node.ring();
     let name = ring.member(member_called(worker, &ring, &wish.node)?).name.clone();
-    ask(worker, LayoutWish::Remove(name)).await
+    ask(worker, is_dry, LayoutWish::Remove(name)).await
 }
 
 #[derive(Deserialize)]
@@ -298,7 +270,7 @@ pub(super) async fn replace(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    Query::of(request, &[])?;
+    let is_dry = is_dry(request)?;
     let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
     let wish: ReplaceWish = input::object(&body, "send {\"dead\":\"<id, name or url>\",\"with\":\"<url>\"}")?;
     let ring = worker.node.ring();
@@ -310,5 +282,34 @@ pub(super) async fn replace(
     let with = node::meet(worker, url.url()).await;
     let with =
         with.ok_or_else(|| ApiError::bad(format!("no fresh node of this cluster answers at {}", url.url()), nobody))?;
-    ask(worker, LayoutWish::Replace { dead, with }).await
+    ask(worker, is_dry, LayoutWish::Replace { dead, with }).await
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberWish {
+    zone: Option<String>,
+    weight: Option<u16>,
+}
+
+/// `PUT /cluster/members/{id}`: a member is to have another zone or weight.
+pub(super) async fn set_member(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+    rest: &str,
+) -> Result<HttpResponse, ApiError> {
+    let is_dry = is_dry(request)?;
+    let hint = "send {\"zone\":\"rack-1\",\"weight\":2}, or one of the two";
+    let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
+    let wish: MemberWish = input::object(&body, hint)?;
+    if wish.zone.is_none() && wish.weight.is_none() {
+        return Err(ApiError::bad("neither a zone nor a weight", hint));
+    }
+    let called = String::from_utf8(input::percent_decode(rest.as_bytes(), false)?);
+    let called = called.map_err(|_| ApiError::bad("the member's id is not text", "GET /cluster lists the members"))?;
+    let ring = worker.node.ring();
+    let member = ring.member(member_called(worker, &ring, &called)?);
+    let (zone, weight) = (wish.zone.unwrap_or(member.zone.clone()), wish.weight.unwrap_or(member.weight));
+    ask(worker, is_dry, LayoutWish::Refit { name: member.name.clone(), zone, weight }).await
 }

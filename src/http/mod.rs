@@ -14,6 +14,7 @@
 //! | `store` | the JSON endpoints, and the plain-text aliases |
 //! | `peer` | what other nodes ask |
 //! | `cluster` | who is a member, and what is to become of that |
+//! | `moving` | what moves between owners, and what would |
 //! | `admin` | ring, status, health, sessions on request |
 //! | `server` | listening, serving, stopping in order |
 //! | `stream` | a client's connection |
@@ -29,6 +30,7 @@ mod condition;
 mod counters;
 mod input;
 mod kv;
+mod moving;
 mod peer;
 mod refuse;
 mod routes;
@@ -135,6 +137,7 @@ async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload
         Route::ClusterAbandon => cluster::abandon(worker, request, payload).await,
         Route::ClusterRemove => cluster::remove(worker, request, payload).await,
         Route::ClusterReplace => cluster::replace(worker, request, payload).await,
+        Route::ClusterMember => cluster::set_member(worker, request, payload, rest).await,
         Route::ClusterLeave => cluster::leave(worker, request, payload).await,
         Route::Status => admin::status(worker),
         Route::Health => admin::health(),

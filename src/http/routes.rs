@@ -25,6 +25,7 @@ pub(super) enum Route {
     ClusterAbandon,
     ClusterRemove,
     ClusterReplace,
+    ClusterMember,
     Config,
     Status,
     Health,
@@ -63,13 +64,19 @@ const KV_METHODS: &[Method] = &[Method::GET, Method::HEAD, Method::PUT, Method::
 /// What `/counters/{key…}` takes.
 const COUNTER_METHODS: &[Method] = &[Method::GET, Method::HEAD, Method::POST];
 
-/// The route of a raw path, and what follows the `/kv/` or `/counters/` of a key, still percent-encoded.
+/// What `/cluster/members/{id}` takes.
+const MEMBER_METHODS: &[Method] = &[Method::PUT];
+
+/// The route of a raw path, and what follows the `/kv/` or `/counters/` of a key, or what calls a member, still percent-encoded.
 pub(super) fn find(path: &str) -> Result<(Route, &str), ApiError> {
     if let Some(key) = path.strip_prefix("/kv/") {
         return Ok((Route::Kv, key));
     }
     if let Some(key) = path.strip_prefix("/counters/") {
         return Ok((Route::Counters, key));
+    }
+    if let Some(member) = path.strip_prefix("/cluster/members/") {
+        return Ok((Route::ClusterMember, member));
     }
     match TABLE.iter().find(|(known, ..)| *known == path) {
         Some((_, route, _)) => Ok((*route, "")),
@@ -90,6 +97,7 @@ pub(super) fn changes_the_cluster(route: Route, method: &Method) -> bool {
                 | Route::ClusterAbandon
                 | Route::ClusterRemove
                 | Route::ClusterReplace
+                | Route::ClusterMember
                 | Route::Config
         )
 }
@@ -108,6 +116,7 @@ pub(super) fn allow(route: Route, method: &Method) -> Result<(), ApiError> {
     let methods = match route {
         Route::Kv => KV_METHODS,
         Route::Counters => COUNTER_METHODS,
+        Route::ClusterMember => MEMBER_METHODS,
         _ => TABLE.iter().find(|(_, known, _)| *known == route).map_or(KV_METHODS, |(.., methods)| methods),
     };
     if methods.contains(method) {
@@ -120,7 +129,7 @@ pub(super) fn allow(route: Route, method: &Method) -> Result<(), ApiError> {
 /// The paths, for the hint of an unknown one.
 pub(super) fn paths() -> String {
     let mut paths: Vec<&str> = TABLE.iter().map(|(path, ..)| *path).collect();
-    paths.extend(["/kv/{key}", "/counters/{key}"]);
+    paths.extend(["/kv/{key}", "/counters/{key}", "/cluster/members/{id}"]);
     paths.join(" ")
 }
 

@@ -52,7 +52,7 @@ pub use proposing::Contested;
 pub use rot::{Rot, RotStatus, Run};
 pub use seen::SeenWrites;
 pub use shared::Shared;
-pub use steward::{ask_progress, named, request_change};
+pub use steward::{ask_progress, named, outlook, request_change};
 pub use sync::{Account, Reason, Syncs, Totals, on_request as sync_with};
 pub use worker::Worker;
 

@@ -90,16 +90,15 @@ fn tell_all(worker: &Rc<Worker>, before: &Ring) {
     }
 }
 
+const NOT_ESTABLISHED: &str = "the cluster is not established yet";
+
 /// Has the members agree on a change of the layout.
 pub(super) async fn change(worker: &Rc<Worker>, wish: LayoutWish) -> LayoutAnswer {
     let (node, ring) = (&worker.node, worker.node.ring());
-    if ring.epoch() == 0 {
-        return LayoutAnswer::Declined { why: "the cluster is not established yet".into() };
-    }
-    if ring.guest().is_some() {
-        return LayoutAnswer::Declined { why: "this node is no member of the cluster".into() };
-    }
-    if let LayoutWish::Join(member) = &wish {
+    if ring.epoch() > 0
+        && ring.guest().is_none()
+        && let LayoutWish::Join(member) = &wish
+    {
         lock(&node.layouts.applicants).insert(member.name.clone(), (member.clone(), now()));
     }
     let next = match plan(node, &ring, &wish) {
@@ -136,6 +135,12 @@ async fn propose_next(worker: &Rc<Worker>, ring: &Arc<Ring>, next: Layout) -> Re
 /// What comes of a wish; nothing, if it is so already.
 fn plan(node: &Shared, ring: &Ring, wish: &LayoutWish) -> Result<Option<Layout>, String> {
     let layout = ring.layout();
+    if ring.epoch() == 0 {
+        return Err(NOT_ESTABLISHED.into());
+    }
+    if ring.guest().is_some() {
+        return Err("this node is no member of the cluster".into());
+    }
     let planned = match wish {
         LayoutWish::Join(member) => {
             let id = member.id.ok_or("a node that wants to join has an id")?;
@@ -167,6 +172,14 @@ fn plan(node: &Shared, ring: &Ring, wish: &LayoutWish) -> Result<Option<Layout>,
         LayoutWish::Mode(mode) => layout.with_mode(*mode),
         LayoutWish::Replicas(replicas) if *replicas == layout.replicas() => return Ok(None),
         LayoutWish::Replicas(replicas) => layout.with_replicas(*replicas),
+        LayoutWish::Refit { name, zone, weight } => {
+            let next = layout.refit(name, zone, *weight);
+            // The same again moves what an abandoned change has not.
+            if next.as_ref().is_ok_and(|next| next.change().is_none() && next.members() == layout.members()) {
+                return Ok(None);
+            }
+            next
+        }
         LayoutWish::Abandon => layout.abandon(),
         LayoutWish::Remove(name) => {
             can_be_done_without(node, ring, name)?;
@@ -355,11 +368,21 @@ fn has_gone(node: &Shared, ring: &Ring, gone_since: &mut BTreeMap<String, Instan
     gone_since.values().any(|since| now().duration_since(*since) >= GONE_TIMEOUTS * node.settings.timeout)
 }
 
+/// What would come of a wish, as far as this node knows: nothing, if it is so already. Nobody is asked, and nothing changes.
+pub fn outlook(node: &Shared, wish: &LayoutWish) -> Result<Option<Layout>, String> {
+    let ring = node.ring();
+    match wish {
+        // Whoever is to join goes by the layout of those that it joins.
+        LayoutWish::Join(_) if ring.guest().is_some() => plan(node, &Ring::new(ring.layout().clone()), wish),
+        _ => plan(node, &ring, wish),
+    }
+}
+
 /// Has a change of the layout agreed on that somebody asked this node for.
 pub async fn request_change(worker: &Rc<Worker>, wish: LayoutWish) -> Result<LayoutAnswer, Refusal> {
     let (worker, ring) = (worker.clone(), worker.node.ring());
     if ring.epoch() == 0 {
-        return Ok(LayoutAnswer::Declined { why: "the cluster is not established yet".into() });
+        return Ok(LayoutAnswer::Declined { why: NOT_ESTABLISHED.into() });
     }
     let asked = async move { change(&worker, wish).await };
     // It goes on though the client hang up.

@@ -13,6 +13,7 @@ use super::member::{Member, MemberIndex};
 use super::partition::Partition;
 use super::table::Table;
 use super::token::Circle;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Load against weight, comparable without fractions: two that differ, differ by more than the rounding.
@@ -41,6 +42,29 @@ impl<'a> Balance<'a> {
     pub(super) fn level(&mut self) {
         let fair = Fair::new(self.members, self.table.width());
         self.relieve(|weight| fair.ceiling(weight), usize::MAX);
+    }
+
+    /// Moves slots until every row spans as many zones as it can: each from the most loaded owner whose zone another
+    /// shares, to the least loaded member of a zone that the row lacks.
+    pub(super) fn spread(&mut self) {
+        let most = self.zones.iter().collect::<BTreeSet<_>>().len().min(self.table.width());
+        for partition in Partition::all() {
+            loop {
+                let owners = self.table.owners(partition);
+                let spanned: Vec<usize> = owners.iter().map(|owner| self.zones[owner.index()]).collect();
+                if spanned.iter().collect::<BTreeSet<_>>().len() >= most {
+                    break;
+                }
+                let is_shared = |zone: usize| spanned.iter().filter(|&&other| other == zone).count() > 1;
+                let givers = owners.iter().copied().filter(|owner| is_shared(self.zones[owner.index()]));
+                let fresh = (0..self.members.len()).filter(|&at| !spanned.contains(&self.zones[at]));
+                let receivers = fresh.map(MemberIndex::new);
+                let rank = |&to: &MemberIndex| (self.pressure_with(to, 1), self.circle.distance(partition, to), to);
+                let giver = givers.max_by_key(|&from| (self.pressure(from), Reverse(from)));
+                let (Some(giver), Some(receiver)) = (giver, receivers.min_by_key(rank)) else { break };
+                self.give(partition, giver, receiver);
+            }
+        }
     }
 
     /// Moves at most so many slots, from members above 1.10 of their fair share: what a leave couldn't put right by

@@ -151,6 +151,21 @@ impl Layout {
         self.filling(replicas, founding::resize(&self.table, &self.members, width), Vec::new(), Vec::new())
     }
 
+    /// The next layout, in which the member of this name has this zone and weight, and as many slots move as that takes:
+    /// none, if the table fits already. Given up, it keeps the zone and the weight, and the table it had.
+    pub fn refit(&self, name: &str, zone: &str, weight: u16) -> Result<Layout, LayoutError> {
+        self.check_settled()?;
+        let (index, mut members) = (self.named(name)?, self.members.clone());
+        let member = &mut members[index.index()];
+        (member.zone, member.weight) = (zone.to_owned(), weight);
+        check_members(&members)?;
+        let planned = founding::refit(&self.table, &members);
+        if planned == self.table {
+            return Ok(Layout { members, ..self.next()? });
+        }
+        Ok(Layout { members, ..self.filling(self.replicas, planned, Vec::new(), Vec::new())? })
+    }
+
     /// The next layout, in which reads ask the new owners, and the old stand beside them.
     pub fn switch(&self) -> Result<Layout, LayoutError> {
         let change = self.change_at(Phase::Filling)?.clone();

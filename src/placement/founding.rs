@@ -1,5 +1,5 @@
 //! Founding, growing and shrinking: the first table of a cluster, from its members alone, and the tables after a
-//! join, a leave and another number of replicas.
+//! join, a leave, another number of replicas, and another zone or weight of a member.
 //!
 //! They are run once, by whoever proposes the layout; the others take the table as it is.
 
@@ -103,6 +103,16 @@ pub(super) fn resize(table: &Table, members: &[Member], width: usize) -> Table {
     (table.width()..width).for_each(|narrower| dealer.grant(narrower + 1, &every_row));
     (width..table.width()).rev().for_each(|narrower| dealer.narrow(narrower));
     dealer.finish()
+}
+
+/// The table after members got other zones or weights: zones are kept apart again, then none is above its fair share,
+/// rounded up, as far as zones allow. Only as many slots move as that takes.
+pub(super) fn refit(table: &Table, members: &[Member]) -> Table {
+    let circle = Circle::new(members);
+    let mut balance = Balance::new(members, &circle, table.clone());
+    balance.spread();
+    balance.level();
+    balance.finish()
 }
 
 #[cfg(test)]

@@ -67,6 +67,15 @@ pub enum LayoutWish {
         /// The node.
         with: Member,
     },
+    /// A member is to have this zone and weight.
+    Refit {
+        /// Who.
+        name: String,
+        /// Its zone; empty, if it shares its fate with none.
+        zone: String,
+        /// Its weight.
+        weight: u16,
+    },
 }
 
 /// The answers.

@@ -1,6 +1,6 @@
 //! Members that are dead: removed by an operator, or by the others after a while, or replaced.
 
-use super::kit::{QUICK, SOON, Town, await_layout, layout_of};
+use super::kit::{QUICK, SOON, Town, await_layout, guest_of, layout_of};
 use super::support::eventually;
 use super::support::node::{Node, Plan, reserve_port};
 use serde_json::{Value, json};
@@ -143,14 +143,7 @@ fn a_fresh_node_takes_the_place_of_a_dead_one_and_nothing_else_moves() {
     town.await_tidy();
     let before = shares(&town.nodes[0]);
     let (dead, member) = (name_of(&town.nodes[1]), town.nodes[0].address());
-    let fresh = Plan::new(&QUICK).flag("--join", "manual").flag("--peers", &member).port(reserve_port()).spawn();
-    eventually("it has met the cluster", SOON, || {
-        let cluster = fresh.client().try_send(&super::support::http::Request::new("GET", "/cluster"));
-        match cluster.map(|answer| answer.json()) {
-            Ok(cluster) if cluster["member"] == json!(false) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    });
+    let fresh = guest_of(&member);
     let replace = |with: &str| town.nodes[0].client().post("/cluster/replace", &json!({ "dead": dead, "with": with }));
     replace(&fresh.address()).refusal(409);
     town.nodes[1].kill();

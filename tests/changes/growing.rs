@@ -1,6 +1,6 @@
 //! Joining and leaving: shares, what moves, and that clients notice nothing.
 
-use super::kit::{QUICK, SOON, Town, await_layout, json_put, layout_of};
+use super::kit::{QUICK, SOON, Town, await_layout, guest_of, json_put, layout_of};
 use super::support::http::Request;
 use super::support::node::Node;
 use super::support::{eventually, seed};
@@ -144,4 +144,86 @@ fn the_same_holds_in_quorum() {
 fn the_same_holds_in_sync_and_chain() {
     clients_notice_nothing("the_same_holds_in_sync", "?mode=sync");
     clients_notice_nothing("the_same_holds_in_chain", "?mode=chain");
+}
+
+#[test]
+fn a_dry_run_says_what_would_move_and_changes_nothing() {
+    let mut town = Town::start(4, &QUICK);
+    town.fill(400);
+    let newcomer = guest_of(&town.nodes[0].address());
+    let before = layout_of(&town.nodes[0]);
+    let dry = |node: &Node, method: &str, path: &str, body: &str| {
+        node.client().send(&Request::new(method, format!("{path}?dry-run=1")).body(body))
+    };
+    let outlook = dry(&newcomer, "POST", "/cluster/join", "").expect(200).json();
+    assert_eq!(
+        (&outlook["dry_run"], outlook["epoch"].as_u64()),
+        (&json!(true), before["epoch"].as_u64().map(|epoch| epoch + 1))
+    );
+    let url = newcomer.get("/status").json()["node"]["url"].clone();
+    assert!(outlook["moves"].as_array().unwrap().iter().all(|one| one["to"] == url), "{outlook}");
+    let joins = outlook["keys"].as_f64().unwrap();
+    // Three copies of each key, of which the fifth node takes a fifth. Keys are counted where a member says how many it has.
+    assert!((100.0..=400.0).contains(&joins), "{outlook}");
+    assert!(outlook["bytes"].as_u64() >= outlook["keys"].as_u64());
+
+    let leaves = dry(&town.nodes[1], "POST", "/cluster/leave", "").expect(200).json();
+    let from = town.nodes[1].get("/status").json()["node"]["url"].clone();
+    assert!(leaves["moves"].as_array().unwrap().iter().any(|one| one["from"] == from), "{leaves}");
+    let fewer = dry(&town.nodes[0], "PUT", "/cluster/replicas", r#"{"replicas":2}"#).expect(200).json();
+    assert_eq!(fewer["keys"], json!(0), "copies are dropped, none is sent");
+    assert!(fewer["moves"].as_array().unwrap().iter().all(|one| one["to"].is_null()), "{fewer}");
+    let same = dry(&town.nodes[0], "PUT", "/cluster/replicas", r#"{"replicas":3}"#).expect(200).json();
+    assert_eq!((&same["moves"], same["epoch"].as_u64()), (&json!([]), before["epoch"].as_u64()));
+    dry(&town.nodes[0], "POST", "/cluster/abandon", "").refusal(409);
+    dry(&town.nodes[0], "PUT", "/cluster/replicas", r#"{"replicas":0}"#).refusal(400);
+    dry(&newcomer, "POST", "/cluster/leave", "").refusal(409);
+    town.nodes[0].client().post("/cluster/leave?dry-run=perhaps", &json!({})).refusal(400);
+    let after = layout_of(&town.nodes[0]);
+    assert_eq!((&after["epoch"], &after["members"].as_array().unwrap().len()), (&before["epoch"], &4));
+
+    // What was foretold comes about.
+    newcomer.client().post("/cluster/join", &json!({})).expect(200);
+    town.nodes.push(newcomer);
+    town.await_members(5);
+    town.await_tidy();
+    assert_eq!(town.copies(), 1_200);
+    let took = layout_of(town.nodes.last().unwrap())["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|member| (member["url"] == url).then(|| member["keys"].as_f64().unwrap()));
+    let took = took.expect("the newcomer is listed");
+    assert!((0.5..=1.5).contains(&(joins / took)), "{joins} foretold, {took} taken");
+}
+
+#[test]
+fn a_member_gets_another_weight_and_zone_and_takes_its_share() {
+    let town = Town::start(4, &QUICK);
+    town.fill(400);
+    let id = town.nodes[2].id().to_string();
+    let put =
+        |body: &str| town.nodes[0].client().send(&Request::new("PUT", format!("/cluster/members/{id}")).body(body));
+    for body in ["{}", r#"{"weight":0}"#, r#"{"weight":-1}"#, r#"{"zone":7}"#, r#"{"weight":2,"more":1}"#, "[]", ""] {
+        let answer = put(body);
+        assert!(answer.status == 400 || answer.status == 409, "{body}: {answer}");
+    }
+    town.nodes[0].client().send(&Request::new("PUT", "/cluster/members/nobody").body(r#"{"weight":2}"#)).refusal(400);
+    town.nodes[0].get(&format!("/cluster/members/{id}")).refusal(405);
+    let told = put(r#"{"weight":3,"zone":"cellar"}"#).expect(200).json();
+    for node in &town.nodes {
+        let cluster = await_layout(node, |cluster| {
+            cluster["epoch"].as_u64() >= told["epoch"].as_u64() && cluster["changing"] == json!(false)
+        });
+        let member =
+            cluster["members"].as_array().unwrap().iter().find(|member| member["id"] == json!(id)).unwrap().clone();
+        assert_eq!((&member["weight"], &member["zone"]), (&json!(3), &json!("cellar")));
+        // Nobody owns a partition twice: of three copies each, the heaviest has one of all.
+        assert!(member["share"].as_f64().unwrap() > 0.30, "{member}");
+    }
+    town.await_tidy();
+    assert_eq!(town.copies(), 1_200);
+    town.assert_filled(&town.nodes[2], 400);
+    let again = put(r#"{"weight":3}"#).expect(200).json();
+    assert_eq!(again["epoch"], layout_of(&town.nodes[0])["epoch"], "it is so already");
 }

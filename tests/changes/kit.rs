@@ -126,6 +126,19 @@ impl Town {
     }
 }
 
+/// Starts a node that is told of one member, and waits until it has met the cluster: it joins when it is told to.
+#[track_caller]
+pub fn guest_of(member: &str) -> Node {
+    let guest = Plan::new(&QUICK).flag("--join", "manual").flag("--peers", member).port(reserve_port()).spawn();
+    eventually("it has met the cluster", SOON, || {
+        match guest.client().try_send(&Request::new("GET", "/cluster")).map(|answer| answer.json()) {
+            Ok(cluster) if cluster["member"] == json!(false) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    guest
+}
+
 /// What a node says of the layout that it goes by.
 #[track_caller]
 pub fn layout_of(node: &Node) -> Value {

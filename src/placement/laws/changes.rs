@@ -207,8 +207,68 @@ fn load_follows_weight_through_changes() {
     }
 }
 
+#[test]
+fn a_heavier_member_takes_its_share_from_the_others_and_nothing_else_moves() {
+    let old = layout(3, (0..8).map(member).collect());
+    let name = member(3).name;
+    let heavier = old.refit(&name, "", 2).unwrap();
+    let ring = Ring::new(settled(Ok(heavier.clone())));
+    let index = ring.member_by_name(&name).unwrap();
+    let moves = Transfer::of(&Ring::new(heavier));
+    assert!(moves.moves().iter().all(|m| m.to == Some(index) && m.from.is_some()));
+    // Two of nine ninths now, instead of one of eight.
+    let ideal = ring.share_fair(index) - 1.0 / 8.0;
+    let moved = moves.moves().len() as f64 / (3 * PARTITIONS) as f64;
+    assert!((ideal - 0.01..=ideal + 0.01).contains(&moved), "moved {moved} of {ideal}");
+    let back = ring.layout().refit(&name, "", 1).unwrap();
+    assert!(Transfer::of(&Ring::new(back.clone())).moves().iter().all(|m| m.from == Some(index)));
+    assert!(fullest(&Ring::new(settled(Ok(back)))) <= RATIO_MAX);
+}
+
+#[test]
+fn a_member_that_is_as_it_was_moves_nothing() {
+    let old = layout(3, (0..7).map(zoned).collect());
+    let same = old.refit(&member(2).name, &zoned(2).zone, 1).unwrap();
+    assert_eq!((same.table(), same.change(), same.members()), (old.table(), None, old.members()));
+    assert!(matches!(old.refit(&member(2).name, "", 0), Err(LayoutError::Member(_))));
+    assert!(matches!(old.refit("x", "", 1), Err(LayoutError::NoSuchMember { .. })));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn zones_and_weights_of_members_change_and_copies_are_kept_apart(
+        founders in 1usize..=12,
+        replicas in 1u8..6,
+        steps in prop::collection::vec((any::<prop::sample::Index>(), 0usize..5, 1u16..9), 1..8),
+    ) {
+        let mut old = layout(replicas, (0..founders).map(zoned).collect());
+        for (which, zone, weight) in steps {
+            let name = old.members()[which.index(founders)].name.clone();
+            let filling = old.refit(&name, ["", "a", "b", "c", "d"][zone], weight).unwrap();
+            check_survives(&filling);
+            prop_assert!(same_rows(&filling, filling.table(), &old, old.table()), "reads ask whom they asked");
+            if filling.change().is_some() {
+                let back = filling.abandon().unwrap();
+                prop_assert_eq!((back.members(), back.table()), (filling.members(), old.table()));
+                old = settled(Ok(filling));
+            } else {
+                old = filling;
+            }
+            check_survives(&old);
+            let ring = Ring::new(old.clone());
+            check_owners(&ring);
+            let members: Vec<MemberIndex> = ring.members().collect();
+            let alone = |members: &[MemberIndex]| members.iter().filter(|m| ring.member(**m).zone.is_empty()).count();
+            let zones = |members: &[MemberIndex]| {
+                alone(members) + members.iter().map(|m| &ring.member(*m).zone).filter(|z| !z.is_empty())
+                    .collect::<BTreeSet<_>>().len()
+            };
+            let most = zones(&members).min(usize::from(replicas)).min(founders);
+            prop_assert!(Partition::all().all(|at| zones(ring.owners(at)) == most));
+        }
+    }
 
     #[test]
     fn owners_change_step_by_step_and_stay_level(

@@ -238,6 +238,7 @@ impl World {
             LayoutWish::Mode(mode) => layout.with_mode(*mode),
             LayoutWish::Replicas(replicas) if *replicas == layout.replicas() => return Ok(None),
             LayoutWish::Replicas(replicas) => layout.with_replicas(*replicas),
+            LayoutWish::Refit { name, zone, weight } => layout.refit(name, zone, *weight),
             LayoutWish::Abandon => layout.abandon(),
             LayoutWish::Remove(name) => layout.leave(name),
             LayoutWish::Replace { dead, with } => layout.replace(dead, with.clone()),
