@@ -590,6 +590,44 @@ fn a_page_of_another_site_cannot_store_through_a_link() {
     assert_eq!(client.get("/get?key=planted").expect(200).text(), "v\n");
 }
 
+#[test]
+fn pages_of_the_sites_that_were_let_in_use_a_node_from_a_browser_and_others_do_not() {
+    let node = Plan::new(&["--memory", "--cors-origin", "http://good.example, https://also.example:8443"]).start();
+    let mut client = node.client();
+    let asks = |origin: &str| {
+        let request = Request::new("OPTIONS", "/kv/k").header("Origin", origin);
+        request
+            .header("Access-Control-Request-Method", "PUT")
+            .header("Access-Control-Request-Headers", "kringle-context")
+    };
+    let allowed = client.send(&asks("https://also.example:8443"));
+    assert_eq!((allowed.status, allowed.must("Access-Control-Allow-Origin")), (204, "https://also.example:8443"));
+    assert!(allowed.must("Access-Control-Allow-Methods").contains("PUT"));
+    assert_eq!(allowed.must("Access-Control-Allow-Headers"), "kringle-context");
+    for strange in ["http://bad.example", "http://good.example:81", "null"] {
+        let refused = client.send(&asks(strange));
+        assert_eq!((refused.status, refused.header("Access-Control-Allow-Origin")), (405, None), "{strange}");
+    }
+    let from = |method: &str, path: &str, origin: &str| Request::new(method, path).header("Origin", origin);
+    let written = client.send(&from("PUT", "/kv/k", "http://good.example").body("v"));
+    assert_eq!((written.status, written.must("Access-Control-Allow-Origin")), (201, "http://good.example"));
+    // Errors are shown as well, and what is at hand.
+    for path in ["/kv/k", "/kv/none", "/nowhere"] {
+        let shown = client.send(&from("GET", path, "http://good.example"));
+        assert_eq!(shown.must("Access-Control-Allow-Origin"), "http://good.example", "{path}");
+        assert_eq!(shown.must("Vary"), "Origin");
+        let hidden = client.send(&from("GET", path, "http://bad.example"));
+        assert_eq!(hidden.header("Access-Control-Allow-Origin"), None, "{path}");
+    }
+    client.send(&from("GET", "/put?key=planted&value=v", "http://good.example")).expect(200);
+    client.send(&from("GET", "/put?key=planted&value=w", "http://bad.example")).expect(403);
+    client.send(&from("PUT", "/cluster/replicas", "http://bad.example").body(r#"{"replicas":2}"#)).expect(403);
+    client.send(&from("PUT", "/cluster/replicas", "http://good.example").body(r#"{"replicas":2}"#)).expect(200);
+    let closed = Plan::new(&["--memory"]).start();
+    let plain = closed.client().send(&from("GET", "/kv/k", "http://good.example"));
+    assert_eq!((plain.header("Access-Control-Allow-Origin"), plain.header("Vary")), (None, None));
+}
+
 // ---- refusals
 
 #[test]

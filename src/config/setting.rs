@@ -119,6 +119,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "Client connections held at once, 1 to 1000000; more wait to be accepted",
     },
     Setting {
+        name: "cors-origin",
+        value: "ORIGINS",
+        fallback: Fallback::Rule("none"),
+        heading: Heading::Node,
+        help: "Sites whose pages may use the node from a browser, a comma list such as http://localhost:3000, or *",
+    },
+    Setting {
         name: "peers",
         value: "URLS",
         fallback: Fallback::Rule("none"),
@@ -140,7 +147,7 @@ pub const SETTINGS: &[Setting] = &[
         fallback: Fallback::Rule("none"),
         heading: Heading::Cluster,
         help: "What the node shares a fate with, such as a rack: copies of a key go to different zones first; taken when it \
-               becomes a member",
+               becomes a member, PUT /cluster/members changes it later",
     },
     Setting {
         name: "weight",

@@ -64,6 +64,8 @@ pub struct Settings {
     pub workers: usize,
     /// Client connections at once, 1 to 1,000,000.
     pub connections_max: usize,
+    /// The origins whose pages may use the node from a browser, in lower case; `*` for all, empty for none.
+    pub cors_origins: Vec<String>,
     /// The peers as listed, each once, perhaps this node among them. See [`Settings::peers_besides_self`].
     pub peers: Vec<PeerUrl>,
     /// Whether a node that is no member of its cluster asks to be one by itself.
@@ -212,6 +214,7 @@ impl Settings {
                 .unwrap_or_else(half_the_cores),
             connections_max: l
                 .take("max-connections", |given| text::count(given, "connections", 1..=CONNECTIONS_MAX))?,
+            cors_origins: l.take_given("cors-origin", text::origins)?.unwrap_or_default(),
             peers: l.take_given("peers", PeerUrl::list)?.unwrap_or_default(),
             joins: l.take("join", text::join)?,
             zone: l.take_given("zone", text::zone)?.unwrap_or_default(),

@@ -141,6 +141,21 @@ pub(super) fn zone(text: &str) -> Result<String, Nonsense> {
     }
 }
 
+/// Origins as browsers name them: scheme, host, and the port where it is not the scheme's. Or `*`, alone.
+pub(super) fn origins(text: &str) -> Result<Vec<String>, Nonsense> {
+    if text.trim() == "*" {
+        return Ok(vec!["*".into()]);
+    }
+    let origin = |text: &str| {
+        let origin = text.trim().to_ascii_lowercase();
+        let host = origin.strip_prefix("http://").or(origin.strip_prefix("https://")).unwrap_or_default();
+        let fine = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/?#@*".contains(&byte));
+        let because = "is not an origin: give scheme and host, such as http://localhost:3000, or * alone";
+        if fine { Ok(origin) } else { Err(Nonsense::new(text, because)) }
+    };
+    text.split(',').map(origin).collect()
+}
+
 /// Whether a node joins by itself.
 pub(super) fn join(text: &str) -> Result<bool, Nonsense> {
     match text {

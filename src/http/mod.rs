@@ -18,6 +18,7 @@
 //! | `admin` | ring, status, health, sessions on request |
 //! | `server` | listening, serving, stopping in order |
 //! | `stream` | a client's connection |
+//! | `cors` | what pages of other sites may do |
 //! | `bare` | what the HTTP server refuses by itself, and how that becomes an error like all others |
 
 mod admin;
@@ -27,6 +28,7 @@ mod bare;
 mod between;
 mod cluster;
 mod condition;
+mod cors;
 mod counters;
 mod input;
 mod kv;
@@ -95,6 +97,7 @@ async fn dispatch(request: HttpRequest, payload: web::Payload) -> HttpResponse {
             }
         },
     };
+    cors::expose(&worker.node, &request, &mut response);
     if worker.node.is_stopping() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -102,6 +105,9 @@ async fn dispatch(request: HttpRequest, payload: web::Payload) -> HttpResponse {
 }
 
 async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, ApiError> {
+    if let Some(response) = cors::preflight(&worker.node, request) {
+        return Ok(response);
+    }
     let (route, rest) = routes::find(request.head().uri.path())?;
     let method = request.method();
     routes::allow(route, method)?;
@@ -109,7 +115,7 @@ async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload
     if routes::is_for_clients(route, method) {
         worker.node.foreground.note();
     }
-    if routes::changes_the_cluster(route, method) && store::is_cross_site(request) {
+    if routes::changes_the_cluster(route, method) && cors::is_foreign(&worker.node, request) {
         return Err(ApiError::CrossSite);
     }
     match route {

@@ -2,11 +2,12 @@
 
 use super::ask::{self, READ_PARAMETERS, Stored, StoredKind, WRITE_PARAMETERS};
 use super::condition;
+use super::cors;
 use super::input::{self, Query};
 use super::refuse::ApiError;
 use crate::node::Worker;
 use crate::record::{Content, Edit, Key, Proposal, Seen, context_to_token, seen_to_token};
-use actix_web::http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use actix_web::http::header::CONTENT_TYPE;
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
@@ -148,7 +149,7 @@ pub(super) async fn plain_put(
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
     let known = &["key", "value", "mode", "w", "ttl"];
-    if *request.method() == Method::GET && is_cross_site(request) {
+    if *request.method() == Method::GET && cors::is_foreign(&worker.node, request) {
         return Err(ApiError::CrossSite);
     }
     let settings = &worker.node.settings;
@@ -210,17 +211,4 @@ fn plain(status: StatusCode, body: impl Into<Vec<u8>>) -> HttpResponse {
 
 fn missing_params() -> HttpResponse {
     plain(StatusCode::BAD_REQUEST, "missing params\n")
-}
-
-/// Whether a browser says that another site's page made it ask.
-pub(super) fn is_cross_site(request: &HttpRequest) -> bool {
-    let headers = request.headers();
-    let fetch = headers.get("sec-fetch-site").map(|site| site.as_bytes());
-    let foreign_fetch = fetch.is_some_and(|site| site != b"same-origin" && site != b"none");
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let foreign_origin = headers.get(ORIGIN).is_some_and(|origin| {
-        let origin = origin.to_str().unwrap_or_default();
-        origin.strip_prefix("http://").or(origin.strip_prefix("https://")) != Some(host)
-    });
-    foreign_fetch || foreign_origin
 }
