@@ -31,4 +31,5 @@ pub use layers::Source;
 pub use peer_url::{PORT_DEFAULT, PeerUrl};
 pub use setting::{Fallback, Heading, SETTINGS, Setting};
 pub use settings::{Advertise, DataFolder, Health, Load, LogFormat, REPLICAS_MAX, Settings, VALUE_BYTES_MAX};
+pub use text::zone;
 pub use wanted::Wanted;

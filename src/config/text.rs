@@ -132,7 +132,7 @@ pub(super) fn seconds_or_never(text: &str) -> Result<Option<Duration>, Nonsense>
 }
 
 /// The name of a zone: visible ASCII, as that of a cluster.
-pub(super) fn zone(text: &str) -> Result<String, Nonsense> {
+pub fn zone(text: &str) -> Result<String, Nonsense> {
     let fine = (1..=ZONE_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
     if fine {
         Ok(text.to_owned())

@@ -5,10 +5,10 @@ use super::ask::member_json;
 use super::input::{self, Query};
 use super::moving;
 use super::refuse::ApiError;
-use crate::config::{Nonsense, PeerUrl};
+use crate::config::{self, Nonsense, PeerUrl};
 use crate::membership::State;
 use crate::node::{self, Worker};
-use crate::placement::{MemberIndex, Mode, PARTITIONS, Ring};
+use crate::placement::{MemberIndex, Mode, PARTITIONS, Ring, WEIGHT_MAX};
 use crate::protocol::{LayoutAnswer, LayoutWish};
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
@@ -289,7 +289,7 @@ pub(super) async fn replace(
 #[serde(deny_unknown_fields)]
 struct MemberWish {
     zone: Option<String>,
-    weight: Option<u16>,
+    weight: Option<u64>,
 }
 
 /// `PUT /cluster/members/{id}`: a member is to have another zone or weight.
@@ -306,10 +306,18 @@ pub(super) async fn set_member(
     if wish.zone.is_none() && wish.weight.is_none() {
         return Err(ApiError::bad("neither a zone nor a weight", hint));
     }
+    let zone = wish.zone.map(|zone| if zone.is_empty() { Ok(zone) } else { config::zone(&zone) }).transpose();
+    let zone = zone.map_err(|nonsense| ApiError::bad(format!("zone: {nonsense}"), "or \"\" for a zone of its own"))?;
+    let weight =
+        wish.weight.map(|weight| u16::try_from(weight).ok().filter(|weight| (1..=WEIGHT_MAX).contains(weight)));
+    if weight == Some(None) {
+        return Err(ApiError::bad(format!("weight must be a number from 1 to {WEIGHT_MAX}"), hint));
+    }
     let called = String::from_utf8(input::percent_decode(rest.as_bytes(), false)?);
     let called = called.map_err(|_| ApiError::bad("the member's id is not text", "GET /cluster lists the members"))?;
     let ring = worker.node.ring();
     let member = ring.member(member_called(worker, &ring, &called)?);
-    let (zone, weight) = (wish.zone.unwrap_or(member.zone.clone()), wish.weight.unwrap_or(member.weight));
+    let zone = zone.unwrap_or(member.zone.clone());
+    let weight = weight.flatten().unwrap_or(member.weight);
     ask(worker, is_dry, LayoutWish::Refit { name: member.name.clone(), zone, weight }).await
 }

@@ -204,9 +204,18 @@ fn a_member_gets_another_weight_and_zone_and_takes_its_share() {
     let id = town.nodes[2].id().to_string();
     let put =
         |body: &str| town.nodes[0].client().send(&Request::new("PUT", format!("/cluster/members/{id}")).body(body));
-    for body in ["{}", r#"{"weight":0}"#, r#"{"weight":-1}"#, r#"{"zone":7}"#, r#"{"weight":2,"more":1}"#, "[]", ""] {
-        let answer = put(body);
-        assert!(answer.status == 400 || answer.status == 409, "{body}: {answer}");
+    for body in [
+        "{}",
+        r#"{"weight":0}"#,
+        r#"{"weight":-1}"#,
+        r#"{"zone":7}"#,
+        r#"{"zone":"a b"}"#,
+        r#"{"weight":65}"#,
+        r#"{"weight":2,"more":1}"#,
+        "[]",
+        "",
+    ] {
+        put(body).refusal(400);
     }
     town.nodes[0].client().send(&Request::new("PUT", "/cluster/members/nobody").body(r#"{"weight":2}"#)).refusal(400);
     town.nodes[0].get(&format!("/cluster/members/{id}")).refusal(405);
@@ -226,4 +235,9 @@ fn a_member_gets_another_weight_and_zone_and_takes_its_share() {
     town.assert_filled(&town.nodes[2], 400);
     let again = put(r#"{"weight":3}"#).expect(200).json();
     assert_eq!(again["epoch"], layout_of(&town.nodes[0])["epoch"], "it is so already");
+    put(r#"{"zone":""}"#).expect(200);
+    await_layout(&town.nodes[1], |cluster| {
+        let members = cluster["members"].as_array().unwrap();
+        members.iter().any(|member| member["id"] == json!(id) && member["zone"] == json!(""))
+    });
 }
