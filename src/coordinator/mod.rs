@@ -2,6 +2,7 @@
 //! they run on is asked like any other.
 
 mod confirm;
+mod course;
 mod entrust;
 mod get;
 mod order;
@@ -15,6 +16,7 @@ mod restore;
 mod turns;
 
 pub use confirm::{Confirm, ConfirmOptions, ConfirmOutcome, Source, is_since};
+pub use course::{all_have_taken_in, all_know, heirs};
 pub use entrust::Entrust;
 pub use get::{Get, GetOptions, GetOutcome};
 pub use outcome::{PutOutcome, Replicas};

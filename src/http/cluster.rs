@@ -11,7 +11,9 @@ use crate::node::{self, Worker};
 use crate::placement::{MemberIndex, Mode, PARTITIONS, Ring, WEIGHT_MAX};
 use crate::protocol::{LayoutAnswer, LayoutWish};
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -112,9 +114,22 @@ fn told(answer: LayoutAnswer) -> Result<HttpResponse, ApiError> {
     }
 }
 
-/// Whether it is only asked what would come of a change.
-fn is_dry(request: &HttpRequest) -> Result<bool, ApiError> {
-    Query::of(request, &["dry-run"])?.switch("dry-run")
+/// Whether it is only asked what would come of a change, and the body that says which.
+async fn read(worker: &Worker, request: &HttpRequest, payload: web::Payload) -> Result<(bool, Bytes), ApiError> {
+    let is_dry = Query::of(request, &["dry-run"])?.switch("dry-run")?;
+    let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
+    Ok((is_dry, body))
+}
+
+/// The same, with a body that is a JSON object of this shape.
+async fn wish<T: DeserializeOwned>(
+    worker: &Worker,
+    request: &HttpRequest,
+    payload: web::Payload,
+    hint: &'static str,
+) -> Result<(bool, T), ApiError> {
+    let (is_dry, body) = read(worker, request, payload).await?;
+    Ok((is_dry, input::object(&body, hint)?))
 }
 
 async fn ask(worker: &Rc<Worker>, is_dry: bool, wish: LayoutWish) -> Result<HttpResponse, ApiError> {
@@ -136,9 +151,7 @@ pub(super) async fn set_mode(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let is_dry = is_dry(request)?;
-    let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
-    let wish: ModeWish = input::object(&body, "send {\"mode\":\"quorum\"}")?;
+    let (is_dry, wish): (_, ModeWish) = wish(worker, request, payload, "send {\"mode\":\"quorum\"}").await?;
     let mode: Mode = wish
         .mode
         .parse()
@@ -168,9 +181,7 @@ pub(super) async fn set_replicas(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let is_dry = is_dry(request)?;
-    let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
-    let wish: ReplicasWish = input::object(&body, "send {\"replicas\":3}")?;
+    let (is_dry, wish): (_, ReplicasWish) = wish(worker, request, payload, "send {\"replicas\":3}").await?;
     let max = crate::config::REPLICAS_MAX;
     let Some(replicas) = u8::try_from(wish.replicas).ok().filter(|count| (1..=max).contains(&usize::from(*count)))
     else {
@@ -181,8 +192,7 @@ pub(super) async fn set_replicas(
 
 /// A request that says all there is to say by its path; whether it is only asked what would come of it.
 async fn nothing_more(worker: &Worker, request: &HttpRequest, payload: web::Payload) -> Result<bool, ApiError> {
-    let is_dry = is_dry(request)?;
-    let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
+    let (is_dry, body) = read(worker, request, payload).await?;
     match body.trim_ascii() {
         b"" | b"{}" => Ok(is_dry),
         _ => Err(ApiError::bad("this takes no body", "it is about the node that is asked: send it to that one")),
@@ -249,9 +259,8 @@ pub(super) async fn remove(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let is_dry = is_dry(request)?;
-    let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
-    let wish: RemoveWish = input::object(&body, "send {\"node\":\"<id, name or url>\"}")?;
+    let (is_dry, wish): (_, RemoveWish) =
+        wish(worker, request, payload, "send {\"node\":\"<id, name or url>\"}").await?;
     let ring = worker.node.ring();
     let name = ring.member(member_called(worker, &ring, &wish.node)?).name.clone();
     ask(worker, is_dry, LayoutWish::Remove(name)).await
@@ -270,9 +279,8 @@ pub(super) async fn replace(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let is_dry = is_dry(request)?;
-    let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
-    let wish: ReplaceWish = input::object(&body, "send {\"dead\":\"<id, name or url>\",\"with\":\"<url>\"}")?;
+    let (is_dry, wish): (_, ReplaceWish) =
+        wish(worker, request, payload, "send {\"dead\":\"<id, name or url>\",\"with\":\"<url>\"}").await?;
     let ring = worker.node.ring();
     let dead = ring.member(member_called(worker, &ring, &wish.dead)?).name.clone();
     let url: PeerUrl = wish.with.parse().map_err(|error: Nonsense| {
@@ -299,10 +307,8 @@ pub(super) async fn set_member(
     payload: web::Payload,
     rest: &str,
 ) -> Result<HttpResponse, ApiError> {
-    let is_dry = is_dry(request)?;
     let hint = "send {\"zone\":\"rack-1\",\"weight\":2}, or one of the two";
-    let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "body", "").await?;
-    let wish: MemberWish = input::object(&body, hint)?;
+    let (is_dry, wish): (_, MemberWish) = wish(worker, request, payload, hint).await?;
     if wish.zone.is_none() && wish.weight.is_none() {
         return Err(ApiError::bad("neither a zone nor a weight", hint));
     }

@@ -8,12 +8,11 @@ use crate::placement::Partition;
 use crate::protocol::{Batch, MEDIA_TYPE, Refusal};
 use crate::record::Edit;
 use crate::record::Stamp;
-use crate::storage::{Change, Outcome, Refused};
+use crate::storage::{Change, Outcome};
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 use std::rc::Rc;
-use tokio::sync::oneshot;
 
 /// Longest message of a peer. A batch stops at 4 MiB unless it holds a single larger record, and a record may hold
 /// many siblings of the largest size.
@@ -57,25 +56,13 @@ pub(super) async fn replicate(
     if worker.node.is_partial(Partition::of(key.position())) {
         return Err(ApiError::Refused(Refusal::NotFilled));
     }
-    let (tell, told) = oneshot::channel();
     let change = Change::Write { key, edit: Edit::write(seen, Some(content)), until: Stamp::MAX };
-    worker.commit_under(
-        Class::Foreground,
-        ring.epoch(),
-        [(
-            change,
-            Box::new(move |result: Result<Outcome, Refused>| {
-                // The client may have hung up; the pair is kept all the same.
-                let _ = tell.send(result);
-            }) as _,
-        )],
-    );
-    match told.await {
-        Ok(Ok(Outcome::Written { .. })) => {
+    match worker.committed(Class::Foreground, ring.epoch(), change).await {
+        Some(Ok(Outcome::Written { .. })) => {
             Ok(HttpResponse::Ok().json(json!({ "message": "kept on this node", "applied": 1, "ignored": 0 })))
         }
-        Ok(Ok(_)) | Err(_) => Err(ApiError::Bug("a pair was neither kept nor refused")),
-        Ok(Err(refused)) => Err(refused.into()),
+        Some(Ok(_)) | None => Err(ApiError::Bug("a pair was neither kept nor refused")),
+        Some(Err(refused)) => Err(refused.into()),
     }
 }
 

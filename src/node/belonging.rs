@@ -51,21 +51,26 @@ pub(super) async fn ask(link: &Rc<Link>, node: &Shared, request: LayoutRequest) 
     }
 }
 
-/// Tells another node what this one goes by, and learns what it does.
-pub(super) async fn hello(worker: &Rc<Worker>, link: Rc<Link>) {
+/// Tells another node what this one goes by; how that stands, if its cluster has this one's name: it, and the bytes of its
+/// layout.
+async fn exchange(worker: &Rc<Worker>, link: &Rc<Link>) -> Option<(Member, Vec<u8>)> {
     let node = &worker.node;
     let layout = node.ring().layout().encode();
     let request = LayoutRequest::Hello { name: node.cluster_name(), member: node.as_member(), layout };
-    let Some(LayoutAnswer::Standing { name, member, layout }) = ask(&link, node, request).await else { return };
-    if name != node.cluster_name() || member.id == Some(node.id) {
+    match ask(link, node, request).await {
+        Some(LayoutAnswer::Standing { name, member, layout }) if name == node.cluster_name() => Some((member, layout)),
+        _ => None,
+    }
+}
+
+/// Tells another node what this one goes by, and learns what it does.
+pub(super) async fn hello(worker: &Rc<Worker>, link: Rc<Link>) {
+    let Some((member, layout)) = exchange(worker, &link).await else { return };
+    if member.id == Some(worker.node.id) {
         return;
     }
     if let Some(layout) = take_standing(worker, &member, &layout) {
-        let (tell, told) = oneshot::channel();
-        adopt(worker, layout, move || {
-            let _ = tell.send(());
-        });
-        let _ = told.await;
+        adopt(worker, layout).await;
     }
 }
 
@@ -239,16 +244,9 @@ async fn ask_to_join(worker: &Rc<Worker>, ring: &Arc<Ring>, turn: usize) {
 
 /// Meets the node at this address: it, as it would be a member.
 pub async fn meet(worker: &Rc<Worker>, url: &str) -> Option<Member> {
-    let node = &worker.node;
-    let layout = node.ring().layout().encode();
-    let request = LayoutRequest::Hello { name: node.cluster_name(), member: node.as_member(), layout };
-    match ask(&worker.link_to(url), node, request).await {
-        Some(LayoutAnswer::Standing { name, member, layout }) if name == node.cluster_name() => {
-            // One that belongs to another cluster stays with it.
-            let theirs = Layout::decode(&layout).ok()?;
-            let is_free = theirs.epoch() == 0 || theirs.cluster() == node.ring().layout().cluster();
-            is_free.then_some(member)
-        }
-        _ => None,
-    }
+    let (member, layout) = exchange(worker, &worker.link_to(url)).await?;
+    // One that belongs to another cluster stays with it.
+    let theirs = Layout::decode(&layout).ok()?;
+    let is_free = theirs.epoch() == 0 || theirs.cluster() == worker.node.ring().layout().cluster();
+    is_free.then_some(member)
 }

@@ -16,7 +16,6 @@ use crate::protocol::{Answer, Greeting, MemberTag, Refusal, Request};
 use crate::storage::Change;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
 /// How often a peer is asked what it has seen, and greeted though there is nothing new to tell: twice in a round of
 /// sessions, and at least so often. What may be forgotten goes by it, and should be forgotten in three rounds.
@@ -199,20 +198,9 @@ async fn greet(worker: &Rc<Worker>, peer: &str, wants_contexts: bool) -> Option<
     let mut greeting = node.greeting_for(peer);
     greeting.evidence = wants_contexts.then(|| node.seen.said().digest_of(peer));
     let unconfirmed = node.seen.said().unconfirmed(peer);
-    let (tell, told) = oneshot::channel();
-    let answered = move |result: Result<Answer, Failure>| {
-        let _ = tell.send(result);
-    };
-    worker.send(
-        &ring,
-        to,
-        Request::Greet(greeting),
-        Class::Foreground,
-        now() + node.settings.timeout,
-        Box::new(answered),
-    );
-    match told.await {
-        Ok(Ok(Answer::Greeted { greeting: answer, evidence })) if answer.from == MemberTag::of(peer) => {
+    let until = now() + node.settings.timeout;
+    match worker.answered(&ring, to, Request::Greet(greeting), Class::Foreground, until).await {
+        Some(Ok(Answer::Greeted { greeting: answer, evidence })) if answer.from == MemberTag::of(peer) => {
             worker.take_greeting(peer, &answer);
             if let Some(evidence) = evidence {
                 worker.join_delivered(&ring, &evidence.delivered, greeting.unbroken);
@@ -223,7 +211,7 @@ async fn greet(worker: &Rc<Worker>, peer: &str, wants_contexts: bool) -> Option<
             }
             Some(greeting)
         }
-        Ok(Err(Failure::Unreachable)) => {
+        Some(Err(Failure::Unreachable)) => {
             let changed = node.completeness.filling().silent(peer);
             if changed {
                 worker.stage_changed(|| ());

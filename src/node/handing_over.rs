@@ -11,15 +11,13 @@ use super::shared::Shared;
 use super::sync::{Account, Reason};
 use super::worker::Worker;
 use crate::antientropy::{CONFIRM_MS, Report, Session, SessionOptions};
-use crate::operation::Failure;
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, LayoutAnswer, LayoutRequest, Progress, Request, SeenGroups, SyncAnswer, SyncRequest};
-use crate::storage::{Change, Outcome, Refused};
+use crate::storage::{Change, Outcome};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// How often it is looked whether there is something to hand over.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
@@ -127,29 +125,24 @@ async fn offer_to(worker: &Rc<Worker>, ring: &Arc<Ring>, owner: MemberIndex, off
 
 /// Tells an owner what was seen here; whether it has heard.
 async fn tell_seen(worker: &Rc<Worker>, ring: &Arc<Ring>, owner: MemberIndex, seen: SeenGroups, unbroken: u64) -> bool {
-    let (tell, told) = oneshot::channel();
-    let answered = move |result: Result<Answer, Failure>| {
-        let _ = tell.send(matches!(result, Ok(Answer::Sync(SyncAnswer::Done))));
-    };
     let request = Request::Sync(SyncRequest::HandedOver { seen, unbroken });
     let until = now() + worker.node.settings.timeout;
-    worker.send(ring, owner, request, Class::Background, until, Box::new(answered));
-    told.await.unwrap_or(false)
+    let answer = worker.answered(ring, owner, request, Class::Background, until).await;
+    matches!(answer, Some(Ok(Answer::Sync(SyncAnswer::Done))))
 }
 
 /// Drops what is held of these; whether the layout stayed as it is, and the store took it.
 async fn drop_all(worker: &Rc<Worker>, ring: &Arc<Ring>, partitions: Vec<Partition>) -> bool {
     let node = &worker.node;
     let count = partitions.len();
-    if commit(worker, ring, Change::Disclaim { partitions: partitions.clone() }).await.is_err() {
-        return false;
-    }
+    let commit = |change| worker.committed(Class::Background, ring.epoch(), change);
+    let Some(Ok(_)) = commit(Change::Disclaim { partitions: partitions.clone() }).await else { return false };
     let mut rows = 0;
     for partition in partitions {
         loop {
-            match commit(worker, ring, Change::LetGo { partition }).await {
-                Ok(Outcome::LetGo(0)) => break,
-                Ok(Outcome::LetGo(gone)) => rows += gone,
+            match commit(Change::LetGo { partition }).await {
+                Some(Ok(Outcome::LetGo(0))) => break,
+                Some(Ok(Outcome::LetGo(gone))) => rows += gone,
                 _ => return false,
             }
             if node.foreground.is_busy() {
@@ -159,16 +152,4 @@ async fn drop_all(worker: &Rc<Worker>, ring: &Arc<Ring>, partitions: Vec<Partiti
     }
     node.events.info("handover", format!("{rows} rows of {count} partitions were dropped: others keep them"));
     true
-}
-
-async fn commit(worker: &Rc<Worker>, ring: &Ring, change: Change) -> Result<Outcome, Failure> {
-    let (tell, told) = oneshot::channel();
-    let committed = move |result: Result<Outcome, Refused>| {
-        let _ = tell.send(result);
-    };
-    worker.commit_under(Class::Background, ring.epoch(), [(change, Box::new(committed) as _)]);
-    match told.await {
-        Ok(Ok(outcome)) => Ok(outcome),
-        _ => Err(Failure::Unknown),
-    }
 }

@@ -1,12 +1,13 @@
 //! What the store keeps of layouts.
 
+use super::foreground::Class;
 use super::opening::StartError;
+use super::queue::ANY_EPOCH;
 use super::worker::Worker;
 use crate::placement::Layout;
 use crate::storage::{Address, Change, Store};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use tokio::sync::oneshot;
 
 /// Where the layout lies in the store, and the votes about the next one.
 pub(super) const LAYOUT_FACT: &str = "layout";
@@ -48,12 +49,8 @@ impl Kept {
 /// Keeps whether the node was told to leave, before anything comes of it; whether that was kept.
 pub async fn keep_left(worker: &Rc<Worker>, left: bool) -> bool {
     let bytes = if left { bytes::Bytes::from_static(LEFT) } else { bytes::Bytes::new() };
-    let (tell, told) = oneshot::channel();
-    let kept = move |result: Result<_, _>| {
-        let _ = tell.send(result.is_ok());
-    };
-    worker.commit([(Change::Fact { name: LEFT_FACT, bytes }, Box::new(kept) as _)]);
-    let is_kept = told.await.unwrap_or(false);
+    let change = Change::Fact { name: LEFT_FACT, bytes };
+    let is_kept = matches!(worker.committed(Class::Foreground, ANY_EPOCH, change).await, Some(Ok(_)));
     if is_kept {
         worker.node.layouts.joins.store(!left, Ordering::Relaxed);
     }

@@ -355,20 +355,16 @@ fn same_owners(one: &Ring, other: &Ring) -> bool {
     })
 }
 
-/// Has the node go by a layout, if it is a later one of its cluster; `then` runs once it does, or does not.
-pub(super) fn adopt(worker: &Rc<Worker>, layout: Layout, then: impl FnOnce() + 'static) {
-    let node = worker.node.clone();
+/// Has the node go by a layout, if it is a later one of its cluster; over once it does, or does not.
+pub(super) async fn adopt(worker: &Rc<Worker>, layout: Layout) {
     let (tell, told) = oneshot::channel();
-    let taking = node.clone();
-    node.queue.between_batches(Box::new(move |committer| {
-        taking.take_over(committer, layout);
+    let node = worker.node.clone();
+    worker.node.queue.between_batches(Box::new(move |committer| {
+        node.take_over(committer, layout);
         let _ = tell.send(());
     }));
-    actix_web::rt::spawn(async move {
-        // Dropped where the node is stopping.
-        let _ = told.await;
-        then();
-    });
+    // Dropped where the node is stopping.
+    let _ = told.await;
 }
 
 /// Answers a question about the layout.
@@ -376,16 +372,16 @@ pub(super) fn answer(worker: &Rc<Worker>, request: LayoutRequest, told: Box<dyn 
     let node = worker.node.clone();
     match request {
         LayoutRequest::Hello { name, member, layout } => {
-            let answer = {
-                let node = node.clone();
-                move || told(node.standing())
-            };
-            if name != node.cluster_name() {
-                return answer();
-            }
-            match take_standing(worker, &member, &layout) {
-                Some(layout) => adopt(worker, layout, answer),
-                None => answer(),
+            let is_of_that_name = name == node.cluster_name();
+            match is_of_that_name.then(|| take_standing(worker, &member, &layout)).flatten() {
+                Some(layout) => {
+                    let worker = worker.clone();
+                    actix_web::rt::spawn(async move {
+                        adopt(&worker, layout).await;
+                        told(worker.node.standing());
+                    });
+                }
+                None => told(node.standing()),
             }
         }
         LayoutRequest::Progress => {

@@ -4,20 +4,19 @@
 
 use super::foreground::Class;
 use super::outside::{jittered, now};
+use super::queue::ANY_EPOCH;
 use super::shared::Shared;
 use super::worker::Worker;
 use crate::coordinator::{Fate, HINTS_AT_A_TIME, Replay};
 use crate::membership::State;
-use crate::operation::Failure;
 use crate::placement::{MemberIndex, Partition};
-use crate::protocol::{Answer, Refusal, Request};
+use crate::protocol::{Refusal, Request};
 use crate::record::{Key, Record};
 use crate::storage::{Address, Change, Hint};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
 /// Hints handed over at a time while clients are served: as many as one commit of the target takes along.
 const AT_A_TIME_BESIDE_CLIENTS: usize = 8;
@@ -155,25 +154,20 @@ fn deliver(worker: &Rc<Worker>, target: &str, key: Key) -> impl Future<Output = 
             None => return Fate::Stopped,
         };
         for to in takers {
-            let (tell, told) = oneshot::channel();
             let request = Request::Merge { key: key.clone(), record: hint.record.clone() };
             let until = now() + worker.node.settings.timeout;
-            let answered = move |result: Result<Answer, Failure>| {
-                let _ = tell.send(Fate::of(&result));
-            };
-            worker.send(&ring, to, request, Class::Background, until, Box::new(answered));
-            match told.await {
-                Ok(Fate::Taken) => {}
-                Ok(other) => return other,
-                Err(_) => return Fate::Stopped,
+            match worker.answered(&ring, to, request, Class::Background, until).await {
+                Some(result) => match Fate::of(&result) {
+                    Fate::Taken => {}
+                    other => return other,
+                },
+                None => return Fate::Stopped,
             }
         }
-        let (tell, told) = oneshot::channel();
         let change = Change::HintDelivered { key, record: hint.record, target: target.into(), life };
-        let dropped = move |result: Result<_, _>| {
-            let _ = tell.send(result.is_ok());
-        };
-        worker.commit_as(Class::Background, [(change, Box::new(dropped) as _)]);
-        if told.await == Ok(true) { Fate::Taken } else { Fate::Stopped }
+        match worker.committed(Class::Background, ANY_EPOCH, change).await {
+            Some(Ok(_)) => Fate::Taken,
+            _ => Fate::Stopped,
+        }
     }
 }

@@ -3,18 +3,19 @@
 //! Whoever meets a row that cannot be read notes its key: a read, a write that would have to merge with it, the scan at
 //! start, the scrub. Until it is replaced nothing is said of the key from here, so it is never taken for absent.
 
+use super::foreground::Class;
 use super::outside::{now, wall_ms};
+use super::queue::ANY_EPOCH;
 use super::worker::Worker;
 use crate::coordinator::{Restore, Restored};
 use crate::placement::Partition;
 use crate::record::Key;
-use crate::storage::{Change, Found, Outcome, Refused};
+use crate::storage::{Change, Found, Outcome};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
 /// How often it is looked whether there is something to repair. Nobody waits for it: the other owners answer.
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
@@ -222,15 +223,10 @@ async fn restore(worker: Rc<Worker>, key: Key) -> bool {
     let gathered = worker.run(gather, ring.clone(), worker.node.settings.timeout).await;
     let Some(Some(Restored { record, from })) = gathered else { return false };
     said.retain(|(owner, _)| from.contains(owner));
-    let (tell, told) = oneshot::channel();
-    let committed = move |result: Result<Outcome, Refused>| {
-        let _ = tell.send(result);
-    };
     // Queued before it, so that no moment claims what was lost.
     worker.void_seen(&ring, partition, &said);
-    worker.commit([(Change::Restore { key: key.clone(), record }, Box::new(committed) as _)]);
-    match told.await {
-        Ok(Ok(outcome)) => {
+    match worker.committed(Class::Foreground, ANY_EPOCH, Change::Restore { key: key.clone(), record }).await {
+        Some(Ok(outcome)) => {
             let is_repaired = matches!(outcome, Outcome::Merged { applied: true, .. });
             worker.node.rot.done(&key, is_repaired);
             is_repaired

@@ -13,7 +13,7 @@ use super::link::Link;
 use super::outside::{jittered, now, random};
 use super::shared::Shared;
 use super::worker::Worker;
-use crate::coordinator::{Relaid, Relayout, RelayoutOptions};
+use crate::coordinator::{Relaid, Relayout, RelayoutOptions, all_have_taken_in, all_know, heirs};
 use crate::membership::State;
 use crate::placement::{Layout, Member, MemberIndex, Partition, Phase, Ring};
 use crate::protocol::{LayoutAnswer, LayoutRequest, LayoutWish, Refusal};
@@ -21,7 +21,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
 /// How long nodes that want to join wait for one another, so that they come in one change.
 const TOGETHER: Duration = Duration::from_secs(2);
@@ -55,11 +54,7 @@ pub(super) async fn propose(
     match &relaid {
         Relaid::Chosen { layout, .. } => {
             if let Ok(layout) = Layout::decode(layout) {
-                let (tell, told) = oneshot::channel();
-                adopt(worker, layout, move || {
-                    let _ = tell.send(());
-                });
-                let _ = told.await;
+                adopt(worker, layout).await;
                 tell_all(worker, ring);
             }
         }
@@ -233,10 +228,12 @@ async fn see_through(worker: Rc<Worker>) {
             continue;
         }
         ask_progress(&worker, &ring).await;
+        let (progress, _) = node.progress_of_all();
+        let said = |member: MemberIndex| progress.get(&ring.member(member).name);
         let next = match ring.layout().change().map(|change| change.phase()) {
-            Some(Phase::Filling) if all_have_taken_in(&node, &ring) => ring.layout().switch(),
+            Some(Phase::Filling) if all_have_taken_in(&ring, said) => ring.layout().switch(),
             Some(Phase::Filling) if has_gone(&node, &ring, &mut gone_since) => ring.layout().abandon(),
-            Some(Phase::Switched) if all_know(&node, &ring) => ring.layout().settle(),
+            Some(Phase::Switched) if all_know(&ring, said) => ring.layout().settle(),
             _ => continue,
         };
         match next {
@@ -321,38 +318,6 @@ pub async fn ask_progress(worker: &Rc<Worker>, ring: &Arc<Ring>) {
         // Those that hang are waited for together.
         let _ = tokio::time::timeout(until.saturating_duration_since(now()), one).await;
     }
-}
-
-/// Those who keep a partition now that they did not own before.
-fn heirs(ring: &Ring) -> BTreeSet<MemberIndex> {
-    let new = |at: Partition| ring.beside(at).iter().copied().filter(move |member| !ring.is_owner(*member, at));
-    Partition::all().flat_map(new).collect()
-}
-
-fn all_have_taken_in(node: &Shared, ring: &Ring) -> bool {
-    let (progress, _) = node.progress_of_all();
-    let said = |member: MemberIndex| progress.get(&ring.member(member).name);
-    let has = |member: MemberIndex| {
-        said(member).is_some_and(|said| said.epoch == ring.epoch() && said.lacking.is_empty() && said.is_filled)
-    };
-    let is_known_to_lack = |member: MemberIndex| said(member).is_some_and(|said| !said.is_filled);
-    // Of those that owned before one may be away, and has what it had; none may be known to have lost it.
-    let most = |at: Partition| {
-        let new = ring.beside(at);
-        new.is_empty() || 2 * new.iter().filter(|member| has(**member)).count() > new.len()
-    };
-    heirs(ring).into_iter().all(has) && !ring.members().any(is_known_to_lack) && Partition::all().all(most)
-}
-
-/// Whether in every partition more than half of the old owners, and of the new, go by this epoch: nobody can be answered
-/// under the one before, in which others were read from.
-fn all_know(node: &Shared, ring: &Ring) -> bool {
-    let (progress, _) = node.progress_of_all();
-    let knows =
-        |member: &MemberIndex| progress.get(&ring.member(*member).name).is_some_and(|said| said.epoch >= ring.epoch());
-    let most =
-        |set: &[MemberIndex]| set.is_empty() || 2 * set.iter().filter(|member| knows(member)).count() > set.len();
-    Partition::all().all(|at| most(ring.owners(at)) && most(ring.beside(at)))
 }
 
 /// Whether somebody who is to take something in has been down for too long.

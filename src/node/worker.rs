@@ -12,7 +12,7 @@ use super::proposing::Proposer;
 use super::queue::{ANY_EPOCH, Completion};
 use super::shared::Shared;
 use super::under_way::{Entry, UnderWay};
-use crate::operation::{CallId, Command, Event, Operation};
+use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, Refusal, Request};
 use crate::replica::{self, Step};
@@ -260,6 +260,23 @@ impl Worker {
         self.send(ring, to, request, class, until, told);
     }
 
+    /// The same, and waits for the answer; nothing, where the node is stopping.
+    pub(super) async fn answered(
+        self: &Rc<Self>,
+        ring: &Ring,
+        to: MemberIndex,
+        request: Request,
+        class: Class,
+        until: Instant,
+    ) -> Option<Result<Answer, Failure>> {
+        let (tell, told) = oneshot::channel();
+        let answered = move |result: Result<Answer, Failure>| {
+            let _ = tell.send(result);
+        };
+        self.send(ring, to, request, class, until, Box::new(answered));
+        told.await.ok()
+    }
+
     /// Asks a member, this node included, the same way.
     pub fn send(
         self: &Rc<Self>,
@@ -396,6 +413,17 @@ impl Worker {
         T: IntoIterator<Item = (Change, Committed)>,
     {
         self.commit_under(class, ANY_EPOCH, changes);
+    }
+
+    /// Hands one change to the committer, and waits for what became of it; nothing, where the node is stopping. Whoever does
+    /// not wait to the end takes nothing back.
+    pub async fn committed(&self, class: Class, epoch: u64, change: Change) -> Option<Result<Outcome, Refused>> {
+        let (tell, told) = oneshot::channel();
+        let committed = move |result: Result<Outcome, Refused>| {
+            let _ = tell.send(result);
+        };
+        self.commit_under(class, epoch, [(change, Box::new(committed) as Committed)]);
+        told.await.ok()
     }
 
     /// The same for some that are refused once the layout has moved on from this epoch.

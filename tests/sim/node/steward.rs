@@ -8,10 +8,10 @@ use crate::changes::number_of;
 use crate::plant::Plant;
 use crate::workload::Purpose;
 use crate::world::{Event, World};
-use kringle::coordinator::{Relaid, Relayout, RelayoutOptions};
+use kringle::coordinator::{Relaid, Relayout, RelayoutOptions, all_have_taken_in, all_know, heirs};
 use kringle::membership::State;
 use kringle::operation::Failure;
-use kringle::placement::{Layout, Member, MemberIndex, NodeId, Partition, Phase, Ring};
+use kringle::placement::{Layout, Member, MemberIndex, NodeId, Phase, Ring};
 use kringle::protocol::{Answer, LayoutAnswer, LayoutRequest, LayoutWish};
 use rand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,13 +131,15 @@ impl World {
         }
         let early = self.plant == Some(Plant::ReadsSwitchEarly);
         let layout = ring.layout();
+        let progress = self.up(node).layouts.progress.clone();
+        let said = |member: MemberIndex| progress.get(&number_of(&ring.member(member).name));
         let next = match layout.change().map(|change| change.phase()) {
-            Some(Phase::Filling) if early || self.all_have_taken_in(node, &ring) => layout.switch(),
+            Some(Phase::Filling) if early || all_have_taken_in(&ring, said) => layout.switch(),
             Some(Phase::Filling) if self.has_gone(node, &ring) => {
                 self.counters.hit("change abandoned");
                 layout.abandon()
             }
-            Some(Phase::Switched) if self.all_know(node, &ring) => layout.settle(),
+            Some(Phase::Switched) if all_know(&ring, said) => layout.settle(),
             Some(Phase::Switched) => {
                 self.counters.hit("settling waits until enough know");
                 return self.watch_on(node);
@@ -152,32 +154,6 @@ impl World {
         let avoid = self.avoid(node);
         let first = ring.layout().voters().into_iter().find(|voter| !avoid.contains(voter));
         ring.guest().is_none() && first == Some(self.me(node))
-    }
-
-    fn all_have_taken_in(&mut self, node: usize, ring: &Ring) -> bool {
-        let progress = &self.up(node).layouts.progress;
-        let said = |member: MemberIndex| progress.get(&number_of(&ring.member(member).name));
-        let has = |member: MemberIndex| {
-            said(member).is_some_and(|said| said.epoch == ring.epoch() && said.lacking.is_empty() && said.is_filled)
-        };
-        let is_known_to_lack = |member: MemberIndex| said(member).is_some_and(|said| !said.is_filled);
-        let most = |at: Partition| {
-            let new = ring.beside(at);
-            new.is_empty() || 2 * new.iter().filter(|member| has(**member)).count() > new.len()
-        };
-        heirs(ring).into_iter().all(has) && !ring.members().any(is_known_to_lack) && Partition::all().all(most)
-    }
-
-    /// Whether in every partition more than half of the old owners, and of the new, go by this epoch.
-    fn all_know(&mut self, node: usize, ring: &Ring) -> bool {
-        let progress = &self.up(node).layouts.progress;
-        let knows = |member: &MemberIndex| {
-            let said = progress.get(&number_of(&ring.member(*member).name));
-            said.is_some_and(|said| said.epoch >= ring.epoch())
-        };
-        let most =
-            |set: &[MemberIndex]| set.is_empty() || 2 * set.iter().filter(|member| knows(member)).count() > set.len();
-        Partition::all().all(|at| most(ring.owners(at)) && most(ring.beside(at)))
     }
 
     /// Whether somebody who is to take something in has been down for too long.
@@ -382,10 +358,4 @@ impl World {
         }
         self.ask_later(node);
     }
-}
-
-/// Those who keep a partition now that they did not own before.
-fn heirs(ring: &Ring) -> BTreeSet<MemberIndex> {
-    let new = |at: Partition| ring.beside(at).iter().copied().filter(move |member| !ring.is_owner(*member, at));
-    Partition::all().flat_map(new).collect()
 }
