@@ -12,18 +12,20 @@
 //!
 //! The dot is made by an owner, on the record it holds, and leaves it only once durable. An owner that is silent
 //! for a while is passed over for the next one, which makes a dot of its own: the same value twice at worst, never
-//! none. An increment would count twice: it is passed on only by an owner that surely has not taken it.
+//! none. If the silent one has made it too, one of the two is let go of; so that the client is told of both, it waits
+//! for owners that were passed over for as long as it does for copies. An increment would count twice: it is passed on
+//! only by an owner that surely has not taken it.
 //! If no owner can be had, this node keeps the write for all of them. An owner that is still being filled makes no
 //! dot, and its copy counts as a hint: durable, and not yet an owner's. After DeCandia et al., "Dynamo" (2007),
 //! §4.5–4.6.
 
+mod concluding;
 mod wish;
 
 pub use wish::{PutOptions, Write};
 
 use super::order::asking_order;
-use super::outcome::seen_by_writer;
-use super::{Electorate, PutOutcome, Quorum, Replicas};
+use super::{Electorate, PutOutcome, Quorum};
 use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::{Answer, Part, Refusal, Request};
@@ -49,6 +51,8 @@ struct Owner {
     hint: Hint,
     /// A copy is on its way to it.
     copying: bool,
+    /// It has made the write too, and is told to let go of its own.
+    has_twin: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -69,6 +73,7 @@ enum Purpose {
     MakeHint,
     Copy { owner: usize, covering: bool },
     Cover,
+    Settle { owner: usize },
     Hint { owner: usize, candidate: usize },
 }
 
@@ -243,19 +248,36 @@ impl Put {
     }
 
     fn written(&mut self, maker: Option<usize>, created: bool, record: Record, commands: &mut Vec<Command>) {
-        if self.made.is_some() {
-            // A silent maker spoke after all. Its copy of the record is on its way, and its older dot gets covered.
-            return;
-        }
         // A new dot's stamp exceeds every stamp its maker had seen, those in the record included.
         let Some(dot) = record.context().newest() else { return };
+        if self.made.is_some() {
+            return self.settle(maker, dot, &record, commands);
+        }
         self.made = Some(Made { maker, dot, created, record });
         match maker {
             Some(owner) => {
                 self.owners[owner].acked = true;
                 self.copy(false, commands);
             }
-            None => self.owners.iter_mut().for_each(|owner| owner.hint = Hint::Kept),
+            None => {
+                self.owners.iter_mut().for_each(|owner| owner.hint = Hint::Kept);
+                commands.push(Command::Wake { after_ms: self.hint_patience_ms });
+            }
+        }
+    }
+
+    /// One that was passed over has made the write after all, as `twin`: who has seen one of the two has not seen the
+    /// other, which would stay when the client overwrites what it was told of. All are told to let go of it.
+    fn settle(&mut self, maker: Option<usize>, twin: Dot, record: &Record, commands: &mut Vec<Command>) {
+        let Some(made) = self.made.as_mut().filter(|made| made.dot != twin) else { return };
+        made.record = made.record.merge_twin(record, twin);
+        let record = made.record.clone();
+        if let Some(owner) = maker {
+            self.owners[owner].has_twin = true;
+        }
+        for owner in 0..self.owners.len() {
+            let request = Request::Merge { key: self.write.key.clone(), record: record.clone() };
+            self.call(Purpose::Settle { owner }, self.member(owner), request, commands);
         }
     }
 
@@ -336,12 +358,16 @@ impl Put {
             }
             (Purpose::Cover, Answer::Written { record, .. }) => {
                 if let Some(made) = &mut self.made {
-                    made.record = record;
+                    made.record = made.record.merge(&record);
                     if let Some(maker) = made.maker {
                         self.owners[maker].covered = true;
                     }
                 }
                 self.copy(true, commands);
+            }
+            (Purpose::Settle { owner }, Answer::Merged { .. }) => {
+                self.owners[owner].has_twin = false;
+                self.owners[owner].acked = true;
             }
             (Purpose::Hint { owner, .. }, Answer::Merged { .. }) => self.owners[owner].hint = Hint::Kept,
             (purpose, Answer::Refused(refusal)) => self.failed(purpose, Failure::Refused(refusal), commands),
@@ -375,52 +401,11 @@ impl Put {
                 }
             }
             Purpose::Cover => self.cover_without_maker(commands),
+            // Sessions bring it what the others have.
+            Purpose::Settle { owner } => self.owners[owner].has_twin = false,
             Purpose::Hint { owner, .. } if self.owners[owner].hint == Hint::Kept => {}
             Purpose::Hint { owner, candidate } => self.hint(owner, candidate + 1, commands),
         }
-    }
-
-    fn replicas(&self) -> Replicas {
-        let hinted = |owner: &&Owner| !owner.acked && owner.hint == Hint::Kept;
-        let owners = self.makers();
-        Replicas {
-            wanted: owners.len(),
-            acked: owners.iter().filter(|owner| owner.acked).count(),
-            hinted: owners.iter().filter(hinted).count(),
-        }
-    }
-
-    /// The conclusion, if it can be drawn, or must be.
-    fn conclude(&mut self, must: bool) -> Option<PutOutcome> {
-        if self.concluded {
-            return None;
-        }
-        let replicas = self.replicas();
-        let Some(made) = &self.made else {
-            let over = must || self.outstanding == 0;
-            self.concluded |= over;
-            let (cause, is_nowhere) = (self.cause.clone(), !self.may_be_made());
-            return over.then_some(PutOutcome::Unknown { replicas, cause, is_nowhere });
-        };
-        // Where the client named a number, a hint settles nothing: the owner itself may still answer.
-        let given_up = |owner: &Owner| !owner.copying || self.patience_over;
-        let kept = |owner: &Owner| matches!(owner.hint, Hint::Kept | Hint::Lost);
-        let settled =
-            |owner: &Owner| owner.acked || if self.hard { !owner.copying } else { given_up(owner) && kept(owner) };
-        let reached = self.electorate.is_reached(self.quorum, |owner| self.owners[owner].acked);
-        let covered = self.electorate.is_reached(self.quorum, |owner| self.owners[owner].covered);
-        let covering = self.covers && self.covering && !covered && self.outstanding > 0;
-        if !(must || self.outstanding == 0 || !covering && (reached || self.owners.iter().all(settled))) {
-            return None;
-        }
-        self.concluded = true;
-        let (created, record) = (made.created, made.record.clone());
-        let seen = seen_by_writer(&self.write.edit, made.dot, &record);
-        Some(match (reached, self.hard) {
-            (true, _) => PutOutcome::Stored { created, record, seen, replicas },
-            (false, false) if replicas.acked + replicas.hinted > 0 => PutOutcome::Short { record, seen, replicas },
-            (false, _) => PutOutcome::Unknown { replicas, cause: self.cause.clone(), is_nowhere: false },
-        })
     }
 }
 

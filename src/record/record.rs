@@ -203,6 +203,14 @@ impl Record {
         Record { context, siblings, counted }
     }
 
+    /// Merges in a copy in which a write that is known here was made once more, as `twin`, and lets go of that one. Makes no
+    /// dot, as [`Record::cover`].
+    pub fn merge_twin(&self, other: &Record, twin: Dot) -> Record {
+        let mut merged = self.merge(other);
+        merged.siblings.retain(|sibling| sibling.dot != twin || sibling.agreed.is_some());
+        merged
+    }
+
     /// Whether merging `other` would change nothing here.
     pub fn includes(&self, other: &Record) -> bool {
         self.context.dominates(&other.context)

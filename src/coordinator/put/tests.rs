@@ -1,6 +1,6 @@
 //! Stories of a write, told event by event.
 
-use super::super::Count;
+use super::super::{Count, Replicas};
 use super::*;
 use crate::placement::{ClusterId, Layout, Member, Mode};
 use crate::record::{Actor, Content, Key, Unfit};
@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 mod overtaken;
+mod twins;
 
 /// When the client asked.
 const NOW_MS: u64 = 1_000_000;
@@ -178,10 +179,7 @@ fn an_owner_that_refuses_or_is_silent_is_passed_over() {
     assert_eq!(story.asked()[2..], ["write o2"]);
     story.answer(2, written(3, 9));
     assert_eq!(story.asked()[3..], ["copy o0", "copy o1"]);
-    // The silent one speaks after all: its dot is its own, and does not count as a copy.
-    story.answer(1, written(2, 8));
-    assert!(story.outcomes.is_empty());
-    story.answer(4, merged(None));
+    story.fail(1, Failure::Unknown).answer(4, merged(None));
     assert_eq!(story.replicas(), reached(2, 0));
 }
 
