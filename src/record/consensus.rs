@@ -209,6 +209,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_accepted_once_more_is_no_younger_than_it_was() {
+        let first = agreed(&Record::default(), "1", 1);
+        let both = beside(&first, "5", dot(1, 5)).merge(&first.reballot(ballot(9)));
+        assert_eq!(both.values(9)[0].content.value, "5", "{both:?}");
+        assert_eq!(both.counter(9), Some(5));
+    }
+
+    #[test]
     fn a_later_ballot_supersedes_an_earlier_one_and_nothing_that_its_promises_did_not_show() {
         let first = agreed(&Record::default(), "first", 1);
         let second = agreed(&first, "second", 5);

@@ -131,7 +131,7 @@ impl Record {
     /// all counters. `None` where the last plain value is no integer of 64 bits.
     pub fn counter(&self, now_ms: u64) -> Option<i128> {
         let living = || self.siblings.iter().filter(|sibling| sibling.content.lives(now_ms));
-        let plain = living().rfind(|sibling| sibling.content.kind == ContentKind::Plain);
+        let plain = living().filter(|sibling| sibling.content.kind == ContentKind::Plain).max_by_key(|plain| plain.id());
         let base = match plain {
             None => 0,
             Some(plain) => std::str::from_utf8(&plain.content.value).ok()?.parse::<i64>().ok()?.into(),
@@ -155,7 +155,10 @@ impl Record {
     pub fn values(&self, now_ms: u64) -> Vec<Cow<'_, Sibling>> {
         let mut values: Vec<Cow<'_, Sibling>> = Vec::with_capacity(1);
         let mut latest_counter = None;
-        for sibling in self.siblings.iter().rev().filter(|sibling| sibling.content.lives(now_ms)) {
+        // By when they were first written: that something was accepted once more makes it no younger.
+        let mut newest_first: Vec<&Sibling> = self.siblings.iter().collect();
+        newest_first.sort_by_key(|sibling| std::cmp::Reverse(sibling.id()));
+        for sibling in newest_first.into_iter().filter(|sibling| sibling.content.lives(now_ms)) {
             match sibling.content.kind {
                 ContentKind::Counter => latest_counter = latest_counter.or(Some(sibling)),
                 ContentKind::Plain => {
