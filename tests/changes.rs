@@ -2,6 +2,8 @@
 
 #[path = "changes/dead.rs"]
 mod dead;
+#[path = "changes/elsewhere.rs"]
+mod elsewhere;
 #[path = "changes/growing.rs"]
 mod growing;
 #[path = "changes/kit.rs"]

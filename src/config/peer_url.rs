@@ -34,6 +34,11 @@ impl PeerUrl {
         PeerUrl { host, port, url, name }
     }
 
+    /// The same, known under another name than its address.
+    pub fn named(self, host: Host) -> PeerUrl {
+        PeerUrl { name: format!("http://{}:{}", host.canonical(), self.port), ..self }
+    }
+
     /// The URL to dial: scheme, host and port in lower case, no slash at the end.
     pub fn url(&self) -> &str {
         &self.url
@@ -101,18 +106,6 @@ impl PeerUrl {
             _ => refused("has no valid port (1 to 65535)"),
         }
     }
-
-    /// Reads a comma list: entries in the order given, each node once, empty entries skipped.
-    pub(super) fn list(text: &str) -> Result<Vec<PeerUrl>, Nonsense> {
-        let mut peers: Vec<PeerUrl> = Vec::new();
-        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            let peer = entry.parse()?;
-            if !peers.contains(&peer) {
-                peers.push(peer);
-            }
-        }
-        Ok(peers)
-    }
 }
 
 impl FromStr for PeerUrl {
@@ -175,7 +168,7 @@ mod tests {
         fn no_text_panics_and_what_is_read_is_read_again_the_same(
             text in prop_oneof![".{0,60}", "(http://|HTTP://)?[a-z0-9.\\[\\]:_-]{0,20}(:[0-9]{0,6})?/{0,2}( ,)?"]
         ) {
-            let _ = PeerUrl::list(&text);
+            let _ = crate::config::peers::Peers::read(&text);
             if let Ok(peer) = text.parse::<PeerUrl>() {
                 let (by_url, by_name): (PeerUrl, PeerUrl) = (peer.url().parse().unwrap(), peer.name().parse().unwrap());
                 prop_assert_eq!(by_url.url(), peer.url());

@@ -131,7 +131,7 @@ pub const SETTINGS: &[Setting] = &[
         fallback: Fallback::Rule("none"),
         heading: Heading::Cluster,
         help: "The nodes to begin with, a comma list such as node1:8001,node2; http:// and :8001 may be left out, \
-               and the node itself may be in it",
+               and the node itself may be in it; dns+http://name:8001 stands for every address that DNS has for the name",
     },
     Setting {
         name: "join",

@@ -1,7 +1,7 @@
 //! What a node is told to be, once everything has been read and checked.
 
 use super::layers::{Layers, Source, URL_VARIABLE, command, squeezed};
-use super::{ConfigError, Durability, Host, Nonsense, Origin, PeerUrl, SETTINGS, Wanted, text};
+use super::{ConfigError, Durability, Host, Nonsense, Origin, PeerUrl, Peers, SETTINGS, Wanted, text};
 use crate::placement::{Mode, WEIGHT_MAX};
 use crate::record::KEY_BYTES_MAX;
 use std::collections::BTreeMap;
@@ -67,7 +67,7 @@ pub struct Settings {
     /// The origins whose pages may use the node from a browser, in lower case; `*` for all, empty for none.
     pub cors_origins: Vec<String>,
     /// The peers as listed, each once, perhaps this node among them. See [`Settings::peers_besides_self`].
-    pub peers: Vec<PeerUrl>,
+    pub peers: Peers,
     /// Whether a node that is no member of its cluster asks to be one by itself.
     pub joins: bool,
     /// What the node shares a fate with: up to 64 bytes, empty if nothing is known.
@@ -118,6 +118,9 @@ pub struct Advertise {
     pub host: Host,
     /// The port; `None` stands for the one the node listens on.
     pub port: Option<u16>,
+    /// What its machine is called, where the address was found and may be another after the next start: the node's name is
+    /// made of it.
+    pub name: Option<Host>,
 }
 
 /// Where data is kept.
@@ -215,7 +218,7 @@ impl Settings {
             connections_max: l
                 .take("max-connections", |given| text::count(given, "connections", 1..=CONNECTIONS_MAX))?,
             cors_origins: l.take_given("cors-origin", text::origins)?.unwrap_or_default(),
-            peers: l.take_given("peers", PeerUrl::list)?.unwrap_or_default(),
+            peers: l.take_given("peers", Peers::read)?.unwrap_or_default(),
             joins: l.take("join", text::join)?,
             zone: l.take_given("zone", text::zone)?.unwrap_or_default(),
             weight: l.take("weight", |given| text::count(given, "as weight", 1..=usize::from(WEIGHT_MAX)))? as u16,
@@ -254,7 +257,7 @@ impl Settings {
                  read and write; add --insecure if only friends can",
             ));
         }
-        if self.host.is_unspecified() && self.advertise.is_none() && !self.peers.is_empty() {
+        if self.host.is_unspecified() && self.advertise.is_none() && !self.peers.nodes.is_empty() {
             return Err(layers.refuse(
                 "host",
                 "stands for every address of this machine, and the peers must be told one: add --advertise \
@@ -272,7 +275,10 @@ impl Settings {
     /// The URL that other nodes use for this one, which listens on `port` (the bound one, if 0 was asked for).
     pub fn own_url(&self, port: u16) -> PeerUrl {
         match &self.advertise {
-            Some(Advertise { host, port: named }) => PeerUrl::new(host.clone(), named.unwrap_or(port)),
+            Some(Advertise { host, port: named, name }) => {
+                let url = PeerUrl::new(host.clone(), named.unwrap_or(port));
+                name.iter().fold(url, |url, name| url.named(name.clone()))
+            }
             None => PeerUrl::new(self.host.or_loopback(), port),
         }
     }
@@ -286,7 +292,18 @@ impl Settings {
         let is_self = |peer: &PeerUrl| {
             *peer == own || *peer == listening || everywhere && peer.port() == port && peer.host().is_loopback()
         };
-        self.peers.iter().filter(|peer| !is_self(peer)).cloned().collect()
+        self.peers.nodes.iter().filter(|peer| !is_self(peer)).cloned().collect()
+    }
+
+    /// Whether there may be other nodes to be found.
+    pub fn has_peers(&self, port: u16) -> bool {
+        !self.peers.lookups.is_empty() || !self.peers_besides_self(port).is_empty()
+    }
+
+    /// Whether the node is to find out by itself under which address others reach it: they are asked of DNS, and it listens
+    /// on every address of its machine.
+    pub fn finds_own_address(&self) -> bool {
+        self.host.is_unspecified() && self.advertise.is_none() && !self.peers.lookups.is_empty()
     }
 
     /// Every setting, in the order of the table, with its text and the layer it came from.
@@ -308,7 +325,7 @@ impl Settings {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let own = self.own_url(self.port);
-        if own.host().is_loopback() && self.peers.iter().any(|peer| !peer.host().is_loopback()) {
+        if own.host().is_loopback() && self.peers.nodes.iter().any(|peer| !peer.host().is_loopback()) {
             warnings
                 .push(format!("peers on other machines cannot reach this node at {own}: set --host and --advertise"));
         }
@@ -335,7 +352,7 @@ impl FromStr for Advertise {
     type Err = Nonsense;
 
     fn from_str(text: &str) -> Result<Advertise, Nonsense> {
-        PeerUrl::parts(text).map(|(host, port)| Advertise { host, port })
+        PeerUrl::parts(text).map(|(host, port)| Advertise { host, port, name: None })
     }
 }
 

@@ -62,7 +62,7 @@ fn membership(worker: &Worker) -> Result<String, String> {
     }
     match ring.epoch() {
         0 if ring.layout().mode().agrees() => {
-            Err(format!("the cluster is not established: waiting for {}", worker.node.awaited_founders().join(", ")))
+            Err(format!("the cluster is not established: waiting for {}", worker.node.awaited().join(", ")))
         }
         0 => Ok("not established yet".into()),
         epoch => Ok(format!("epoch {epoch}")),

@@ -31,7 +31,7 @@ fn refuse_before_founding(worker: &Worker, ring: &Ring, mode: Mode) -> Result<()
     if ring.epoch() > 0 {
         return Ok(());
     }
-    Err(ApiError::NotEstablished { mode, awaiting: worker.node.awaited_founders() })
+    Err(ApiError::NotEstablished { mode, awaiting: worker.node.awaited() })
 }
 
 fn reach(mode: Mode) -> Reach {

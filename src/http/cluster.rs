@@ -92,7 +92,7 @@ fn describe(worker: &Rc<Worker>, ring: &Arc<Ring>) -> Value {
         "changing": ring.is_changing(),
         "members": members,
         "transfers": moving::transfers(node, ring, &progress, since),
-        "awaiting": node.awaited_founders(),
+        "awaiting": node.awaited(),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::stream::{ClientStream, LINGER_MAX};
 use crate::config::Settings;
-use crate::node::{Node, StartError, Worker};
+use crate::node::{Node, StartError, Worker, own_address};
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, Protocol};
 use actix_server::Server;
@@ -50,13 +50,16 @@ pub enum RunError {
 }
 
 /// Runs a node until it is told to stop. `announce` is given the address it listens on, once clients can use it.
-pub fn run(settings: Settings, announce: impl FnOnce(&str)) -> Result<(), RunError> {
+pub fn run(mut settings: Settings, announce: impl FnOnce(&str)) -> Result<(), RunError> {
     let address = format!("{}:{}", settings.host.for_socket(), settings.port);
     let listen = |error| RunError::Listen { address: address.clone(), error };
     let listener = TcpListener::bind(&address).map_err(listen)?;
     rustix::net::listen(&listener, BACKLOG).map_err(|error| listen(error.into()))?;
     let port = listener.local_addr().map_err(listen)?.port();
     let url = format!("http://{}:{port}", settings.host);
+    if settings.finds_own_address() {
+        settings.advertise = Some(own_address(&settings.peers.lookups).ok_or(StartError::Address)?);
+    }
     let node = Node::start(settings, port)?;
     let served = actix_web::rt::System::new().block_on(serve(&node, listener, || announce(&url)));
     node.stop();

@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How often a fresh node turns to its peers, and one that wants to join asks, at least.
-const LOOK_PERIOD: Duration = Duration::from_millis(100);
+pub(super) const LOOK_PERIOD: Duration = Duration::from_millis(100);
 pub(super) const ASK_PERIOD: Duration = Duration::from_millis(500);
 /// How many of those that it was told of a fresh node turns to at a time: each tells the other its whole list.
-const MET_AT_A_TIME: usize = 8;
+pub(super) const MET_AT_A_TIME: usize = 8;
 /// How long the next in line waits for the first before it proposes a cluster's first layout itself.
 const IN_LINE: Duration = Duration::from_secs(1);
 
@@ -53,7 +53,7 @@ pub(super) async fn ask(link: &Rc<Link>, node: &Shared, request: LayoutRequest) 
 
 /// Tells another node what this one goes by; how that stands, if its cluster has this one's name: it, and the bytes of its
 /// layout.
-async fn exchange(worker: &Rc<Worker>, link: &Rc<Link>) -> Option<(Member, Vec<u8>)> {
+pub(super) async fn exchange(worker: &Rc<Worker>, link: &Rc<Link>) -> Option<(Member, Vec<u8>)> {
     let node = &worker.node;
     let layout = node.ring().layout().encode();
     let request = LayoutRequest::Hello { name: node.cluster_name(), member: node.as_member(), layout };
@@ -164,7 +164,7 @@ async fn belong(worker: Rc<Worker>) {
 
 /// The members of the cluster that this node would found, where all of them list the same.
 fn founders(node: &Shared) -> Option<Vec<Member>> {
-    if !node.awaited_founders().is_empty() {
+    if !node.awaited().is_empty() {
         return None;
     }
     let (ring, met) = (node.ring(), lock(&node.layouts.met));
@@ -176,12 +176,16 @@ fn founders(node: &Shared) -> Option<Vec<Member>> {
 }
 
 impl Shared {
-    /// Whom a fresh node waits for: those it lists that were not met, or that list others.
-    pub fn awaited_founders(&self) -> Vec<String> {
-        let ring = self.ring();
-        if ring.epoch() > 0 {
-            return Vec::new();
+    /// Whom a fresh node waits for: those it lists that were not met, or that list others; and what DNS names, or DNS.
+    pub fn awaited(&self) -> Vec<String> {
+        match self.epoch() {
+            0 => [self.awaited_founders(), self.awaited_addresses()].concat(),
+            _ => Vec::new(),
         }
+    }
+
+    fn awaited_founders(&self) -> Vec<String> {
+        let ring = self.ring();
         let met = lock(&self.layouts.met);
         let own: BTreeSet<String> = ring.layout().members().iter().map(|member| member.name.clone()).collect();
         let agrees = |name: &String| met.get(name).is_some_and(|met| met.lists.as_ref() == Some(&own));

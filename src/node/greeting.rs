@@ -104,6 +104,11 @@ impl Worker {
         let Some(peer) = member_of(&ring, greeting.from).filter(|peer| *peer != self.node.name) else {
             return told(Answer::Refused(Refusal::OtherNode));
         };
+        let is_another = |id| ring.member_by_id(id).is_some_and(|member| ring.member(member).name != self.node.name);
+        if greeting.remembered.is_some_and(|life| is_another(life.id)) {
+            // It was meant for who was at this address before: what is remembered of that one says nothing of this.
+            return told(Answer::Refused(Refusal::OtherNode));
+        }
         self.take_greeting(peer, greeting);
         let (node, peer) = (self.node.clone(), peer.to_string());
         let (wanted, unbroken) = (greeting.evidence, greeting.unbroken);

@@ -6,6 +6,7 @@
 
 use super::layout_facts::{INTAKE_FACT, LAYOUT_FACT};
 use super::outside::{now, wall_ms};
+use super::rendezvous::{self, Rendezvous};
 use super::shared::Shared;
 use super::steward;
 use super::voting;
@@ -60,6 +61,8 @@ pub struct Layouts {
     since: Mutex<Instant>,
     /// Whether this node is to join without being told to.
     pub joins: AtomicBool,
+    /// Where others were found.
+    pub(super) rendezvous: Rendezvous,
 }
 
 impl Layouts {
@@ -81,6 +84,7 @@ impl Layouts {
             progress: Mutex::default(),
             since: Mutex::new(now()),
             joins: joins.into(),
+            rendezvous: Rendezvous::default(),
         }
     }
 
@@ -265,6 +269,7 @@ impl Shared {
         lock(&self.layouts.others).retain(|peer, _| ring.member_by_name(peer).is_some());
         *lock(&self.layouts.since) = now();
         self.layouts.is_changing.store(ring.is_changing(), Ordering::Release);
+        self.layouts.rendezvous.layout_changed(&before, &ring);
         self.replace_ring(ring.clone());
         self.layouts.epoch.store(ring.epoch(), Ordering::Release);
         self.note_members(&ring, committer);
@@ -373,6 +378,9 @@ pub(super) fn answer(worker: &Rc<Worker>, request: LayoutRequest, told: Box<dyn 
     match request {
         LayoutRequest::Hello { name, member, layout } => {
             let is_of_that_name = name == node.cluster_name();
+            if is_of_that_name {
+                rendezvous::note_hello(worker, &member);
+            }
             match is_of_that_name.then(|| take_standing(worker, &member, &layout)).flatten() {
                 Some(layout) => {
                     let worker = worker.clone();

@@ -9,13 +9,14 @@ use super::latency::Latency;
 use super::outside::now;
 use super::shared::Shared;
 use crate::operation::Failure;
+use crate::placement::NodeId;
 use crate::protocol::{Answer, Batch, Lane, MEDIA_TYPE, REQUESTS_PER_BATCH_MAX, Refusal, Reply, Request};
 use actix_service::Service;
 use actix_tls::connect::{ConnectInfo, Connector as TcpConnector};
 use actix_web::rt::net::TcpStream;
 use awc::error::{ConnectError, SendRequestError};
 use awc::http::Uri;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -65,13 +66,15 @@ pub struct Link {
     lanes: [RefCell<LaneQueue>; Lane::ALL.len()],
     /// How long reads take here, waiting for their turn included.
     reads: RefCell<Latency>,
+    /// Who answered last, once it was looked at.
+    answered_as: Cell<Option<NodeId>>,
 }
 
 impl Link {
     /// A link to the member called `peer` at `url`. Connects when first used.
     pub fn new(node: Arc<Shared>, peer: String, url: String) -> Rc<Link> {
         let client = client(node.settings.timeout);
-        Rc::new(Link { peer, url, client, node, lanes: Default::default(), reads: RefCell::default() })
+        Rc::new(Link { peer, url, client, node, lanes: Default::default(), reads: RefCell::default(), answered_as: Cell::default() })
     }
 
     /// Whether it is a link to this address.
@@ -172,8 +175,28 @@ impl Link {
         (requests, turns)
     }
 
+    /// Whether another member answers where this one is believed to be.
+    pub(super) fn is_from_another(&self, reply: &Reply) -> bool {
+        if self.answered_as.get() == Some(reply.sender) {
+            return false;
+        }
+        let ring = self.node.ring();
+        let is_other = |id| ring.member_by_id(id).is_some_and(|member| ring.member(member).name != self.peer);
+        let is_member = ring.member_by_name(&self.peer).is_some();
+        if is_member && is_other(reply.sender) {
+            return true;
+        }
+        self.answered_as.set(Some(reply.sender));
+        false
+    }
+
     fn deliver(&self, lane: Lane, result: Result<Reply, (Failure, String)>, requests: Vec<Request>, turns: Vec<Turn>) {
         let answers = match result {
+            Ok(reply) if self.is_from_another(&reply) => {
+                // Members have exchanged their addresses: what this one says is not the peer's word.
+                self.node.view().forget_id(&self.peer);
+                Err(Failure::Unknown)
+            }
             Ok(reply) => {
                 self.node.queue.heard(reply.stamp);
                 self.node.layouts.note_epoch(&self.peer, reply.epoch, self.node.epoch());

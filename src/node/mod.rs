@@ -25,10 +25,12 @@ mod link;
 mod mend;
 mod opening;
 mod outside;
+mod own_address;
 mod pinging;
 mod proposing;
 mod queue;
 mod replay;
+mod rendezvous;
 mod reply_room;
 mod rot;
 mod seen;
@@ -48,6 +50,7 @@ pub use forgetting::{Waiting, Waits};
 pub use layout_facts::keep_left;
 pub use opening::StartError;
 pub use outside::{now, wall_ms};
+pub use own_address::own_address;
 pub use proposing::Contested;
 pub use rot::{Rot, RotStatus, Run};
 pub use seen::SeenWrites;
@@ -99,6 +102,7 @@ impl Node {
         proposing::settle_contested(&worker);
         forgetting::on_timer(&worker);
         belonging::belong_somewhere(&worker);
+        rendezvous::look_around(&worker);
         steward::keep_watch(&worker);
         handing_over::let_go(&worker);
         worker

@@ -38,6 +38,9 @@ pub enum StartError {
     /// The store took no first write.
     #[error("the store takes no writes: {0}")]
     Refused(#[from] Refused),
+    /// Nobody said under which address the node is reached, and it could not find out.
+    #[error("cannot find out under which address the peers reach this node: add --advertise http://<address or name>:<port>")]
+    Address,
     /// The members named make no layout.
     #[error("the members make no layout: {0}")]
     Layout(#[from] LayoutError),
@@ -98,7 +101,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
             options.store.durability = durability(settings.durability);
             options.store.cache_bytes_max = CACHE_BYTES_MAX;
             options.hint_bytes_max = settings.hint_bytes_max;
-            options.heal = !settings.peers_besides_self(port).is_empty();
+            options.heal = settings.has_peers(port);
             let opened = storage::open(&folder, options)?;
             id = NodeId(opened.identity.node);
             let every = match settings.durability {
@@ -128,7 +131,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
             (opened.store, opened.hints, Some(keep))
         }
     };
-    let has_peers = !settings.peers_besides_self(port).is_empty();
+    let has_peers = settings.has_peers(port);
     let kept_of_layouts = match layout_facts::Kept::read(&*store) {
         // With peers it is learned anew, as a new store would.
         Err(_) if has_peers => layout_facts::Kept::lost(),
@@ -228,7 +231,7 @@ fn layout(
         members.push(Member { url: peer.url().to_string(), ..Member::new(peer.name()) });
     }
     let replicas = settings.replicas as u8;
-    if members.len() == 1 {
+    if members.len() == 1 && !settings.has_peers(port) {
         let cluster = ClusterId(u128::from(random()) << 64 | u128::from(random()));
         return Layout::found(cluster, replicas, settings.mode, members);
     }

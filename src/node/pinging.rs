@@ -3,6 +3,7 @@
 //! One ping at a time to each peer, on a link of its own, so liveness never waits behind clients' traffic and a hung peer
 //! holds one connection. What is said meanwhile gathers, the latest few packets of it, and goes with the next.
 
+use super::link::Link;
 use super::outside::wall_ms;
 use super::shared::Shared;
 use super::worker::Worker;
@@ -93,8 +94,9 @@ async fn flush(worker: Rc<Worker>, routes: Routes, peer: String) {
             routes.borrow_mut().remove(&peer);
             return;
         };
-        let result = worker.link(&ring, to).ping(packets, timeout).await;
-        match accepted(&node, &peer, result) {
+        let link = worker.link(&ring, to);
+        let result = link.ping(packets, timeout).await;
+        match accepted(&node, &peer, &link, result) {
             Ok(reply) => {
                 node.queue.heard(reply.stamp);
                 if let Ok([Answer::Gossip { packets }]) = reply.answers.as_deref() {
@@ -117,10 +119,14 @@ async fn flush(worker: Rc<Worker>, routes: Routes, peer: String) {
 }
 
 /// The reply, if it is one of the peer that was meant. The error is a line for people.
-fn accepted(node: &Shared, peer: &str, result: Result<Reply, String>) -> Result<Reply, String> {
+fn accepted(node: &Shared, peer: &str, link: &Link, result: Result<Reply, String>) -> Result<Reply, String> {
     let reply = result?;
     match &reply.answers {
         Ok(_) if reply.sender == node.id => Err("this node itself answers at that address".into()),
+        Ok(_) if link.is_from_another(&reply) => {
+            node.view().forget_id(peer);
+            Err("another member answers at that address".into())
+        }
         Ok(_) => Ok(reply),
         Err(refusal) => {
             if *refusal == Refusal::OtherNode {

@@ -306,10 +306,11 @@ impl Worker {
     pub fn link(&self, ring: &Ring, to: MemberIndex) -> Rc<Link> {
         let member = ring.member(to);
         let mut links = self.links.borrow_mut();
-        if let Some(link) = links.get(&member.name).filter(|link| link.leads_to(&member.url)) {
+        let url = self.node.address_of(member);
+        if let Some(link) = links.get(&member.name).filter(|link| link.leads_to(&url)) {
             return link.clone();
         }
-        let link = Link::new(self.node.clone(), member.name.clone(), member.url.clone());
+        let link = Link::new(self.node.clone(), member.name.clone(), url.into_owned());
         links.insert(member.name.clone(), link.clone());
         link
     }

@@ -197,7 +197,7 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ("clap", &["src/config/"]),
     ("toml", &["src/config/"]),
     ("getrandom", &["src/node/outside.rs"]),
-    ("rustix", &["src/node/background.rs", "src/http/server.rs", "cmd/"]),
+    ("rustix", &["src/node/background.rs", "src/node/own_address.rs", "src/http/server.rs", "cmd/"]),
     ("log", &["src/node/", "cmd/"]),
     ("env_logger", &["cmd/"]),
     ("mimalloc", &["cmd/"]),

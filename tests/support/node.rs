@@ -286,9 +286,11 @@ impl Node {
         self.port
     }
 
-    /// `127.0.0.1:port`
+    /// `host:port`
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        let flags = &self.plan.flags;
+        let host = flags.iter().position(|flag| flag == "--host").map_or("127.0.0.1", |at| flags[at + 1].as_str());
+        format!("{host}:{}", self.port)
     }
 
     /// A new connection to it, made with its first request.

@@ -1,0 +1,226 @@
+//! Finding one another: addresses to try beside the layout's, and who answers there.
+//!
+//! ```text
+//!  --peers, and what DNS names ──► tried while anybody is missing ──► hello: what either goes by
+//!                                                                └─► a member lives there now: reached there
+//! ```
+//!
+//! So all members may be given other addresses at once: one that they are told of is enough, as those who turn to it are met
+//! there, and can be reached by it and vote; their new addresses then go into the layout like any other change. Where a
+//! member lives is believed once the node there has said that it is the one, and where a node says so of itself it is asked.
+
+use super::belonging::{ASK_PERIOD, LOOK_PERIOD, MET_AT_A_TIME, exchange};
+use super::layouts::{adopt, lock, take_standing};
+use super::outside::{jittered, now};
+use super::shared::Shared;
+use super::worker::Worker;
+use crate::config::{Host, Lookup, PeerUrl};
+use crate::membership::State;
+use crate::placement::{Member, NodeId, Ring};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How often DNS is asked, and addresses are tried, at least, by a node that belongs to a cluster.
+const TRY_PERIOD: Duration = Duration::from_secs(1);
+/// How long DNS must have said the same before those that it names found a cluster. Nodes that start together come into it
+/// one by one, and each of two that saw itself alone would found one.
+const STEADY: Duration = Duration::from_secs(5);
+
+/// What is known of addresses that are not the layout's.
+#[derive(Default)]
+pub struct Rendezvous {
+    /// What DNS said last of each name, and since when it says so.
+    answers: Mutex<BTreeMap<Lookup, (BTreeSet<String>, Instant)>>,
+    /// Who answered at an address that was tried.
+    found: Mutex<BTreeMap<String, NodeId>>,
+    /// Addresses that are being tried.
+    tried: Mutex<BTreeSet<String>>,
+    /// Where a member answers that the layout has elsewhere, by its name.
+    moved: Mutex<BTreeMap<String, String>>,
+    /// Whether there are any: what hot paths look at.
+    has_moved: AtomicBool,
+}
+
+impl Rendezvous {
+    fn note_moved(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) {
+        let mut moved = lock(&self.moved);
+        change(&mut moved);
+        self.has_moved.store(!moved.is_empty(), Ordering::Release);
+    }
+
+    /// Another layout is gone by: where it has a member where it was found, or has moved it, that goes before.
+    pub(super) fn layout_changed(&self, before: &Ring, ring: &Ring) {
+        let url = |ring: &Ring, name: &str| Some(ring.member(ring.member_by_name(name)?).url.clone());
+        self.note_moved(|moved| {
+            moved.retain(|name, found| {
+                let (old, new) = (url(before, name), url(ring, name));
+                new.is_some() && new == old && new.as_ref() != Some(found)
+            });
+        });
+    }
+}
+
+impl Shared {
+    /// Where a member is reached: where it was found, or where the layout has it.
+    pub fn address_of<'a>(&self, member: &'a Member) -> Cow<'a, str> {
+        let rendezvous = &self.layouts.rendezvous;
+        let found = match rendezvous.has_moved.load(Ordering::Acquire) {
+            true => lock(&rendezvous.moved).get(&member.name).cloned(),
+            false => None,
+        };
+        found.map_or(Cow::Borrowed(&member.url), Cow::Owned)
+    }
+
+    /// Whether a node that is to found a cluster still waits for what DNS names, or for DNS: addresses, or names.
+    pub(super) fn awaited_addresses(&self) -> Vec<String> {
+        let rendezvous = &self.layouts.rendezvous;
+        let (answers, found) = (lock(&rendezvous.answers), lock(&rendezvous.found));
+        let mut awaited = Vec::new();
+        for lookup in &self.settings.peers.lookups {
+            match answers.get(lookup) {
+                Some((named, since)) if !named.is_empty() => {
+                    let unknown = named.iter().filter(|url| **url != self.url && !found.contains_key(*url));
+                    let before = awaited.len();
+                    awaited.extend(unknown.cloned());
+                    if awaited.len() == before && now().duration_since(*since) < STEADY {
+                        awaited.push(format!("{lookup} to stay as it is"));
+                    }
+                }
+                _ => awaited.push(lookup.to_string()),
+            }
+        }
+        awaited
+    }
+
+    /// Whether there is anybody to be found.
+    fn misses_somebody(&self) -> bool {
+        let ring = self.ring();
+        let me = ring.member(self.me(&ring));
+        let is_as_listed = ring.guest().is_none() && me.id == Some(self.id) && me.url == self.url;
+        ring.epoch() == 0 || !is_as_listed || self.view().peers().iter().any(|peer| peer.state != State::Alive)
+    }
+
+    /// Whether a living member, or this node, is known to be at this address.
+    fn knows(&self, ring: &Ring, url: &str) -> bool {
+        let is_own = url == self.url || lock(&self.layouts.rendezvous.found).get(url) == Some(&self.id);
+        let view = self.view();
+        let is_alive = |name: &str| view.peer(name).is_some_and(|peer| peer.state == State::Alive && peer.id.is_some());
+        is_own
+            || ring.epoch() > 0
+                && ring.members().any(|member| {
+                    let member = ring.member(member);
+                    is_alive(&member.name) && self.address_of(member) == url
+                })
+    }
+}
+
+/// Tries addresses as long as anybody is missing, and keeps asking DNS.
+pub(super) fn look_around(worker: &Rc<Worker>) {
+    let worker = worker.clone();
+    if worker.node.settings.peers.is_empty() {
+        return;
+    }
+    actix_web::rt::spawn(async move {
+        let node = worker.node.clone();
+        let mut turn = 0;
+        while !node.is_stopping() {
+            if node.misses_somebody() {
+                let mut addresses = ask_dns(&node).await;
+                if node.epoch() > 0 {
+                    addresses.extend(node.settings.peers.nodes.iter().map(|peer| peer.url().to_string()));
+                }
+                let ring = node.ring();
+                let mut unknown: Vec<String> =
+                    addresses.into_iter().filter(|address| !node.knows(&ring, address)).collect();
+                let first = turn % unknown.len().max(1);
+                unknown.rotate_left(first);
+                turn += MET_AT_A_TIME;
+                let tries: Vec<_> = unknown
+                    .into_iter()
+                    .take(MET_AT_A_TIME)
+                    .map(|url| actix_web::rt::spawn(try_address(worker.clone(), url)))
+                    .collect();
+                for one in tries {
+                    // One that hangs is not waited for.
+                    let _ = tokio::time::timeout(ASK_PERIOD, one).await;
+                }
+            }
+            let pause = if node.epoch() == 0 { 3 * LOOK_PERIOD } else { TRY_PERIOD };
+            tokio::time::sleep(jittered(pause)).await;
+        }
+    });
+}
+
+/// The addresses that DNS has for the names in `--peers`.
+async fn ask_dns(node: &Shared) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for lookup in &node.settings.peers.lookups {
+        let asked = tokio::net::lookup_host((lookup.name.as_str(), lookup.port));
+        let named: BTreeSet<String> = match tokio::time::timeout(node.settings.timeout, asked).await {
+            Ok(Ok(named)) => named.map(|at| PeerUrl::new(Host::from(at.ip()), at.port()).url().to_string()).collect(),
+            // It has none now, or does not answer: neither is anything to found a cluster on.
+            _ => BTreeSet::new(),
+        };
+        let mut answers = lock(&node.layouts.rendezvous.answers);
+        if answers.get(lookup).is_none_or(|(before, _)| *before != named) {
+            let text = match named.is_empty() {
+                true => "nobody".to_string(),
+                false => named.iter().map(String::as_str).collect::<Vec<_>>().join(" "),
+            };
+            node.events.info("dns", format!("{lookup} names {text}"));
+            answers.insert(lookup.clone(), (named.clone(), now()));
+        }
+        all.extend(named);
+    }
+    all
+}
+
+/// A node says of itself that it is at this address.
+pub(super) fn note_hello(worker: &Rc<Worker>, member: &Member) {
+    let node = &worker.node;
+    let ring = node.ring();
+    let known = member.id.and_then(|id| ring.member_by_id(id)).map(|index| ring.member(index));
+    if ring.epoch() > 0 && known.is_some_and(|known| known.name != node.name && node.address_of(known) != member.url) {
+        actix_web::rt::spawn(try_address(worker.clone(), member.url.clone()));
+    }
+}
+
+/// Meets whoever is at this address.
+async fn try_address(worker: Rc<Worker>, url: String) {
+    let (node, rendezvous) = (&worker.node, &worker.node.layouts.rendezvous);
+    if !lock(&rendezvous.tried).insert(url.clone()) {
+        return;
+    }
+    let met = exchange(&worker, &worker.link_to(&url)).await;
+    lock(&rendezvous.tried).remove(&url);
+    let met = met.and_then(|(member, layout)| Some((member.id?, member, layout)));
+    let Some((id, member, layout)) = met else {
+        lock(&rendezvous.found).remove(&url);
+        return;
+    };
+    lock(&rendezvous.found).insert(url.clone(), id);
+    if id == node.id {
+        return;
+    }
+    let ring = node.ring();
+    if let Some(known) = ring.member_by_id(id).map(|index| ring.member(index)).filter(|_| ring.epoch() > 0) {
+        let is_new = node.address_of(known) != url.as_str();
+        rendezvous.note_moved(|moved| {
+            match known.url == url {
+                true => moved.remove(&known.name),
+                false => moved.insert(known.name.clone(), url.clone()),
+            };
+        });
+        if is_new {
+            node.events.info("layout", format!("{} is found at {url}", known.name));
+            node.gossip.notify_one();
+        }
+    }
+    if let Some(layout) = take_standing(&worker, &member, &layout) {
+        adopt(&worker, layout).await;
+    }
+}
