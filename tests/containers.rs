@@ -73,10 +73,83 @@ fn three_containers_answer_for_each_other_lose_one_and_keep_their_volumes() {
 }
 
 #[test]
+fn a_container_that_is_cut_from_the_network_is_missed_and_taken_back() {
+    let Some(compose) = compose_command() else {
+        let _ = writeln!(std::io::stderr(), "skipped: no container engine");
+        return;
+    };
+    let cluster = Cluster::start(compose);
+    await_members(&mut NODES.map(|node| cluster.client(node)), 3);
+    let (network, cut) = (format!("{}_default", cluster.name), cluster.container("n3"));
+    cluster.docker(["network", "disconnect", &network, &cut]);
+    let mut clients = ["n1", "n2"].map(|node| cluster.client(node));
+    for at in 0..20 {
+        let mode = ["sloppy", "quorum"][at % 2];
+        let put = clients[at % 2].put(&format!("/kv/cut-{at}?mode={mode}"), "v");
+        assert!(put.status / 100 == 2, "two of three go on: {put}");
+    }
+    eventually("the others know that it is gone", HEALTHY_WITHIN, || {
+        let members = clients[0].get("/cluster").json()["members"].to_string();
+        if members.contains(r#""state":"down""#) { Ok(()) } else { Err(members) }
+    });
+    // Perhaps at another address, under the name that it had.
+    cluster.docker(["network", "connect", "--alias", "n3", &network, &cut]);
+    cluster.await_healthy("n3");
+    cluster.await_own_copies("n3", ["cut-0", "cut-19"]);
+    await_members(&mut NODES.map(|node| cluster.client(node)), 3);
+    cluster.await_equal_hashes();
+}
+
+#[test]
+fn a_service_is_scaled_and_its_containers_find_each_other() {
+    let Some(compose) = compose_command() else {
+        let _ = writeln!(std::io::stderr(), "skipped: no container engine");
+        return;
+    };
+    let cluster = Cluster::of("docker/scale.yaml", compose);
+    let scale = |count: usize| {
+        let service = format!("node={count}");
+        cluster.compose(["up", "--detach", "--no-build", "--no-recreate", "--scale", &service]);
+        let mut clients: Vec<Client> = (1..=count).map(|index| cluster.client_of("node", index)).collect();
+        await_members(&mut clients, count);
+        clients
+    };
+    let mut three = scale(3);
+    for at in 0..60 {
+        let mode = ["sloppy", "quorum", "async"][at % 3];
+        let put = three[at % 3].put(&format!("/kv/{at}?mode={mode}"), "v");
+        assert_eq!(put.status, 201, "{put}");
+    }
+    let mut five = scale(5);
+    for at in 0..60 {
+        assert_eq!(five[3 + at % 2].get(&format!("/kv/{at}")).expect(200).text(), "v");
+    }
+    // All at once, and the addresses are dealt anew.
+    cluster.compose(["stop"]);
+    let mut five = scale(5);
+    for at in 0..60 {
+        assert_eq!(five[at % 5].get(&format!("/kv/{at}?mode=quorum")).expect(200).text(), "v");
+    }
+}
+
+/// Waits until all go by one settled layout of so many members, all of them alive.
+fn await_members(clients: &mut [Client], count: usize) {
+    for client in clients {
+        eventually(&format!("{count} members"), HEALTHY_WITHIN, || {
+            let cluster = client.try_send(&Request::new("GET", "/cluster")).map_err(|error| error.to_string())?.json();
+            let alive = cluster["members"].to_string().matches(r#""state":"alive""#).count();
+            let members = cluster["members"].as_array().map_or(0, Vec::len);
+            let is_settled = cluster["changing"] == false && cluster["established"] == true;
+            if (alive, members, is_settled) == (count, count, true) { Ok(()) } else { Err(cluster.to_string()) }
+        });
+    }
+}
+
+#[test]
 fn the_files_name_only_settings_that_exist() {
     let variable = |name: &str| format!("KRINGLE_{}", name.replace('-', "_").to_uppercase());
     let known: BTreeSet<String> = kringle::config::SETTINGS.iter().map(|setting| variable(setting.name)).collect();
-    for file in ["docker/Dockerfile", "docker/compose.yaml", "docker/.env"] {
+    for file in ["docker/Dockerfile", "docker/compose.yaml", "docker/scale.yaml", "docker/.env"] {
         let text = std::fs::read_to_string(repository().join(file)).unwrap();
         let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         for word in words.filter(|word| word.starts_with("KRINGLE_") && *word != "KRINGLE_") {
@@ -109,15 +182,22 @@ struct Cluster {
     name: String,
     /// Whether the base has curl, which the client service needs.
     has_curl: bool,
+    file: &'static str,
 }
 
 impl Cluster {
     fn start(compose: Vec<&'static str>) -> Cluster {
+        let cluster = Cluster::of("docker/compose.yaml", compose);
+        cluster.up();
+        cluster
+    }
+
+    /// Of this file, with nothing started.
+    fn of(file: &'static str, compose: Vec<&'static str>) -> Cluster {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let name = format!("kringle-test-{}-{}", std::process::id(), started.as_nanos());
-        let mut cluster = Cluster { compose, name, has_curl: false };
+        let mut cluster = Cluster { compose, name, has_curl: false, file };
         cluster.build_image();
-        cluster.up();
         cluster
     }
 
@@ -185,6 +265,11 @@ impl Cluster {
         Client::new(self.compose(["port", node, "8001"]).trim())
     }
 
+    /// The same of one of a service's containers.
+    fn client_of(&self, service: &str, index: usize) -> Client {
+        Client::new(self.compose(["port", &format!("--index={index}"), service, "8001"]).trim())
+    }
+
     /// Waits until `node` itself holds the keys.
     fn await_own_copies<const N: usize>(&self, node: &str, keys: [&str; N]) {
         let mut client = self.client(node);
@@ -213,10 +298,10 @@ impl Cluster {
 
     fn compose_command<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = Command::new(self.compose[0]);
-        command.args(&self.compose[1..]).args(["--file", "docker/compose.yaml", "--project-name", &self.name]);
+        command.args(&self.compose[1..]).args(["--file", self.file, "--project-name", &self.name]);
         command.args(words).current_dir(repository());
         command.env("IMAGE", &self.name).env("CLIENT_IMAGE", self.base());
-        command.envs(["N1_PORT", "N2_PORT", "N3_PORT"].map(|port| (port, "0")));
+        command.envs(["N1_PORT", "N2_PORT", "N3_PORT", "NODE_PORTS"].map(|port| (port, "0")));
         command
     }
 
