@@ -85,7 +85,7 @@ fn a_flag_wins_over_the_environment_which_wins_over_the_file_which_wins_over_the
         ("port", ["1", "2", "3"], |s| s.port.to_string()),
         ("host", ["127.0.0.2", "::1", "localhost"], |s| s.host.for_socket()),
         ("timeout", ["0.5", "1.5", "2.5"], |s| s.timeout.as_secs_f64().to_string()),
-        ("peers", ["http://a:1", "http://b:2", "http://c:3"], |s| s.peers[0].to_string()),
+        ("peers", ["http://a:1", "http://b:2", "http://c:3"], |s| s.peers.nodes[0].to_string()),
         ("advertise", ["a", "b", "c"], |s| s.advertise.as_ref().unwrap().host.to_string()),
         ("data", ["x", "y", "z"], |s| s.data.path(1).unwrap().display().to_string()),
         ("replicas", ["4", "5", "6"], |s| s.replicas.to_string()),
@@ -156,7 +156,7 @@ fn a_toml_value_may_be_written_in_any_natural_form() {
     );
     assert_eq!((settings.port, settings.value_bytes_max, settings.w), (8001, 1_000_000, Wanted::Owners(2)));
     assert_eq!((settings.timeout, settings.ping_period), (Duration::from_millis(2500), Duration::from_secs(2)));
-    assert_eq!(urls(&settings.peers), ["http://a:8001", "http://b:1"]);
+    assert_eq!(urls(&settings.peers.nodes), ["http://a:8001", "http://b:1"]);
 }
 
 #[test]
@@ -202,6 +202,11 @@ fn every_kind_of_nonsense_is_refused_in_one_line() {
         ("value-max", "0", "is no room for even one byte"),
         ("hint-max-bytes", "2MB", size),
         ("hint-max-bytes", "1025GiB", "is more than the limit of 1024GiB"),
+        ("transfer-rate", "fast", size),
+        ("transfer-rate", "1023KiB", "is less than 1MiB a second"),
+        ("transfer-rate", "1025GiB", "is more than the limit of 1024GiB"),
+        ("peers", "dns+http://10.0.0.1:8001", "is an address, which need not be asked for; write http:// before it"),
+        ("peers", "dns+https://n", "has a scheme other than http"),
         ("key-max", "4097", "is more than the limit of 4KiB"),
         ("cluster", "two words", name),
         ("cluster", &long, name),
@@ -378,7 +383,7 @@ fn peers_are_tolerated_in_every_form_people_write() {
         ("kringle_1.my-net.example:80", &["http://kringle_1.my-net.example:80"]),
     ];
     for (text, wanted) in table {
-        assert_eq!(urls(&flags(&["--peers", text]).peers), *wanted, "{text:?}");
+        assert_eq!(urls(&flags(&["--peers", text]).peers.nodes), *wanted, "{text:?}");
     }
 }
 
@@ -652,7 +657,7 @@ fn the_trio_is_three_nodes_that_know_each_other() {
         assert_eq!(node.peers_besides_self(node.port).len(), 2);
         assert_eq!(node.peers, nodes[0].peers);
         assert_eq!(node.cluster, nodes[0].cluster);
-        assert!(node.peers.contains(&node.own_url(node.port)));
+        assert!(node.peers.nodes.contains(&node.own_url(node.port)));
         assert_eq!(node.warnings(), Vec::<String>::new());
     }
 }

@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn nodes_and_names_stand_in_one_list() {
-        let peers = Peers::read(" n1, DNS+http://Node:7000/ ,n1:8001/,,dns+http://node:7000, dns+http://other").unwrap();
+        let peers =
+            Peers::read(" n1, DNS+http://Node:7000/ ,n1:8001/,,dns+http://node:7000, dns+http://other").unwrap();
         assert_eq!(peers.nodes.iter().map(PeerUrl::url).collect::<Vec<_>>(), ["http://n1:8001"]);
         let lookups: Vec<String> = peers.lookups.iter().map(Lookup::to_string).collect();
         assert_eq!(lookups, ["dns+http://node:7000", "dns+http://other:8001"]);
@@ -86,7 +87,8 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused() {
-        for wrong in ["dns+http://", "dns+http://10.0.0.1:8001", "dns+http://[::1]", "dns+https://n", "dns+http://n/x"] {
+        for wrong in ["dns+http://", "dns+http://10.0.0.1:8001", "dns+http://[::1]", "dns+https://n", "dns+http://n/x"]
+        {
             assert!(Peers::read(wrong).is_err(), "{wrong}");
         }
     }

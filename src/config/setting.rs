@@ -250,6 +250,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "Hints kept for one unreachable member, at most: bytes, KiB, MiB or GiB, up to 1024GiB; 0 keeps none",
     },
     Setting {
+        name: "transfer-rate",
+        value: "RATE",
+        fallback: Fallback::Value("auto"),
+        heading: Heading::Storage,
+        help: "Bytes a second of what other nodes bring: moved keys, repairs, hints; a record counts its values and 256 bytes; \
+               1MiB to 1024GiB, or auto: some 2000 records a second beside clients, and without them all there is",
+    },
+    Setting {
         name: "scrub-every",
         value: "SECONDS",
         fallback: Fallback::Value("86400"),

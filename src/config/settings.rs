@@ -18,6 +18,9 @@ pub const VALUE_BYTES_MAX: usize = 64 << 20;
 /// Most bytes of hints an operator may allow for one member. A slip of the keyboard beyond it.
 const HINT_BYTES_MAX: usize = 1 << 40;
 
+/// Fastest pace an operator may set, in bytes a second. A slip of the keyboard beyond it.
+const RATE_MAX: usize = 1 << 40;
+
 /// Most owners a key may have. Each one is a peer call of every write.
 pub const REPLICAS_MAX: usize = 16;
 
@@ -98,6 +101,8 @@ pub struct Settings {
     pub durability: Durability,
     /// Hints kept for one member, in bytes of their rows, 0 to 1 TiB.
     pub hint_bytes_max: u64,
+    /// Bytes of records a second that sessions and hints may bring, from 1 MiB on; `None` for as much as leaves clients alone.
+    pub transfer_rate: Option<u64>,
     /// Time between two scrubs, 1 ms to a year; `None` if there are none.
     pub scrub_period: Option<Duration>,
     /// Longest value, in bytes, 1 to [`VALUE_BYTES_MAX`].
@@ -237,6 +242,7 @@ impl Settings {
             data: data_folder(l)?,
             durability: l.take("durability", str::parse)?,
             hint_bytes_max: l.take("hint-max-bytes", |given| text::bytes_or_none(given, HINT_BYTES_MAX))? as u64,
+            transfer_rate: l.take("transfer-rate", |given| text::rate(given, RATE_MAX))?,
             scrub_period: l.take("scrub-every", text::rare_seconds)?,
             value_bytes_max: l.take("value-max", |given| text::bytes(given, VALUE_BYTES_MAX))?,
             key_bytes_max: l.take("key-max", |given| text::bytes(given, KEY_BYTES_MAX))?,

@@ -44,6 +44,9 @@ pub(super) fn seconds(text: &str) -> Result<Duration, Nonsense> {
     seconds_up_to(text, SECONDS_MAX)
 }
 
+/// Slowest pace, in bytes a second: what a session has on its way at a time arrives within the default `--timeout`.
+const RATE_MIN: usize = 1 << 20;
+
 /// The period of something that may be rare, up to a year, or `off`.
 pub(super) fn rare_seconds(text: &str) -> Result<Option<Duration>, Nonsense> {
     match text.trim() {
@@ -92,6 +95,17 @@ pub(super) fn bytes(text: &str, max: usize) -> Result<usize, Nonsense> {
 /// The same, where 0 has a meaning too.
 pub(super) fn bytes_or_none(text: &str, max: usize) -> Result<usize, Nonsense> {
     if text == "0" { Ok(0) } else { bytes(text, max) }
+}
+
+/// Bytes a second, from 1 MiB on, or `auto` for none.
+pub(super) fn rate(text: &str, max: usize) -> Result<Option<u64>, Nonsense> {
+    if text.trim().eq_ignore_ascii_case("auto") {
+        return Ok(None);
+    }
+    match bytes(text, max)? {
+        bytes if bytes < RATE_MIN => Err(Nonsense::new(text, "is less than 1MiB a second")),
+        bytes => Ok(Some(bytes as u64)),
+    }
 }
 
 fn shown_bytes(bytes: usize) -> String {

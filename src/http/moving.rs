@@ -31,23 +31,28 @@ pub(super) fn transfers(
 ) -> Vec<Value> {
     let key_bytes = key_bytes(node);
     let url = |member: Option<MemberIndex>| member.map(|member| ring.member(member).url.clone());
-    let held = |member: MemberIndex, partition: Partition| {
-        let said = progress.get(&ring.member(member).name)?;
-        said.lacking.iter().find(|(at, _)| *at == partition).map(|(_, keys)| *keys)
-    };
-    let filling = ring.layout().change().is_some_and(|change| change.phase() == Phase::Filling);
+    // What each still lacks, and how many keys of it are there.
+    let lacking: BTreeMap<(MemberIndex, Partition), u64> = ring
+        .members()
+        .filter_map(|member| Some((member, progress.get(&ring.member(member).name)?)))
+        .flat_map(|(member, said)| said.lacking.iter().map(move |(at, keys)| ((member, *at), *keys)))
+        .collect();
     let mut shown = Vec::new();
-    for moving in if filling { Transfer::of(ring).moves().to_vec() } else { Vec::new() } {
-        let Some(to) = moving.to else { continue };
-        // Of one that is whole by now nothing is lacked.
-        let Some(keys) = held(to, moving.partition) else { continue };
-        let rate = keys as f64 / since.as_secs_f64().max(0.001);
-        let whole =
-            ring.owners(moving.partition).iter().filter_map(|owner| held_by(ring, progress, *owner)).reduce(f64::max);
-        let left = (whole.unwrap_or_default() - keys as f64).max(0.0);
+    for moving in Transfer::of(ring).moves() {
+        let (Some(to), partition) = (moving.to, moving.partition) else { continue };
+        let holders = ring.owners(partition).iter().filter(|owner| **owner != to);
+        let all = holders.filter_map(|owner| held_by(ring, progress, *owner)).reduce(f64::max).unwrap_or_default();
+        // Of one that is whole by now nothing is lacked, and the old copy is there until the change is over.
+        let (keys, eta_s) = match lacking.get(&(to, partition)) {
+            None => (all.round() as u64, Some(0.0)),
+            Some(&keys) => {
+                let rate = keys as f64 / since.as_secs_f64().max(0.001);
+                (keys, (rate > 0.0).then(|| (all - keys as f64).max(0.0) / rate))
+            }
+        };
         shown.push(json!({
-            "partition": moving.partition.index(), "from": url(moving.from), "to": url(Some(to)), "keys": keys,
-            "bytes": keys.saturating_mul(key_bytes), "eta_s": (rate > 0.0).then(|| left / rate),
+            "partition": partition.index(), "from": url(moving.from), "to": url(Some(to)), "keys": keys,
+            "bytes": keys.saturating_mul(key_bytes), "eta_s": eta_s,
         }));
     }
     for member in ring.members() {

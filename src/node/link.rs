@@ -74,7 +74,15 @@ impl Link {
     /// A link to the member called `peer` at `url`. Connects when first used.
     pub fn new(node: Arc<Shared>, peer: String, url: String) -> Rc<Link> {
         let client = client(node.settings.timeout);
-        Rc::new(Link { peer, url, client, node, lanes: Default::default(), reads: RefCell::default(), answered_as: Cell::default() })
+        Rc::new(Link {
+            peer,
+            url,
+            client,
+            node,
+            lanes: Default::default(),
+            reads: RefCell::default(),
+            answered_as: Cell::default(),
+        })
     }
 
     /// Whether it is a link to this address.

@@ -39,7 +39,9 @@ pub enum StartError {
     #[error("the store takes no writes: {0}")]
     Refused(#[from] Refused),
     /// Nobody said under which address the node is reached, and it could not find out.
-    #[error("cannot find out under which address the peers reach this node: add --advertise http://<address or name>:<port>")]
+    #[error(
+        "cannot find out under which address the peers reach this node: add --advertise http://<address or name>:<port>"
+    )]
     Address,
     /// The members named make no layout.
     #[error("the members make no layout: {0}")]

@@ -5,7 +5,8 @@
 //!
 //! What sessions and hints bring stands in a line of its own. While clients are served it is taken a few changes at a
 //! time, and rides on a client's commit, so that it costs no sync of its own. Whoever brings it waits for the
-//! answers before it brings more, so this one brake slows down all that is done for it elsewhere, here and on peers.
+//! answers before it brings more, so this one brake slows down all that is done for it elsewhere, here and on peers. Where
+//! the operator has set a pace (`--transfer-rate`), it is that one instead, whether clients are served or not.
 
 use super::foreground::{Class, Foreground};
 use super::outside::{now, wall_ms};
@@ -34,6 +35,8 @@ const RIDERS_MAX: usize = 8;
 const RIDERS_BYTES_MAX: usize = 64 << 10;
 /// How long after them the next may be taken: 2,000 a second, of the 22,000 that two cores shared by three nodes can do.
 const RIDERS_PERIOD: Duration = Duration::from_millis(4);
+/// How much of a set pace may be taken at once: what comes in so long.
+const PACED_PERIOD: Duration = Duration::from_millis(10);
 /// How long they wait for a client's commit before they are given one of their own, so that a repair always ends.
 const RIDE_WAIT_MAX: Duration = Duration::from_millis(5);
 
@@ -72,8 +75,9 @@ impl Line {
     }
 
     /// Moves the first of them into the batch: so many changes and bytes at most, but one even if it is larger.
-    fn take(&mut self, count_max: usize, bytes_max: usize, batch: &mut Vec<Submission>) {
-        let (mut count, mut bytes) = (0, 0);
+    /// How many bytes that was.
+    fn take(&mut self, count_max: usize, bytes_max: usize, batch: &mut Vec<Submission>) -> usize {
+        let (mut count, mut bytes, mut taken) = (0, 0, 0);
         let mut fits = |next: &mut Submission| {
             count += 1;
             bytes += next.bytes;
@@ -81,8 +85,10 @@ impl Line {
         };
         while let Some(next) = self.submissions.pop_front_if(&mut fits) {
             self.bytes -= next.bytes;
+            taken += next.bytes;
             batch.push(next);
         }
+        taken
     }
 }
 
@@ -92,6 +98,8 @@ struct Waiting {
     background: Line,
     /// When changes in the background were last taken.
     background_taken: Option<Instant>,
+    /// When the next may be, at a set pace.
+    paced_until: Option<Instant>,
     workers: Vec<Completions>,
     closed: bool,
     errands: Vec<Errand>,
@@ -104,6 +112,8 @@ pub(super) type Errand = Box<dyn FnOnce(&mut Committer) + Send>;
 #[derive(Default)]
 pub struct CommitQueue {
     foreground: Arc<Foreground>,
+    /// The pace that is set for the background, in bytes a second.
+    bytes_per_s: Option<u64>,
     waiting: Mutex<Waiting>,
     filled: Condvar,
     /// The latest stamp any peer has mentioned.
@@ -122,9 +132,9 @@ pub struct CommitQueue {
 pub(super) const ANY_EPOCH: u64 = u64::MAX;
 
 impl CommitQueue {
-    /// A queue that lets changes in the background wait while clients are served.
-    pub fn beside(foreground: Arc<Foreground>) -> CommitQueue {
-        CommitQueue { foreground, ..CommitQueue::default() }
+    /// A queue that lets changes in the background wait while clients are served, or takes so many bytes of them a second.
+    pub fn beside(foreground: Arc<Foreground>, bytes_per_s: Option<u64>) -> CommitQueue {
+        CommitQueue { foreground, bytes_per_s, ..CommitQueue::default() }
     }
 
     /// Registers a worker; its number goes with each of its changes.
@@ -273,7 +283,10 @@ impl CommitQueue {
             let mut batch = Vec::with_capacity((waiting.clients.submissions.len() + RIDERS_MAX).min(BATCH_MAX));
             // They go first, as clients' changes may fill a batch, and do so for ever.
             match held_back {
-                None => waiting.background.take(BATCH_MAX / 2, BATCH_BYTES_MAX / 2, &mut batch),
+                _ if self.bytes_per_s.is_some() => self.take_at_pace(&mut waiting, &mut batch),
+                None => {
+                    waiting.background.take(BATCH_MAX / 2, BATCH_BYTES_MAX / 2, &mut batch);
+                }
                 Some(since) if since >= if has_clients { RIDERS_PERIOD } else { RIDE_WAIT_MAX } => {
                     waiting.background.take(RIDERS_MAX, RIDERS_BYTES_MAX, &mut batch);
                 }
@@ -289,14 +302,30 @@ impl CommitQueue {
             if waiting.closed {
                 return None;
             }
-            waiting = match held_back.filter(|_| !waiting.background.submissions.is_empty()) {
+            let rest = match (self.bytes_per_s, waiting.paced_until) {
+                (Some(_), Some(until)) => Some(until.saturating_duration_since(now())),
+                (Some(_), None) => None,
+                (None, _) => held_back.map(|since| RIDE_WAIT_MAX.saturating_sub(since)),
+            };
+            waiting = match rest.filter(|_| !waiting.background.submissions.is_empty()) {
                 None => self.filled.wait(waiting).unwrap_or_else(|poisoned| poisoned.into_inner()),
-                Some(since) => {
-                    let rest = RIDE_WAIT_MAX.saturating_sub(since);
+                Some(rest) => {
                     self.filled.wait_timeout(waiting, rest).unwrap_or_else(|poisoned| poisoned.into_inner()).0
                 }
             };
         }
+    }
+
+    /// Takes changes in the background at the pace that is set: what comes in a moment, and then nothing for as long as that
+    /// should have taken.
+    fn take_at_pace(&self, waiting: &mut Waiting, batch: &mut Vec<Submission>) {
+        let (Some(pace), now) = (self.bytes_per_s, now()) else { return };
+        if waiting.paced_until.is_some_and(|until| until > now) && !waiting.closed {
+            return;
+        }
+        let most = (pace as f64 * PACED_PERIOD.as_secs_f64()) as usize;
+        let bytes = waiting.background.take(BATCH_MAX / 2, most.min(BATCH_BYTES_MAX / 2), batch);
+        waiting.paced_until = Some(now + Duration::from_secs_f64(bytes as f64 / pace.max(1) as f64));
     }
 
     /// Where changes in the background have to give way: how long ago some were taken.
@@ -364,8 +393,11 @@ mod tests {
     }
 
     /// A queue with changes in it, 100 in the background with tokens from 100, and a client's with token 0.
-    fn filled(foreground: Foreground) -> (Arc<CommitQueue>, UnboundedReceiver<Vec<Completion>>) {
-        let queue = Arc::new(CommitQueue::beside(Arc::new(foreground)));
+    fn filled(
+        foreground: Foreground,
+        bytes_per_s: Option<u64>,
+    ) -> (Arc<CommitQueue>, UnboundedReceiver<Vec<Completion>>) {
+        let queue = Arc::new(CommitQueue::beside(Arc::new(foreground), bytes_per_s));
         let (sender, answers) = unbounded_channel();
         let worker = queue.register(sender);
         assert!(queue.submit(worker, Class::Background, ANY_EPOCH, (100..200).map(write)).is_empty());
@@ -388,7 +420,7 @@ mod tests {
     fn while_clients_are_served_the_background_rides_along_a_few_at_a_time_and_still_ends() {
         let foreground = Foreground::remembering(Duration::from_secs(3_600));
         foreground.note();
-        let (queue, mut answers) = filled(foreground);
+        let (queue, mut answers) = filled(foreground, None);
         let commits = commits(&mut answers);
         assert!(commits[0].contains(&0), "the client's does not wait: {commits:?}");
         assert_eq!(commits[0].len(), 1 + RIDERS_MAX, "it takes some along: {commits:?}");
@@ -419,8 +451,24 @@ mod tests {
     }
 
     #[test]
+    fn a_pace_that_is_set_goes_for_the_background_with_and_without_clients_and_for_nobody_else() {
+        for foreground in [Foreground::default(), Foreground::remembering(Duration::from_secs(3_600))] {
+            foreground.note();
+            // Of changes of 257 bytes ten in a hundredth of a second.
+            let began = now();
+            let (queue, mut answers) = filled(foreground, Some(257 * 1_000));
+            let commits = commits(&mut answers);
+            assert!(commits[0].contains(&0), "the client's does not wait: {commits:?}");
+            let background = commits.iter().map(|commit| commit.iter().filter(|token| **token >= 100).count());
+            assert!(background.into_iter().all(|some| some <= 10), "{commits:?}");
+            assert!(now().duration_since(began) >= Duration::from_millis(90), "nine times what ten take");
+            queue.close();
+        }
+    }
+
+    #[test]
     fn without_clients_nothing_holds_the_background_back() {
-        let (queue, mut answers) = filled(Foreground::default());
+        let (queue, mut answers) = filled(Foreground::default(), None);
         assert_eq!(commits(&mut answers).len(), 1);
         queue.close();
     }

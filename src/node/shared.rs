@@ -108,6 +108,7 @@ impl Shared {
         let pace = Pace { period: settings.ping_period, timeout: settings.timeout };
         let liveness = Liveness::new(&name, peers(), pace, wall_ms(), random(), Duration::ZERO);
         let started = now();
+        let transfer_rate = settings.transfer_rate;
         let (foreground, aside) = (Arc::<Foreground>::default(), Aside::of(settings.workers));
         Shared {
             view: Mutex::new(View::of(peers())),
@@ -122,7 +123,7 @@ impl Shared {
             forest,
             feed,
             hints,
-            queue: Arc::new(CommitQueue::beside(foreground.clone())),
+            queue: Arc::new(CommitQueue::beside(foreground.clone(), transfer_rate)),
             foreground,
             aside,
             events: Events::default(),

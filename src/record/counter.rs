@@ -131,7 +131,8 @@ impl Record {
     /// all counters. `None` where the last plain value is no integer of 64 bits.
     pub fn counter(&self, now_ms: u64) -> Option<i128> {
         let living = || self.siblings.iter().filter(|sibling| sibling.content.lives(now_ms));
-        let plain = living().filter(|sibling| sibling.content.kind == ContentKind::Plain).max_by_key(|plain| plain.id());
+        let plain =
+            living().filter(|sibling| sibling.content.kind == ContentKind::Plain).max_by_key(|plain| plain.id());
         let base = match plain {
             None => 0,
             Some(plain) => std::str::from_utf8(&plain.content.value).ok()?.parse::<i64>().ok()?.into(),
