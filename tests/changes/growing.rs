@@ -33,6 +33,33 @@ fn a_newcomer_takes_its_share_and_nothing_else_moves() {
     }
 }
 
+#[test]
+fn a_join_carries_hardly_more_bytes_than_the_values_of_its_share() {
+    const KEYS: usize = 600;
+    const BYTES: usize = 8 << 10;
+    let mut town = Town::start(3, &QUICK);
+    let mut client = town.nodes[0].client();
+    for key in 0..KEYS {
+        client.put(&format!("/kv/large-{key}"), vec![b'v'; BYTES]).expect(201);
+    }
+    let before = carried(&town);
+    let newcomer = town.grow();
+    town.await_tidy();
+    let kept = town.nodes[newcomer].get("/status").expect(200).json()["store"]["keys"].as_u64().unwrap();
+    let (moved, ideal) = (carried(&town) - before, kept as usize * BYTES);
+    assert!(kept as usize >= KEYS / 2, "{kept} keys");
+    assert!(moved >= ideal && moved as f64 <= 1.05 * ideal as f64, "{moved} bytes were carried for {ideal} of values");
+}
+
+/// Bytes that the sessions of all nodes have carried, both ways.
+fn carried(town: &Town) -> usize {
+    let bytes = |node: &Node| {
+        let sync = &node.get("/status").expect(200).json()["sync"];
+        sync["bytes_in"].as_u64().unwrap() + sync["bytes_out"].as_u64().unwrap()
+    };
+    town.nodes.iter().map(bytes).sum::<u64>() as usize
+}
+
 fn pushed(node: &Node) -> u64 {
     node.get("/status").expect(200).json()["sync"]["pushed"].as_u64().unwrap()
 }
