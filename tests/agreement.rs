@@ -234,7 +234,7 @@ fn what_a_peer_says_of_ballots_is_checked() {
     ];
     let mut client = cluster.client(0);
     let batch = peer::post_as_member(&mut client, "/replicate", NodeId(77), Stamp(0), requests);
-    let reply = Reply::decode(&client.send(&batch).expect(200).body).expect("a reply");
+    let reply = Reply::decode(&client.send(&batch).expect(200).body).expect("a reply").0;
     let answers = reply.answers.expect("answers");
     let kinds = answers.iter().map(|answer| match answer {
         Answer::Refused(Refusal::Damaged) => "malformed",

@@ -44,7 +44,7 @@ fn send(node: &Node, stamp: Stamp, requests: Vec<kringle::protocol::Request>) ->
     let mut client = node.client();
     let batch = peer::post_as_member(&mut client, "/replicate", NodeId(1), stamp, requests);
     let answer = client.send(&batch).expect(200);
-    Reply::decode(&answer.body).expect("a reply").answers.expect("answers")
+    Reply::decode(&answer.body).expect("a reply").0.answers.expect("answers")
 }
 
 #[test]

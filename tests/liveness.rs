@@ -179,7 +179,7 @@ fn a_quiet_pair_says_little() {
 /// A peer's request to `/ping`, as a node of this cluster would send it.
 fn post_ping(node: &Node, requests: Vec<PeerRequest>) -> Reply {
     let request = peer::post("/ping", NodeId(7), Stamp(1), requests);
-    Reply::decode(&node.client().send(&request).expect(200).body).expect("a reply")
+    Reply::decode(&node.client().send(&request).expect(200).body).expect("a reply").0
 }
 
 #[test]

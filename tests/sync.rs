@@ -345,7 +345,7 @@ fn a_session_that_was_cut_short_keeps_nobody_else_away_once_its_peer_is_found_eq
         let root = PeerRequest::Sync(SyncRequest::Root { from: MemberTag::of(from), root });
         let mut client = cluster.client(0);
         let batch = peer::post_as_member(&mut client, "/store/hash", NodeId(7), Stamp(0), vec![root]);
-        let reply = Reply::decode(&client.send(&batch).expect(200).body).expect("a reply");
+        let reply = Reply::decode(&client.send(&batch).expect(200).body).expect("a reply").0;
         reply.answers.expect("answers").remove(0)
     };
     let differs = |answer: Answer| matches!(answer, Answer::Sync(SyncAnswer::Groups(Some(_))));

@@ -7,7 +7,7 @@ use crate::process::ask;
 use crate::wrk::{Shape, value};
 use kringle::placement::{ClusterId, NodeId};
 use kringle::protocol::{
-    Answer, Batch, Envelope, MEDIA_TYPE, REQUESTS_PER_BATCH_MAX, Refusal, Reply, Request, wire_bytes,
+    Answer, Batch, Envelope, MEDIA_TYPE, PROTOCOL_VERSION, REQUESTS_PER_BATCH_MAX, Refusal, Reply, Request, wire_bytes,
 };
 use kringle::record::{Actor, Content, Dot, Key, Record, Seen, Stamp};
 use std::ops::Range;
@@ -90,7 +90,7 @@ fn give_one(url: &str, next: &AtomicU64, end: u64, generation: Generation, began
             background: false,
         };
         let requests = (first..last).map(|number| copy_of(number, generation, began)).collect();
-        let body = Batch { envelope, requests }.encode();
+        let body = Batch { envelope, requests }.encode(PROTOCOL_VERSION);
         let head = format!(
             "POST /replicate HTTP/1.1\r\nHost: {host}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {}\r\n\r\n",
             body.len()
@@ -116,7 +116,7 @@ fn layout_of(url: &str) -> Outcome<(ClusterId, u64)> {
 
 /// Whether every copy was taken; `false` if there was no room for some of them just now.
 fn is_taken(host: &str, (status, body): (u16, Vec<u8>)) -> Outcome<bool> {
-    let reply = Reply::decode(&body).map_err(|error| format!("{host} answers {status}, {error}"))?;
+    let (reply, _) = Reply::decode(&body).map_err(|error| format!("{host} answers {status}, {error}"))?;
     let answers = reply.answers.map_err(|refusal| format!("{host} refuses: {refusal}"))?;
     let refused = answers.iter().find(|answer| !matches!(answer, Answer::Merged { .. }));
     match refused {

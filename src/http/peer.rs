@@ -31,10 +31,12 @@ pub(super) async fn serve(
         ));
     }
     let body = input::body(&worker.node, request, payload, MESSAGE_BYTES_MAX, "message", "").await?;
-    let batch = Batch::decode(&body)
-        .map_err(|error| ApiError::bad(error.to_string(), "peers speak application/vnd.kringle, protocol version 1"))?;
+    let (batch, version) = Batch::decode(&body).map_err(|error| {
+        ApiError::bad(error.to_string(), "peers speak application/vnd.kringle, protocol version 2 or 1")
+    })?;
+    worker.node.dialects.heard(&worker.node.ring(), batch.envelope.sender, version);
     let reply = worker.serve(batch).await;
-    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, MEDIA_TYPE)).body(reply.encode()))
+    Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, MEDIA_TYPE)).body(reply.encode(version)))
 }
 
 /// `POST /replicate`: a batch from a peer, or one bare pair, which is kept here and never forwarded.

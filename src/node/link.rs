@@ -3,6 +3,9 @@
 //! Natural batching: while a request is in flight the queue fills, and the next request takes it whole, bounded in
 //! count and bytes. One request in flight per lane is enough (more measured no better), so a hung peer holds one
 //! connection and one bounded queue, and nobody else's.
+//!
+//! It speaks this node's version of the protocol, and the previous one where the peer refuses that: the refused batch is
+//! repeated at once, as nothing of it was done, and nobody who waits for an answer hears of it.
 
 use super::foreground::Class;
 use super::latency::Latency;
@@ -10,7 +13,10 @@ use super::outside::now;
 use super::shared::Shared;
 use crate::operation::Failure;
 use crate::placement::NodeId;
-use crate::protocol::{Answer, Batch, Lane, MEDIA_TYPE, REQUESTS_PER_BATCH_MAX, Refusal, Reply, Request};
+use crate::protocol::{
+    Answer, Batch, Lane, MEDIA_TYPE, PREVIOUS_VERSION, PROTOCOL_VERSION, ProtocolVersion, REQUESTS_PER_BATCH_MAX,
+    Refusal, Reply, Request,
+};
 use actix_service::Service;
 use actix_tls::connect::{ConnectInfo, Connector as TcpConnector};
 use actix_web::rt::net::TcpStream;
@@ -122,7 +128,7 @@ impl Link {
     pub async fn ping(&self, packets: Vec<Vec<u8>>, timeout: Duration) -> Result<Reply, String> {
         let envelope = self.node.envelope(&self.peer, self.node.epoch(), timeout.as_millis() as u64, false);
         let batch = Batch { envelope, requests: vec![Request::Gossip { packets }] };
-        self.post("/ping", &batch, timeout).await.map_err(|(_, error)| error)
+        self.post(Lane::Gossip, &batch, timeout).await.map_err(|(_, error)| error)
     }
 
     async fn flush(self: Rc<Self>, lane: Lane) {
@@ -142,7 +148,7 @@ impl Link {
             let epoch = turns.first().map_or(0, |turn| turn.epoch);
             let envelope = self.node.envelope(&self.peer, epoch, timeout.as_millis() as u64, lane == Lane::Repairs);
             let batch = Batch { envelope, requests };
-            let result = self.post(lane.path(), &batch, timeout).await;
+            let result = self.post(lane, &batch, timeout).await;
             if lane == Lane::Reads
                 && result.is_ok()
                 // The one that waited longest stands for its batch.
@@ -244,30 +250,73 @@ impl Link {
         }
     }
 
-    async fn post(&self, path: &str, batch: &Batch, timeout: Duration) -> Result<Reply, (Failure, String)> {
-        let unknown = |error: String| (Failure::Unknown, error);
-        let request = self.client.post(format!("{}{path}", self.url)).content_type(MEDIA_TYPE).timeout(timeout);
+    async fn post(&self, lane: Lane, batch: &Batch, timeout: Duration) -> Result<Reply, (Failure, String)> {
+        let dialects = &self.node.dialects;
+        let speaks =
+            |version| self.node.events.info("peer", format!("{} speaks protocol version {version}", self.peer));
+        let version = dialects.spoken_to(&self.url, matches!(lane, Lane::Gossip | Lane::Layout));
         let exchange = async {
-            let mut response = request.send_body(batch.encode()).await.map_err(|error| match error {
-                // Also where the request was sent, and the connection ended before an answer came.
-                SendRequestError::Connect(ConnectError::Disconnected) => unknown(error.to_string()),
-                SendRequestError::Connect(_) | SendRequestError::Url(_) => (Failure::Unreachable, error.to_string()),
-                _ => unknown(error.to_string()),
-            })?;
-            let body = response.body().limit(REPLY_BYTES_MAX).await.map_err(|error| unknown(error.to_string()))?;
-            match Reply::decode(&body) {
-                Ok(reply) => Ok(reply),
-                Err(_) if !response.status().is_success() => {
-                    Err(unknown(format!("{} from {}", response.status(), self.url)))
+            let mut heard = self.exchange(lane, batch, version, timeout).await?;
+            if heard == Heard::SpeaksPrevious {
+                if dialects.was_refused(&self.url) {
+                    speaks(PREVIOUS_VERSION);
                 }
-                Err(error) => Err(unknown(error.to_string())),
+                heard = self.exchange(lane, batch, PREVIOUS_VERSION, timeout).await?;
+            }
+            match heard {
+                Heard::Reply(reply, version) => {
+                    if dialects.was_answered(&self.url, version) {
+                        speaks(PROTOCOL_VERSION);
+                    }
+                    Ok(reply)
+                }
+                Heard::SpeaksPrevious => Err((Failure::Unknown, format!("{} contradicts itself", self.url))),
             }
         };
         match tokio::time::timeout(timeout, exchange).await {
             Ok(result) => result,
-            Err(_) => Err(unknown(format!("no answer within {:.3} s", timeout.as_secs_f64()))),
+            Err(_) => Err((Failure::Unknown, format!("no answer within {:.3} s", timeout.as_secs_f64()))),
         }
     }
+
+    async fn exchange(
+        &self,
+        lane: Lane,
+        batch: &Batch,
+        version: ProtocolVersion,
+        timeout: Duration,
+    ) -> Result<Heard, (Failure, String)> {
+        let unknown = |error: String| (Failure::Unknown, error);
+        let request =
+            self.client.post(format!("{}{}", self.url, lane.path())).content_type(MEDIA_TYPE).timeout(timeout);
+        let mut response = request.send_body(batch.encode(version)).await.map_err(|error| match error {
+            // Also where the request was sent, and the connection ended before an answer came.
+            SendRequestError::Connect(ConnectError::Disconnected) => unknown(error.to_string()),
+            SendRequestError::Connect(_) | SendRequestError::Url(_) => (Failure::Unreachable, error.to_string()),
+            _ => unknown(error.to_string()),
+        })?;
+        let body = response.body().limit(REPLY_BYTES_MAX).await.map_err(|error| unknown(error.to_string()))?;
+        let status = response.status();
+        match Reply::decode(&body) {
+            Ok((reply, version)) => Ok(Heard::Reply(reply, version)),
+            Err(_)
+                if version == PROTOCOL_VERSION && ProtocolVersion::is_refused_for_previous(status.as_u16(), &body) =>
+            {
+                Ok(Heard::SpeaksPrevious)
+            }
+            Err(_) if !status.is_success() => Err(unknown(format!("{status} from {}", self.url))),
+            Err(error) => Err(unknown(error.to_string())),
+        }
+    }
+}
+
+/// What came back for a batch.
+#[derive(PartialEq)]
+enum Heard {
+    /// A reply, and its version.
+    Reply(Reply, ProtocolVersion),
+    /// Nothing was done: the peer speaks the previous version only.
+    SpeaksPrevious,
 }
 
 /// An HTTP client for one peer. awc's defaults do not suit a replicated store: its limit of connections is over all

@@ -11,6 +11,7 @@ mod aside;
 mod background;
 mod belonging;
 mod counting;
+mod dialects;
 mod events;
 mod filling;
 mod foreground;

@@ -1,6 +1,7 @@
 //! What all threads of one node share.
 
 use super::aside::Aside;
+use super::dialects::Dialects;
 use super::events::Events;
 use super::filling::Completeness;
 use super::foreground::Foreground;
@@ -75,6 +76,8 @@ pub struct Shared {
     pub completeness: Arc<Completeness>,
     /// What is known of the peers.
     pub view: Mutex<View>,
+    /// In which version they are spoken to.
+    pub dialects: Dialects,
     liveness: Mutex<Liveness>,
     /// Rung when the liveness may have something to say.
     pub(super) gossip: Notify,
@@ -112,6 +115,7 @@ impl Shared {
         let (foreground, aside) = (Arc::<Foreground>::default(), Aside::of(settings.workers));
         Shared {
             view: Mutex::new(View::of(peers())),
+            dialects: Dialects::default(),
             liveness: Mutex::new(liveness),
             gossip: Notify::new(),
             settings,

@@ -3,21 +3,19 @@
 //! ```text
 //!  +---------+---------------------------------+----------+
 //!  | version | postcard of a Batch or a Reply  | checksum |
-//!  | 1       |                                 | 8        |
+//!  | 1 byte  |                                 | 8        |
 //!  +---------+---------------------------------+----------+
 //!  checksum:  first 8 bytes of BLAKE3 over everything before it
 //! ```
 //!
-//! A node speaks its own version and the previous one; there is no previous one yet. What was damaged on the way is
-//! refused whole, not stored: the sum of TCP alone misses a flipped pair of bits.
+//! A node speaks its own version and the previous one, and answers in the version it was asked in. What was damaged on the
+//! way is refused whole, not stored: the sum of TCP alone misses a flipped pair of bits.
 
 use super::message::{Batch, FORGET_KEYS_MAX, PACKETS_MAX, REQUESTS_PER_BATCH_MAX, Reply, Request};
+use super::version::{PREVIOUS_VERSION, PROTOCOL_VERSION, ProtocolVersion};
 use crate::record::{CHECKSUM_BYTES, CONTENT_TYPE_BYTES_MAX, Content, Edit, checksum};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-
-/// The version this node speaks.
-pub const PROTOCOL_VERSION: u8 = 1;
 
 /// Bytes that are no message of this protocol. Nothing was changed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -26,7 +24,7 @@ pub enum MalformedMessage {
     #[error("the message is empty")]
     Empty,
     /// A version this node does not speak.
-    #[error("the message is in protocol version {0}, this node speaks {PROTOCOL_VERSION}")]
+    #[error("the message is in protocol version {0}, this node speaks {PROTOCOL_VERSION} and {PREVIOUS_VERSION}")]
     OtherVersion(u8),
     /// The checksum does not fit the bytes: they were changed on the way, or are no message.
     #[error("the message was damaged on the way")]
@@ -40,14 +38,15 @@ pub enum MalformedMessage {
 }
 
 impl Batch {
-    /// The batch as bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        encode(self, 64 + self.requests.iter().map(Request::size_hint).sum::<usize>())
+    /// The batch as bytes, in this version.
+    pub fn encode(&self, version: ProtocolVersion) -> Vec<u8> {
+        encode(self, version, 64 + self.requests.iter().map(Request::size_hint).sum::<usize>())
     }
 
-    /// Reads a batch and checks every limit; reachable by anyone, so nothing in it can panic.
-    pub fn decode(bytes: &[u8]) -> Result<Batch, MalformedMessage> {
-        let batch: Batch = decode(bytes)?;
+    /// Reads a batch and checks every limit; reachable by anyone, so nothing in it can panic. The version is the one to
+    /// answer in.
+    pub fn decode(bytes: &[u8]) -> Result<(Batch, ProtocolVersion), MalformedMessage> {
+        let (batch, version): (Batch, _) = decode(bytes)?;
         if batch.requests.len() > REQUESTS_PER_BATCH_MAX {
             return Err(MalformedMessage::Limit("too many requests in one batch"));
         }
@@ -78,18 +77,18 @@ impl Batch {
                 return Err(MalformedMessage::Limit("too much gossip in one request"));
             }
         }
-        Ok(batch)
+        Ok((batch, version))
     }
 }
 
 impl Reply {
-    /// The reply as bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        encode(self, 256)
+    /// The reply as bytes, in this version.
+    pub fn encode(&self, version: ProtocolVersion) -> Vec<u8> {
+        encode(self, version, 256)
     }
 
-    /// Reads a reply.
-    pub fn decode(bytes: &[u8]) -> Result<Reply, MalformedMessage> {
+    /// Reads a reply, and tells in which version it is.
+    pub fn decode(bytes: &[u8]) -> Result<(Reply, ProtocolVersion), MalformedMessage> {
         decode(bytes)
     }
 }
@@ -107,24 +106,21 @@ fn check_content(content: &Content) -> Result<(), MalformedMessage> {
     }
 }
 
-fn encode<T: Serialize>(message: &T, capacity: usize) -> Vec<u8> {
+fn encode<T: Serialize>(message: &T, version: ProtocolVersion, capacity: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(capacity + CHECKSUM_BYTES);
-    bytes.push(PROTOCOL_VERSION);
+    bytes.push(version.number());
     // Our own types, and a vector that grows: nothing here depends on bytes that came from outside.
     let mut bytes = postcard::to_extend(message, bytes).expect("a message in memory always has a form in bytes");
     bytes.extend(checksum(&bytes));
     bytes
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MalformedMessage> {
-    let &version = bytes.first().ok_or(MalformedMessage::Empty)?;
-    if version != PROTOCOL_VERSION {
-        return Err(MalformedMessage::OtherVersion(version));
-    }
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, ProtocolVersion), MalformedMessage> {
+    let version = ProtocolVersion::of(*bytes.first().ok_or(MalformedMessage::Empty)?)?;
     let (message, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(MalformedMessage::Damaged)?;
     let (_, body) = message.split_first().filter(|_| checksum(message) == *sum).ok_or(MalformedMessage::Damaged)?;
     match postcard::take_from_bytes(body) {
-        Ok((message, [])) => Ok(message),
+        Ok((message, [])) => Ok((message, version)),
         Ok(_) => Err(MalformedMessage::Unreadable("bytes after the end".into())),
         Err(error) => Err(MalformedMessage::Unreadable(error.to_string())),
     }
@@ -191,7 +187,9 @@ mod tests {
     proptest! {
         #[test]
         fn batches_survive_the_round_trip(value in prop::collection::vec(any::<u8>(), 0..2000)) {
-            prop_assert_eq!(Batch::decode(&batch(&value).encode()), Ok(batch(&value)));
+            for version in [PROTOCOL_VERSION, PREVIOUS_VERSION] {
+                prop_assert_eq!(Batch::decode(&batch(&value).encode(version)), Ok((batch(&value), version)));
+            }
         }
 
         #[test]
@@ -202,7 +200,7 @@ mod tests {
         ) {
             let _ = Batch::decode(&noise);
             let _ = Reply::decode(&noise);
-            let mut bytes = batch(b"value").encode();
+            let mut bytes = batch(b"value").encode(PROTOCOL_VERSION);
             let at = at.index(bytes.len());
             bytes[at] ^= 1u8 << bit;
             let _ = Batch::decode(&bytes);
@@ -227,12 +225,15 @@ mod tests {
             ]])),
         ];
         let reply = Reply { sender: NodeId(2), epoch: 4, stamp: Stamp(1), answers: Ok(answers) };
-        assert_eq!(Reply::decode(&reply.encode()), Ok(reply));
+        for version in [PROTOCOL_VERSION, PREVIOUS_VERSION] {
+            assert_eq!(Reply::decode(&reply.encode(version)), Ok((reply.clone(), version)));
+        }
     }
 
     #[test]
     fn what_was_damaged_on_the_way_is_refused_wherever_it_was() {
-        let sound = batch(b"precious").encode();
+        let sound = batch(b"precious").encode(PROTOCOL_VERSION);
+        // The first byte is the version: another one may be refused as such.
         for at in 1..sound.len() {
             let mut damaged = sound.clone();
             damaged[at] ^= 1;
@@ -244,8 +245,10 @@ mod tests {
     #[test]
     fn a_comparison_of_more_than_there_is_is_refused() {
         let partition = Partition::of(Key::new("k").unwrap().position());
-        let check =
-            |request| Batch::decode(&Batch { envelope: envelope(), requests: vec![Request::Sync(request)] }.encode());
+        let check = |request| {
+            let batch = Batch { envelope: envelope(), requests: vec![Request::Sync(request)] };
+            Batch::decode(&batch.encode(PROTOCOL_VERSION))
+        };
         let (from, salt) = (MemberTag::of("n1"), Salt::of(Stamp(1)));
         let refused = [
             SyncRequest::Groups { from, groups: vec![0; 33] },
@@ -270,8 +273,11 @@ mod tests {
             envelope: envelope(),
             requests: vec![Request::Gossip { packets: vec![b"p".to_vec(); count] }],
         };
-        assert!(Batch::decode(&batch(PACKETS_MAX).encode()).is_ok());
-        assert!(matches!(Batch::decode(&batch(PACKETS_MAX + 1).encode()), Err(MalformedMessage::Limit(_))));
+        assert!(Batch::decode(&batch(PACKETS_MAX).encode(PROTOCOL_VERSION)).is_ok());
+        assert!(matches!(
+            Batch::decode(&batch(PACKETS_MAX + 1).encode(PROTOCOL_VERSION)),
+            Err(MalformedMessage::Limit(_))
+        ));
     }
 
     #[test]
@@ -284,8 +290,9 @@ mod tests {
     #[test]
     fn the_bytes_of_a_message_never_change() {
         let read = Batch { envelope: envelope(), requests: vec![Request::Read { key: Key::new("k").unwrap() }] };
-        let hex: String = read.encode().iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "010701010200882709000105016b39c89b3dc4691cea");
+        let hex = |version| read.encode(version).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        assert_eq!(hex(PREVIOUS_VERSION), "010701010200882709000105016b39c89b3dc4691cea");
+        assert_eq!(hex(PROTOCOL_VERSION), "020701010200882709000105016b3edba6846c798ed5");
         let record: String = wire_hex(&record(b"v"));
         assert_eq!(record, "1601030000000000000005000000000000000104000176");
     }
@@ -296,7 +303,12 @@ mod tests {
 
     #[test]
     fn another_version_is_named() {
-        assert_eq!(Batch::decode(&[9, 1, 2]), Err(MalformedMessage::OtherVersion(9)));
+        for other in [0, 3, 9] {
+            assert_eq!(Batch::decode(&[other, 1, 2]), Err(MalformedMessage::OtherVersion(other)));
+        }
+        // Nodes of a later version know by these words that this one is to be spoken to in an earlier one.
+        let said = "the message is in protocol version 3, this node speaks 2 and 1";
+        assert_eq!(MalformedMessage::OtherVersion(3).to_string(), said);
         assert_eq!(Batch::decode(&[]), Err(MalformedMessage::Empty));
     }
 }

@@ -9,8 +9,9 @@ mod layout;
 mod message;
 mod refusal;
 mod sync;
+mod version;
 
-pub use codec::{MalformedMessage, PROTOCOL_VERSION, wire_bytes};
+pub use codec::{MalformedMessage, wire_bytes};
 pub use lane::Lane;
 pub use layout::{LayoutAnswer, LayoutRequest, LayoutWish, Progress, ROUNDS_MAX};
 pub use message::{
@@ -19,6 +20,7 @@ pub use message::{
 };
 pub use refusal::Refusal;
 pub use sync::{Bed, Difference, KeyEntry, Lacking, Leaves, Listed, MemberTag, SyncAnswer, SyncRequest};
+pub use version::{PREVIOUS_VERSION, PROTOCOL_VERSION, ProtocolVersion};
 
 /// The media type of peer messages.
 pub const MEDIA_TYPE: &str = "application/vnd.kringle";

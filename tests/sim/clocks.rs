@@ -4,7 +4,7 @@ use super::invariants;
 use super::options::pick;
 use super::world::{Event, Parcel, World};
 use bytes::Bytes;
-use kringle::protocol::{Batch, Request};
+use kringle::protocol::{Batch, PROTOCOL_VERSION, Request};
 use kringle::record::{Actor, Content, Context, Dot, Record, Seen, Stamp};
 use rand::Rng;
 
@@ -98,7 +98,7 @@ impl World {
         };
         let (exchange, from_life) = (self.next_exchange(), self.nodes[from].life);
         let batch = Batch { envelope: self.envelope(from, node, self.ring_of(from).epoch(), 1_000_000), requests };
-        let bytes = Parcel(batch.encode().into());
+        let bytes = Parcel(batch.encode(PROTOCOL_VERSION).into());
         self.schedule(0, Event::Arrived { node, from, from_life, exchange, bytes, tags: vec![None] });
     }
 }

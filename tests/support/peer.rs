@@ -2,7 +2,7 @@
 
 use super::http::{Client, Request};
 use kringle::placement::{ClusterId, NodeId};
-use kringle::protocol::{Batch, Envelope, MEDIA_TYPE, Request as PeerRequest};
+use kringle::protocol::{Batch, Envelope, MEDIA_TYPE, PROTOCOL_VERSION, Request as PeerRequest};
 use kringle::record::Stamp;
 
 /// A batch of a node that goes by no layout yet, and whose clock shows `stamp`.
@@ -33,5 +33,7 @@ fn post_under(
     requests: Vec<PeerRequest>,
 ) -> Request {
     let envelope = Envelope { cluster, sender, receiver: None, epoch, deadline_ms: 10_000, stamp, background: false };
-    Request::new("POST", path).header("Content-Type", MEDIA_TYPE).body(Batch { envelope, requests }.encode())
+    Request::new("POST", path)
+        .header("Content-Type", MEDIA_TYPE)
+        .body(Batch { envelope, requests }.encode(PROTOCOL_VERSION))
 }

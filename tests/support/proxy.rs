@@ -222,7 +222,7 @@ fn first_sender(peer: &mut impl Read) -> Option<(NodeId, Vec<u8>)> {
             let length = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("Content-Length"))?;
             let length: usize = std::str::from_utf8(length.value).ok()?.parse().ok()?;
             if let Some(body) = bytes.get(head..head + length) {
-                return Some((Batch::decode(body).ok()?.envelope.sender, bytes));
+                return Some((Batch::decode(body).ok()?.0.envelope.sender, bytes));
             }
         }
         let n = peer.read(&mut buffer).ok().filter(|n| *n > 0)?;

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use kringle::coordinator::Fate;
 use kringle::operation::{CallId, Event as Heard, Failure};
 use kringle::placement::Partition;
-use kringle::protocol::{Answer, Batch, Refusal, Reply, Request, SyncAnswer};
+use kringle::protocol::{Answer, Batch, PROTOCOL_VERSION, Refusal, Reply, Request, SyncAnswer};
 use kringle::record::{Dot, Key, Record, Row};
 use kringle::replica::{self, Step};
 use kringle::storage::{Address, Kind, Peek, Refused, Store};
@@ -278,7 +278,8 @@ impl World {
             }
             return;
         }
-        let batch = Batch::decode(bytes).expect("a batch can be read back");
+        let (batch, version) = Batch::decode(bytes).expect("a batch can be read back");
+        assert_eq!(version, PROTOCOL_VERSION);
         let envelope = &batch.envelope;
         let receiver_is_other = envelope.receiver.is_some_and(|receiver| receiver != self.nodes[node].id());
         self.hear(node, envelope.stamp);
@@ -330,7 +331,7 @@ impl World {
     ) {
         let stamp = self.up(node).last;
         let reply = Reply { sender: self.nodes[node].id(), epoch: self.ring_of(node).epoch(), stamp, answers };
-        let bytes = Parcel(reply.encode().into());
+        let bytes = Parcel(reply.encode(PROTOCOL_VERSION).into());
         match self.fate(node, from) {
             Way::Arrives(after) | Way::Jammed(after) => {
                 self.schedule(after, Event::Replied { node: from, life: from_life, exchange, bytes });

@@ -6,7 +6,7 @@ use crate::options::about;
 use crate::world::{Event, Parcel, World};
 use bytes::Bytes;
 use kringle::operation::Failure;
-use kringle::protocol::{Batch, Envelope, Lane, REQUESTS_PER_BATCH_MAX, Refusal, Reply, Request};
+use kringle::protocol::{Batch, Envelope, Lane, PROTOCOL_VERSION, REQUESTS_PER_BATCH_MAX, Refusal, Reply, Request};
 use rand::Rng;
 use std::collections::VecDeque;
 
@@ -134,7 +134,7 @@ impl World {
         self.up(node).exchanges.insert(exchange, Exchange { to, lane, callers });
         let failure = Failure::Unknown;
         self.schedule(timeout, Event::Broken { node, life, exchange, failure });
-        let bytes = Parcel(batch.encode().into());
+        let bytes = Parcel(batch.encode(PROTOCOL_VERSION).into());
         let arrives = |after| (after, Event::Arrived { node: to, from: node, from_life: life, exchange, bytes, tags });
         match self.fate(node, to) {
             Fate::Arrives(after) | Fate::Jammed(after) => {
@@ -158,7 +158,7 @@ impl World {
     /// An exchange has ended, with a reply or without.
     pub(crate) fn ended(&mut self, node: usize, exchange: u64, result: Result<&Bytes, Failure>) {
         let Some(Exchange { to, lane, callers }) = self.up(node).exchanges.remove(&exchange) else { return };
-        let result = result.map(|bytes| Reply::decode(bytes).expect("a reply can be read back"));
+        let result = result.map(|bytes| Reply::decode(bytes).expect("a reply can be read back").0);
         if let Ok(reply) = &result {
             self.hear(node, reply.stamp);
             if lane.is_some() {
