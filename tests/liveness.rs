@@ -9,9 +9,10 @@ use rand::Rng;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 use support::cluster::Cluster;
+use support::http::Client;
 use support::node::Node;
 use support::proxy::{Fault, Way};
-use support::{eventually, peer, seeded};
+use support::{eventually, peer, seeded, thorough};
 
 /// Sessions keep out of the way.
 const QUIET: [&str; 3] = ["--memory", "--syncfreq", "3600"];
@@ -87,6 +88,51 @@ fn a_killed_or_frozen_node_is_suspected_within_three_seconds_and_down_within_eig
             await_state(&cluster, &[2], peer, &["alive"], Instant::now());
         }
     }
+}
+
+/// A process that stands still so long, once in every [`TURN`], is busy and not dead: a collector that stops the world, a
+/// machine that swaps.
+const STANDSTILL: Duration = Duration::from_secs(1);
+const TURN: Duration = Duration::from_secs(10);
+
+/// What a node says of anybody, "name is state", for all that are not alive.
+fn ill_spoken_of(client: &mut Client) -> Vec<String> {
+    let status = client.get("/status").expect(200).json();
+    let ill = status["members"].as_array().expect("members").iter().filter(|member| member["state"] != "alive");
+    ill.map(|member| format!("{} is {}", member["name"], member["state"])).collect()
+}
+
+#[test]
+fn nobody_is_called_down_while_each_in_turn_stands_still_for_a_second() {
+    let turns = if thorough() { 60 } else { 4 };
+    let cluster = Cluster::start(5, &["--memory"]);
+    assert_eq!(said(&cluster.nodes[0], "pings every 1 s, timeout 5 s"), 1, "as nodes are by default");
+    let mut clients: Vec<Client> = (0..5).map(|index| cluster.client(index)).collect();
+    eventually("all are alive to all", Duration::from_secs(20), || {
+        let ill: Vec<_> = clients.iter_mut().flat_map(ill_spoken_of).collect();
+        ill.is_empty().then_some(()).ok_or(format!("{ill:?}"))
+    });
+    let lines = |text: &str| cluster.nodes.iter().map(|node| said(node, text)).sum::<usize>();
+    let before = lines(" is suspect");
+    for turn in 0..turns {
+        let (began, still) = (Instant::now(), turn % 5);
+        let mut look = |until: Duration, seers: &[usize]| {
+            let mut by_turns = seers.iter().cycle();
+            eventually("the time is over", 2 * TURN, || {
+                let seer = *by_turns.next().expect("it has no end");
+                let ill = ill_spoken_of(&mut clients[seer]);
+                assert!(!ill.iter().any(|line| line.contains("down")), "{still} stood still, to {seer}: {ill:?}");
+                (began.elapsed() >= until).then_some(()).ok_or("not yet".into())
+            });
+        };
+        let others: Vec<usize> = (0..5).filter(|&seer| seer != still).collect();
+        cluster.nodes[still].pause();
+        look(STANDSTILL, &others);
+        cluster.nodes[still].resume();
+        look(TURN, &[0, 1, 2, 3, 4]);
+    }
+    eprintln!("{turns} standstills, each seen by four: {} suspicions", lines(" is suspect") - before);
+    assert_eq!(lines(" is down"), 0, "between two looks");
 }
 
 #[test]

@@ -40,8 +40,8 @@ const ANSWER_MIN: Duration = Duration::from_secs(1);
 const SUSPECT_PERIODS: u32 = 4;
 /// Peers asked to ping one that does not answer this node.
 const INDIRECT_PROBES: NonZeroUsize = NonZeroUsize::new(3).unwrap();
-/// Times each piece of news is passed on.
-const TRANSMISSIONS: NonZeroU8 = NonZeroU8::new(6).unwrap();
+/// Times that a member of the smallest clusters passes a piece of news on. See [`transmissions`].
+const TRANSMISSIONS_MIN: u8 = 6;
 
 /// How often and how long.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,13 +64,13 @@ impl Pace {
     }
 
     fn config(&self, peers: usize) -> Config {
-        let probe = self.probe(peers);
         let once = |frequency, num_members| Some(PeriodicParams { frequency, num_members });
         Config {
-            probe_period: probe,
-            probe_rtt: probe / 2,
+            // Foca never lets these two change; what goes for as many peers as there are is `Outside::submit_after`'s.
+            probe_period: self.period,
+            probe_rtt: self.period / 2,
             num_indirect_probes: INDIRECT_PROBES,
-            max_transmissions: TRANSMISSIONS,
+            max_transmissions: transmissions(peers),
             suspect_to_down_after: SUSPECT_PERIODS * self.period.max(self.answer()),
             // What is known of a member is kept as long as the layout has it.
             remove_down_after: None,
@@ -84,6 +84,14 @@ impl Pace {
             periodic_gossip: once((self.period / 2).max(Duration::from_millis(1)), INDIRECT_PROBES),
         }
     }
+}
+
+/// Times that each member passes a piece of news on, one more for each doubling of their number (SWIM, section 4.1). Of so
+/// many that each calls `t` others at random, the part that nobody calls is e to the power of -`t`: with six each, that is
+/// two or three of 1,000, and to them the dead would be alive until they have probed everybody.
+fn transmissions(peers: usize) -> NonZeroU8 {
+    let times = peers.max(1).ilog2() as u8 + 4;
+    NonZeroU8::new(times.max(TRANSMISSIONS_MIN)).unwrap_or(NonZeroU8::MIN)
 }
 
 /// Bytes for a member.
@@ -130,11 +138,12 @@ impl Liveness {
     ) -> Liveness {
         let told: BTreeMap<String, _> =
             peers.into_iter().filter(|peer| peer != me).map(|peer| (peer, (State::Alive, 0))).collect();
-        let me = Run { name: me.to_string(), number: run.max(1) };
+        let me = Run { name: me.into(), number: run.max(1) };
         let mut chance = Chance::seeded(seed);
         let outside = Outside {
             now,
             answer: pace.answer(),
+            probe: pace.probe(told.len()),
             packets: Vec::new(),
             timers: BTreeMap::new(),
             submitted: 0,
@@ -144,7 +153,8 @@ impl Liveness {
         };
         let foca = Foca::new(me, pace.config(told.len()), chance, PostcardCodec);
         let mut liveness = Liveness { foca, outside, pace, told, call: now };
-        let unheard: Vec<Run> = liveness.told.keys().map(|name| Run { name: name.clone(), number: 0 }).collect();
+        let unheard: Vec<Run> =
+            liveness.told.keys().map(|name| Run { name: name.as_str().into(), number: 0 }).collect();
         let members = unheard.iter().cloned().map(Member::alive);
         // None of these can fail: foca's errors are about packets, and the names of a layout fit into one.
         let _ = liveness.foca.apply_many(members, false, &mut liveness.outside);
@@ -166,7 +176,7 @@ impl Liveness {
                 .foca
                 .iter_membership_state()
                 .map(|member| member.id().clone())
-                .filter(|run| run.name == name)
+                .filter(|run| *run.name == *name)
                 .collect();
             // Foca's errors here tell of members that it has forgotten by itself.
             for run in runs {
@@ -177,17 +187,19 @@ impl Liveness {
         let me = self.foca.identity().name.clone();
         let new: Vec<Run> = peers
             .iter()
-            .filter(|name| **name != me && !self.told.contains_key(*name))
-            .map(|name| Run { name: name.clone(), number: 0 })
+            .filter(|name| ***name != *me && !self.told.contains_key(*name))
+            .map(|name| Run { name: name.as_str().into(), number: 0 })
             .collect();
         for run in &new {
-            self.told.insert(run.name.clone(), (State::Alive, 0));
+            self.told.insert(run.name.to_string(), (State::Alive, 0));
         }
         let _ = self.foca.apply_many(new.iter().cloned().map(Member::alive), false, &mut self.outside);
         for run in new {
             let _ = self.foca.announce(run, &mut self.outside);
         }
-        let _ = self.foca.set_config(self.pace.config(self.told.len()));
+        self.outside.probe = self.pace.probe(self.told.len());
+        let replaced = self.foca.set_config(self.pace.config(self.told.len()));
+        assert!(replaced.is_ok(), "only what foca lets change has changed");
     }
 
     /// When [`Liveness::tick`] has something to do next.
@@ -227,7 +239,7 @@ impl Liveness {
     fn call_the_down(&mut self) {
         let down = self.foca.iter_membership_state().filter(|member| member.state() == foca::State::Down);
         let down: Vec<Run> =
-            down.map(|member| member.id().clone()).filter(|run| self.told.contains_key(&run.name)).collect();
+            down.map(|member| member.id().clone()).filter(|run| self.told.contains_key(&*run.name)).collect();
         for peer in down {
             let _ = self.foca.announce(peer, &mut self.outside);
         }
@@ -241,7 +253,7 @@ impl Liveness {
             return None;
         }
         self.outside.acknowledged(&packet.header);
-        let from = packet.header.src.name.clone();
+        let from = packet.header.src.name.to_string();
         let rewritten = if packet.is_changed { Some(packet.written()?) } else { None };
         let _ = self.foca.handle_data(rewritten.as_deref().unwrap_or(bytes), &mut self.outside);
         Some(from)
@@ -257,7 +269,7 @@ impl Liveness {
             Message::Broadcast => return false,
             _ => None,
         };
-        let is_peer = |run: &Run| self.told.contains_key(&run.name);
+        let is_peer = |run: &Run| self.told.contains_key(&*run.name);
         if !is_peer(&header.src) || header.dst.name != me.name || !named.is_none_or(is_peer) {
             return false;
         }
@@ -297,7 +309,7 @@ impl Liveness {
     fn tell_suspects(&mut self) {
         let suspects = self.foca.iter_membership_state().filter(|member| member.state() == foca::State::Suspect);
         for suspect in suspects {
-            for packet in self.outside.packets.iter_mut().filter(|packet| packet.to == suspect.id().name) {
+            for packet in self.outside.packets.iter_mut().filter(|packet| *packet.to == *suspect.id().name) {
                 let Some(mut opened) = Opened::read(&packet.bytes) else { continue };
                 let Some(news) = &mut opened.news else { continue };
                 news.retain(|member| member.id() != suspect.id());
@@ -321,7 +333,7 @@ impl Liveness {
         let mut changes = Vec::new();
         for member in self.foca.iter_membership_state() {
             let Run { name, number } = member.id();
-            let Some((state, run)) = self.told.get_mut(name) else { continue };
+            let Some((state, run)) = self.told.get_mut(&**name) else { continue };
             let now = match member.state() {
                 foca::State::Alive => State::Alive,
                 foca::State::Suspect => State::Suspect,
@@ -330,7 +342,7 @@ impl Liveness {
             let before = (std::mem::replace(state, now), std::mem::replace(run, *number));
             let renewed = before.1 != 0 && *number > before.1;
             if before.0 != now || renewed {
-                changes.push(Change { name: name.clone(), state: now, renewed });
+                changes.push(Change { name: name.to_string(), state: now, renewed });
             }
         }
         changes.sort_by(|left, right| left.name.cmp(&right.name));
@@ -351,6 +363,8 @@ struct Probing {
 struct Outside {
     now: Duration,
     answer: Duration,
+    /// Time between two probes.
+    probe: Duration,
     packets: Vec<Packet>,
     /// By when they are due, and in the order in which they were submitted.
     timers: BTreeMap<(Duration, u64), Timer<Run>>,
@@ -402,7 +416,7 @@ impl Outside {
     }
 
     fn failed(&mut self, peer: &str) {
-        let Some(probing) = self.probing.as_mut().filter(|probing| probing.run.name == peer) else { return };
+        let Some(probing) = self.probing.as_mut().filter(|probing| *probing.run.name == *peer) else { return };
         if probing.answered || std::mem::replace(&mut probing.hopeless, true) {
             return;
         }
@@ -424,17 +438,18 @@ impl Runtime<Run> for Outside {
         if self.packets.len() == PACKETS_MAX {
             self.packets.remove(0);
         }
-        self.packets.push(Packet { to: to.name, bytes: bytes.to_vec() });
+        self.packets.push(Packet { to: to.name.to_string(), bytes: bytes.to_vec() });
     }
 
-    fn submit_after(&mut self, timer: Timer<Run>, after: Duration) {
+    fn submit_after(&mut self, timer: Timer<Run>, mut after: Duration) {
         match &timer {
             Timer::ProbeRandomMember(_) => {
-                let after = self.chance.jittered(after);
+                let after = self.chance.jittered(self.probe);
                 self.next_probe = Some((self.now + after, timer));
                 return;
             }
             Timer::SendIndirectProbe { probed_id, .. } => {
+                after = self.probe / 2;
                 let run = probed_id.clone();
                 self.probing = Some(Probing { run, since: self.now, answered: false, hopeless: false });
             }

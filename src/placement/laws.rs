@@ -77,6 +77,21 @@ fn the_fullest_founder_is_near_the_mean_at_every_size() {
     }
 }
 
+/// With three replicas 1,024 partitions are 3,072 slots: of 300 members each has ten or eleven, of 1,000 three or four.
+#[test]
+fn the_fullest_of_hundreds_has_its_share_rounded_up_and_no_more() {
+    for replicas in [1, 2, 3, 5] {
+        for members in [300, 1_000] {
+            let ring = ring(replicas, members);
+            let mean = ring.layout().table().slots() as f64 / members as f64;
+            let most = ring.members().map(|index| ring.owned_by(index).len()).max();
+            assert_eq!(most, Some(mean.ceil() as usize), "{members} members, {replicas} replicas");
+        }
+    }
+    let ratio = fullest(&ring(3, 300));
+    assert!(ratio <= 1.10, "{ratio}");
+}
+
 #[test]
 fn a_cluster_grown_one_by_one_stays_level() {
     let mut old = ring(3, 3);

@@ -16,6 +16,7 @@ mod checker;
 mod clocks;
 mod counters;
 mod crash_points;
+mod crowd;
 mod disk;
 mod ending;
 mod event;

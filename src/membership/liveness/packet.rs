@@ -4,23 +4,25 @@ use super::PACKET_BYTES_MAX;
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Identity, Member, PostcardCodec};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// One run of a member, as others know it: a restart, and a return of one that was thought down, begins another.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Run {
-    pub(super) name: String,
+    /// Shared, as foca asks for it once for each member to find one.
+    pub(super) name: Arc<str>,
     /// Rises with each run; 0 for a member that was not heard yet.
     pub(super) number: u64,
 }
 
 impl Identity for Run {
-    type Addr = String;
+    type Addr = Arc<str>;
 
     fn renew(&self) -> Option<Run> {
         Some(Run { name: self.name.clone(), number: self.number.checked_add(1)? })
     }
 
-    fn addr(&self) -> String {
+    fn addr(&self) -> Arc<str> {
         self.name.clone()
     }
 

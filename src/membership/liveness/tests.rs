@@ -166,6 +166,22 @@ fn a_quiet_cluster_suspects_nobody_and_probes_each_peer_about_once_in_a_period()
 }
 
 #[test]
+fn nodes_that_started_alone_probe_as_often_as_those_that_knew_all_from_the_beginning() {
+    let mut net = Net::of(5);
+    let all: BTreeSet<String> = (0..5).map(name).collect();
+    for node in 0..5 {
+        let mut machine = Liveness::new(&name(node), [], PACE, 1_000_000, node as u64, net.now);
+        machine.members(&all, net.now);
+        net.nodes[node] = Some(machine);
+    }
+    net.run(ms(2_000));
+    net.packets = 0;
+    net.run(ms(60_000));
+    let probes = net.packets as f64 / 20.0 / 60.0;
+    assert!((0.9..1.2).contains(&probes), "{probes} packets a pair and second");
+}
+
+#[test]
 fn a_dead_node_is_suspected_within_three_seconds_and_down_within_eight() {
     for way in [Way::Refused, Way::Silent] {
         for count in [2, 3, 5, 9] {
@@ -320,11 +336,11 @@ fn traffic() -> (Liveness, Vec<Vec<u8>>) {
             net.ways[0][1] = Way::Silent;
         }
         for from in 1..3 {
-            let run = Run { name: name(from), number: 1_000 * (from as u64 + 1) };
+            let run = Run { name: name(from).into(), number: 1_000 * (from as u64 + 1) };
             let header = Header {
                 src: run.clone(),
                 src_incarnation: 3,
-                dst: Run { name: name(0), number: 1_000 },
+                dst: Run { name: name(0).into(), number: 1_000 },
                 message: match net.now.as_millis() % 5 {
                     0 => Message::Ping(7),
                     1 => Message::PingReq { target: run, probe_number: 3 },
@@ -333,7 +349,7 @@ fn traffic() -> (Liveness, Vec<Vec<u8>>) {
                     _ => Message::Announce,
                 },
             };
-            let news = vec![Member::new(Run { name: name(3 - from), number: 1_000 }, 2, foca::State::Suspect)];
+            let news = vec![Member::new(Run { name: name(3 - from).into(), number: 1_000 }, 2, foca::State::Suspect)];
             packets.extend(Opened { header, news: Some(news), is_changed: true }.written());
         }
     }
@@ -345,7 +361,7 @@ fn strangers_are_neither_heard_nor_spoken_of() {
     let (mut machine, _) = traffic();
     let stranger = Run { name: "http://stranger:1".into(), number: 9 };
     let me = machine.foca.identity().clone();
-    let known = Run { name: name(1), number: 50_000 };
+    let known = Run { name: name(1).into(), number: 50_000 };
     let packet = |src: &Run, message, about: &Run| {
         let header = Header { src: src.clone(), src_incarnation: 0, dst: me.clone(), message };
         Opened { header, news: Some(vec![Member::alive(about.clone())]), is_changed: true }.written().unwrap()
@@ -358,7 +374,7 @@ fn strangers_are_neither_heard_nor_spoken_of() {
     );
     assert_eq!(machine.hear(&packet(&known, Message::Gossip, &stranger), now), Some(name(1)));
     assert_eq!(machine.foca.iter_membership_state().filter(|member| member.id().name == stranger.name).count(), 0);
-    assert!(machine.take_packets().iter().all(|packet| packet.to != stranger.name));
+    assert!(machine.take_packets().iter().all(|packet| *packet.to != *stranger.name));
 }
 
 #[test]
