@@ -233,9 +233,9 @@ fn a_node_of_the_previous_version_works_beside_two_of_this_one() {
         "replies are in the version they were asked in: {counts:?}"
     );
     assert_eq!(counts[OLD].own, 0, "{counts:?}");
-    assert!(counts[OLD].previous > 100, "{counts:?}");
+    assert!(counts[OLD].previous > 20, "{counts:?}");
     assert!((1..100).contains(&counts[OLD].refused), "few are refused to find out: {counts:?}");
-    assert!(counts[0].own > 100 && counts[0].previous > 100 && counts[0].refused == 0, "{counts:?}");
+    assert!(counts[0].own > 20 && counts[0].previous > 20 && counts[0].refused == 0, "{counts:?}");
     for index in 0..2 {
         assert_eq!((mixed.said(index, OLD, 1), mixed.said(index, OLD, 2)), (1, 0), "{}", mixed.nodes[index].log());
     }
@@ -251,7 +251,7 @@ fn a_node_of_the_previous_version_works_beside_two_of_this_one() {
     for index in 0..3 {
         assert_eq!(before[index].previous, after[index].previous, "node {index}: {before:?} {after:?}");
         assert_eq!(before[index].refused, after[index].refused, "node {index}: {before:?} {after:?}");
-        assert!(before[index].own + 50 < after[index].own, "node {index}: {before:?} {after:?}");
+        assert!(before[index].own + 20 < after[index].own, "node {index}: {before:?} {after:?}");
     }
 }
 
