@@ -5,7 +5,8 @@
 //! and loses some. Who sent a packet that is lost hears so when its time is over, as of an HTTP call. They have met when a
 //! crowd begins: what each says when it starts goes nowhere.
 //!
-//! `KRINGLE_THOROUGH=1 cargo test --release --no-default-features --test sim crowd -- --nocapture` plays 1,000 as well.
+//! `KRINGLE_THOROUGH=1 cargo test --release --no-default-features --test sim crowd -- --nocapture` plays 1,000 as well: some
+//! minutes, most of them until all have heard of the starts of all.
 
 use super::number;
 use super::options::about;
