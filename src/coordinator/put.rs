@@ -312,11 +312,15 @@ impl Put {
     }
 
     /// Asks a candidate to keep the record for `owner`: the stand-ins in ring order, then this node, and those believed
-    /// down last.
+    /// down last. One that is drained keeps it only where none of the other holders does.
     fn hint(&mut self, owner: usize, candidate: usize, commands: &mut Vec<Command>) {
         let Some(made) = &self.made else { return };
         let record = made.record.clone();
         let mut candidates = self.ring.stand_ins(self.partition);
+        if self.ring.member(self.me).weight == 0 {
+            let others = self.electorate.members().iter().enumerate().filter(|(other, _)| *other != owner);
+            candidates.extend(others.map(|(_, member)| *member).filter(|member| *member != self.me));
+        }
         if !candidates.contains(&self.me) {
             candidates.push(self.me);
         }

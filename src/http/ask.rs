@@ -231,8 +231,7 @@ pub(super) struct Read {
 /// Whether a read that says nothing else is content with one owner's word.
 pub(super) fn one_is_enough(worker: &Worker, ring: &Ring) -> bool {
     let layout = ring.layout();
-    let owners = usize::from(layout.replicas()).min(layout.members().len());
-    let reads_one = layout.mode() == Mode::Async || worker.node.settings.r.of(owners) <= 1;
+    let reads_one = layout.mode() == Mode::Async || worker.node.settings.r.of(layout.table().width()) <= 1;
     reads_one && !layout.mode().agrees()
 }
 

@@ -8,11 +8,14 @@
 //! ```
 //!
 //! Both tables speak of one list of members, so an index means one member throughout an epoch. Abandoning goes from
-//! filling back to the old table; once reads have switched there is only forward.
+//! filling back to the old table; once reads have switched there is only forward. Where nothing moves, as when a member
+//! goes that owns nothing, the next epoch is the settled one.
 
+use super::draft::Draft;
 use super::founding;
 use super::layout::{Layout, LayoutError, check_members, width};
 use super::member::{Member, MemberIndex};
+use super::partition::Partition;
 use super::table::Table;
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +94,8 @@ impl Change {
 
 impl Layout {
     /// The next layout, in which the newcomers are filled. In the new owner set slots move to them only, each one's
-    /// fair share rounded down, taken from whoever has the most; less where its zone has less to give.
+    /// fair share rounded down, taken from whoever has the most; less where its zone has less to give. Members of before
+    /// that have weight and own nothing are given their share as well.
     pub fn join(&self, newcomers: Vec<Member>) -> Result<Layout, LayoutError> {
         self.check_settled()?;
         if newcomers.is_empty() {
@@ -103,8 +107,8 @@ impl Layout {
         let is_new = |index: &MemberIndex| self.named(&members[index.index()].name).is_err();
         let (joining, staying): (Vec<_>, Vec<_>) = (0..members.len()).map(MemberIndex::new).partition(is_new);
         let table = self.table.renumbered(|old| staying[old.index()]);
-        let planned = founding::join(&table, &members, &joining, usize::from(self.replicas));
-        Ok(Layout { members, table, ..self.filling(self.replicas, planned, joining, Vec::new())? })
+        let planned = founding::join(&table, &members, usize::from(self.replicas));
+        Layout { members, table, ..self.clone() }.filling(self.replicas, planned, joining, Vec::new())
     }
 
     /// The next layout, in which the others are filled with what the member of this name owns. No other slot moves,
@@ -115,14 +119,23 @@ impl Layout {
         if self.members.len() == 1 {
             return Err(LayoutError::LastMember);
         }
-        let planned = founding::leave(&self.table, &self.members, leaver, usize::from(self.replicas));
+        self.check_keeper(leaver)?;
+        // What others may be due doesn't keep one here that owns nothing.
+        let planned = match self.owns_nothing(leaver) {
+            true => self.table.clone(),
+            false => founding::leave(&self.table, &self.members, leaver, usize::from(self.replicas)),
+        };
         self.filling(self.replicas, planned, Vec::new(), vec![leaver])
     }
 
     /// The next layout, in which `newcomer` is filled with all that the member of this name owns, and nothing else moves.
+    /// It is drained if that one was.
     pub fn replace(&self, name: &str, newcomer: Member) -> Result<Layout, LayoutError> {
         self.check_settled()?;
-        self.named(name)?;
+        let newcomer = match self.members[self.named(name)?.index()].weight {
+            0 => Member { weight: 0, ..newcomer },
+            _ => newcomer,
+        };
         let mut members = [self.members.as_slice(), std::slice::from_ref(&newcomer)].concat();
         members.sort_by(|a, b| a.name.cmp(&b.name));
         check_members(&members)?;
@@ -131,7 +144,11 @@ impl Layout {
         let (leaver, joiner) = (at(name).ok_or_else(no_member)?, at(&newcomer.name).ok_or_else(no_member)?);
         let table = self.table.renumbered(|old| if old < joiner { old } else { MemberIndex(old.0 + 1) });
         let planned = table.renumbered(|owner| if owner == leaver { joiner } else { owner });
-        Ok(Layout { members, table, ..self.filling(self.replicas, planned, vec![joiner], vec![leaver])? })
+        let both = Layout { members, table, ..self.clone() };
+        if newcomer.weight == 0 {
+            both.check_keeper(leaver)?;
+        }
+        both.filling(self.replicas, planned, vec![joiner], vec![leaver])
     }
 
     /// The next layout, in which every partition gains or loses owners, level and with its zones kept apart. It loses so few
@@ -139,31 +156,32 @@ impl Layout {
     /// the members are too few for it to make a difference, only the number changes, and at once.
     pub fn with_replicas(&self, replicas: u8) -> Result<Layout, LayoutError> {
         self.check_settled()?;
-        let width = width(replicas, self.members.len())?;
-        let (before, most) = (self.table.width(), |of: usize| of / 2 + 1);
-        if width < before && most(width) + most(before) <= before {
-            // Owners that stay take nothing in: a write that most of the old have might be on none of most of the new.
-            return Err(LayoutError::ReplicasTooFew { from: before, to: width });
-        }
-        if width == before {
+        let width = width(replicas, &self.members)?;
+        if width == self.table.width() && !Draft::owns_without_weight(&self.table, &self.members) {
             return Ok(Layout { replicas, ..self.next()? });
         }
         self.filling(replicas, founding::resize(&self.table, &self.members, width), Vec::new(), Vec::new())
     }
 
     /// The next layout, in which the member of this name has this zone and weight, and as many slots move as that takes:
-    /// none, if the table fits already. Given up, it keeps the zone and the weight, and the table it had.
+    /// none, if the table fits already. With weight 0 it hands over all that it owns, as if it left; having weight again it is
+    /// filled, as if it joined. Given up, it keeps the zone and the weight, and the table it had.
     pub fn refit(&self, name: &str, zone: &str, weight: u16) -> Result<Layout, LayoutError> {
         self.check_settled()?;
-        let (index, mut members) = (self.named(name)?, self.members.clone());
+        let (index, mut members, replicas) = (self.named(name)?, self.members.clone(), usize::from(self.replicas));
         let member = &mut members[index.index()];
         (member.zone, member.weight) = (zone.to_owned(), weight);
-        check_members(&members)?;
-        let planned = founding::refit(&self.table, &members);
-        if planned == self.table {
-            return Ok(Layout { members, ..self.next()? });
+        if weight == 0 {
+            self.check_keeper(index)?;
         }
-        Ok(Layout { members, ..self.filling(self.replicas, planned, Vec::new(), Vec::new())? })
+        check_members(&members)?;
+        let planned = match (weight, self.owns_nothing(index)) {
+            (0, true) => self.table.clone(),
+            (0, false) => founding::drain(&self.table, &members, replicas),
+            (_, true) => founding::join(&self.table, &members, replicas),
+            (_, false) => founding::refit(&self.table, &members, replicas),
+        };
+        Layout { members, ..self.clone() }.filling(self.replicas, planned, Vec::new(), Vec::new())
     }
 
     /// The next layout, in which reads ask the new owners, and the old stand beside them.
@@ -184,7 +202,7 @@ impl Layout {
         self.without(self.change_at(Phase::Filling)?.joining())
     }
 
-    /// The next layout, with this owner set beside the present one.
+    /// The next layout, with this owner set beside the present one; without, where the two are the same.
     fn filling(
         &self,
         replicas: u8,
@@ -192,8 +210,28 @@ impl Layout {
         joining: Vec<MemberIndex>,
         leaving: Vec<MemberIndex>,
     ) -> Result<Layout, LayoutError> {
+        if table == self.table {
+            return Layout { replicas, ..self.clone() }.without(&leaving);
+        }
+        let (from, to, most) = (self.table.width(), table.width(), |of: usize| of / 2 + 1);
+        if to < from && most(to) + most(from) <= from {
+            // Owners that stay take nothing in: a write that most of the old have might be on none of most of the new.
+            return Err(LayoutError::ReplicasTooFew { from, to });
+        }
         let change = Change { phase: Phase::Filling, replicas, table, joining, leaving };
         Ok(Layout { change: Some(change), ..self.next()? })
+    }
+
+    fn owns_nothing(&self, member: MemberIndex) -> bool {
+        Partition::all().all(|partition| !self.table.owners(partition).contains(&member))
+    }
+
+    /// Whether the others could keep something without this member.
+    fn check_keeper(&self, member: MemberIndex) -> Result<(), LayoutError> {
+        let others = self.members.iter().enumerate().filter(|(index, _)| *index != member.index());
+        let name = || self.members[member.index()].name.clone();
+        let is_alone = others.map(|(_, other)| other.weight).max().unwrap_or(0) == 0;
+        if is_alone { Err(LayoutError::LastKeeper { name: name() }) } else { Ok(()) }
     }
 
     /// The next layout, with no change and without these members, which own nothing in its table.
@@ -217,7 +255,7 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::placement::{ClusterId, Mode, NodeId, Partition};
+    use crate::placement::{ClusterId, Mode, NodeId};
 
     fn member(i: usize) -> Member {
         Member::new(format!("http://n{i}:8080"))

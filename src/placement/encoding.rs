@@ -84,13 +84,24 @@ fn digest(body: &[u8]) -> [u8; DIGEST_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::placement::{ClusterId, Member, Mode, NodeId, Partition, Ring};
+    use crate::placement::{ClusterId, Member, MemberIndex, Mode, NodeId, Partition, Ring};
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
     use std::sync::LazyLock;
 
     fn layout() -> Layout {
         let members = (0..5).map(|i| Member { id: Some(NodeId(i)), ..Member::new(format!("http://n{i}:8080")) });
         Layout::provisional(ClusterId::named("test"), 3, Mode::Sloppy, members.collect()).unwrap()
+    }
+
+    /// Half-way through a drain of a cluster of three, after it, where it was given up, and half-way back.
+    fn draining() -> [Layout; 4] {
+        let members = (0..3).map(|i| Member { id: Some(NodeId(i)), ..Member::new(format!("http://n{i}:8080")) });
+        let three = Layout::found(ClusterId::named("test"), 3, Mode::Sloppy, members.collect()).unwrap();
+        let filling = three.refit("http://n1:8080", "", 0).unwrap();
+        let drained = filling.switch().unwrap().settle().unwrap();
+        let back = drained.refit("http://n1:8080", "", 1).unwrap();
+        [filling.clone(), drained, filling.abandon().unwrap(), back]
     }
 
     /// One that joins a member, and one that is past the switch of a leave.
@@ -114,6 +125,33 @@ mod tests {
             assert_eq!(serde_json::from_str::<Layout>(&json).unwrap(), layout);
         }
         assert_eq!(Layout::decode(&[9, 9]), Err(LayoutError::Version { version: 9 }));
+    }
+
+    #[test]
+    fn a_layout_with_a_drained_member_survives_its_encoding_at_every_stage() {
+        for (layout, widths) in draining().into_iter().zip([(3, Some(2)), (2, None), (3, None), (2, Some(3))]) {
+            let beside = layout.change().map(|change| change.table().width());
+            assert_eq!((layout.table().width(), beside), widths);
+            assert_eq!(Layout::decode(&layout.encode()).as_ref(), Ok(&layout));
+            check(&layout);
+            let nobody = Layout { members: layout.members.iter().map(weightless).collect(), ..layout };
+            assert_eq!(Layout::decode(&nobody.encode()), Err(LayoutError::Weights { weights: 0 }));
+        }
+        // Rows are short only where all who own own everything.
+        let short = Layout { replicas: 4, ..layout() };
+        assert!(matches!(Layout::decode(&short.encode()), Err(LayoutError::Table(_))));
+    }
+
+    #[test]
+    fn a_change_after_which_nobody_would_have_weight_is_no_layout() {
+        let [_, leaving] = changing();
+        let weigh = |member: &Member| if member.name == "http://n1:8080" { member.clone() } else { weightless(member) };
+        let alone = Layout { members: leaving.members.iter().map(weigh).collect(), ..leaving };
+        assert_eq!(Layout::decode(&alone.encode()), Err(LayoutError::Weights { weights: 0 }));
+    }
+
+    fn weightless(member: &Member) -> Member {
+        Member { weight: 0, ..member.clone() }
     }
 
     /// Stored layouts must stay readable: change these only with the version.
@@ -166,9 +204,15 @@ mod tests {
 
         /// Damage under a good digest: what still decodes keeps every invariant, so it can be used.
         #[test]
-        fn a_forged_layout_is_valid_or_refused(at: prop::sample::Index, byte: u8, which in 0usize..3) {
+        fn a_forged_layout_is_valid_or_refused(at: prop::sample::Index, byte: u8, which in 0usize..7) {
             let layout = &HONEST[which];
             forge(layout, at.index(layout.encode().len() - 1 - DIGEST_BYTES), byte);
+        }
+
+        /// Most bytes are the tables'; here the members are hit, of which some have no weight.
+        #[test]
+        fn forged_members_are_valid_or_refused(at in 0usize..160, byte in 0u8..4, which in 0usize..7) {
+            forge(&HONEST[which], at, byte);
         }
 
         /// Most bytes are the tables'; here the other fields of the change are hit, which stand around its own.
@@ -181,10 +225,10 @@ mod tests {
         }
     }
 
-    /// A settled layout and two under change.
-    static HONEST: LazyLock<[Layout; 3]> = LazyLock::new(|| {
+    /// A settled layout and two under change; and those of a drain.
+    static HONEST: LazyLock<Vec<Layout>> = LazyLock::new(|| {
         let [joining, leaving] = changing();
-        [layout(), joining, leaving]
+        [layout(), joining, leaving].into_iter().chain(draining()).collect()
     });
 
     /// Replaces a byte of the body, and looks at what still decodes.
@@ -197,20 +241,38 @@ mod tests {
         }
     }
 
+    /// As wide as there are replicas, or owners; and those are voters.
+    fn width(layout: &Layout) -> usize {
+        let rows = Partition::all().map(|at| layout.table().owners(at).to_vec());
+        let owners: BTreeSet<_> = rows.flatten().collect();
+        assert!(owners.is_subset(&layout.voters().into_iter().collect()));
+        owners.len().min(layout.replicas().into())
+    }
+
     fn check(layout: &Layout) {
-        assert_eq!(layout.table().width(), layout.voters().len().min(layout.replicas().into()));
+        assert_eq!(layout.table().width(), width(layout));
         assert_eq!(Layout::decode(&layout.encode()).as_ref(), Ok(layout));
         let ring = Ring::new(layout.clone());
         for partition in Partition::all() {
             let placed = ring.holders(partition).len() + ring.stand_ins(partition).len();
-            assert_eq!(placed, ring.members().len());
+            let drained =
+                |member: &MemberIndex| ring.member(*member).weight == 0 && !ring.is_holder(*member, partition);
+            assert_eq!(placed + ring.members().filter(drained).count(), ring.members().len());
         }
+        assert!(ring.members().all(|member| ring.share_fair(member) <= 1.0));
         for ended in [layout.switch(), layout.settle(), layout.abandon()].into_iter().flatten() {
             assert_eq!(Layout::decode(&ended.encode()), Ok(ended));
         }
         let end = layout.switch().unwrap_or_else(|_| layout.clone());
         let end = end.settle().unwrap_or(end);
-        assert_eq!(end.change(), None);
-        assert_eq!(end.table().width(), end.members().len().min(end.replicas().into()));
+        assert_eq!((end.change(), end.table().width()), (None, width(&end)));
+        // Whatever it is, others can be planned after it.
+        let (first, last) = (end.members()[0].name.clone(), end.members().len() - 1);
+        let of_weight = |weight| end.refit(&end.members()[last].name, "", weight);
+        let next =
+            [end.join(vec![Member::new("z")]), end.leave(&first), end.with_replicas(2), of_weight(0), of_weight(1)];
+        for next in next.into_iter().flatten() {
+            assert_eq!(Layout::decode(&next.encode()), Ok(next));
+        }
     }
 }

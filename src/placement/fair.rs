@@ -15,7 +15,8 @@ pub(super) struct Fair {
 }
 
 impl Fair {
-    /// The shares of these members when every partition has `width` owners, at most one for each member.
+    /// The shares of these members when every partition has `width` owners, at most one for each member. All of them have
+    /// weight.
     pub(super) fn new(members: &[Member], width: usize) -> Fair {
         let mut weights: Vec<u64> = members.iter().map(|member| u64::from(member.weight)).collect();
         weights.sort_unstable();

@@ -1,30 +1,35 @@
 //! Founding, growing and shrinking: the first table of a cluster, from its members alone, and the tables after a
 //! join, a leave, another number of replicas, and another zone or weight of a member.
 //!
+//! A member of weight 0 owns nothing in any of them: what one of these owns in the table before goes to the others along
+//! with whatever else is planned ([`Draft`]).
+//!
 //! They are run once, by whoever proposes the layout; the others take the table as it is.
 
 use super::balance::{Balance, zones};
 use super::deal::Dealer;
+use super::draft::{Draft, keepers};
 use super::member::{Member, MemberIndex};
 use super::partition::Partition;
 use super::table::Table;
 use super::token::Circle;
 
 /// The founding table of these members, sorted by name: from each partition's place clockwise the first `width`
-/// distinct nodes, distinct zones first, then levelled. `width` is at most the number of members.
+/// distinct nodes, distinct zones first, then levelled. `width` is at most the number of members that have weight.
 ///
 /// About 25 ms for 1,000 members of weight 1, most of it hashing and sorting their tokens.
 pub(super) fn found(members: &[Member], width: usize) -> Table {
-    let circle = Circle::new(members);
-    let zones = zones(members);
+    let (places, members) = keepers(members, None);
+    let circle = Circle::new(&members);
+    let zones = zones(&members);
     let mut distinct = zones.clone();
     distinct.sort_unstable();
     distinct.dedup();
     let row = |partition| first_owners(circle.walk(partition), &zones, width.min(distinct.len()), width);
     let table = Table::from_rows(Partition::all().map(row));
-    let mut balance = Balance::new(members, &circle, table);
+    let mut balance = Balance::new(&members, &circle, table);
     balance.level();
-    balance.finish()
+    balance.finish().renumbered(|owner| places[owner.index()])
 }
 
 /// The first nodes of the walk, in its order: one in each of `spanned` zones, and the soonest others up to `width`.
@@ -54,65 +59,61 @@ fn first_owners(
     chosen.into_iter().map(|(_, member)| member).collect()
 }
 
-/// The table after the newcomers joined: `members` has them, and `table` numbers its owners as `members` does. Slots
-/// move only to them, each one's fair share at most; while there are fewer owners than `replicas` a newcomer
-/// owns everything in addition.
-pub(super) fn join(table: &Table, members: &[Member], newcomers: &[MemberIndex], replicas: usize) -> Table {
-    let circle = Circle::new(members);
-    let mut balance = Balance::new(members, &circle, table.clone());
-    let missing = replicas.saturating_sub(table.width()).min(newcomers.len());
-    let (widening, filling) = newcomers.split_at(missing);
-    widening.iter().for_each(|&newcomer| balance.widen(newcomer));
-    filling.iter().for_each(|&newcomer| balance.fill(newcomer));
-    balance.finish()
+/// The table once all that have weight own something: `members` has the newcomers, and `table` numbers its owners as
+/// `members` does. Slots move only to those that own nothing in it, each one's fair share at most; while there are fewer
+/// owners than `replicas` such a one owns everything in addition.
+pub(super) fn join(table: &Table, members: &[Member], replicas: usize) -> Table {
+    // Where slots are granted anyway, so are those that widen the rows.
+    let width = if Draft::owns_without_weight(table, members) { replicas } else { table.width() };
+    let draft = Draft::new(table, members, None, width);
+    let newcomers = draft.idle_in(table, members.len());
+    let missing = replicas.min(draft.members().len()).saturating_sub(draft.width());
+    let (widening, filling) = newcomers.split_at(missing.min(newcomers.len()));
+    draft.redone(|table, members| {
+        let circle = Circle::new(members);
+        let mut balance = Balance::new(members, &circle, table);
+        widening.iter().for_each(|&newcomer| balance.widen(newcomer));
+        filling.iter().for_each(|&newcomer| balance.fill(newcomer));
+        balance.finish()
+    })
 }
 
 /// The table after `leaver` left, its owners numbered as before. Its slots go to members that lack them, and no
 /// other slot moves, unless the fullest would stay above its bound ([`Balance::ease`]). Where fewer remain than
 /// a row is wide, the rows just lose it.
 pub(super) fn leave(table: &Table, members: &[Member], leaver: MemberIndex, replicas: usize) -> Table {
-    let mut remaining = members.to_vec();
-    let Member { zone, .. } = remaining.remove(leaver.index());
-    let width = replicas.min(remaining.len());
-    let circle = Circle::new(&remaining);
-    let (mut rows, mut left) = (Vec::new(), Vec::new());
-    for partition in Partition::all() {
-        let owners = table.owners(partition);
-        let others = || owners.iter().filter(|&&owner| owner != leaver);
-        if owners.contains(&leaver) {
-            // Whether the row has to get a zone again for the one that it loses.
-            left.push((partition, zone.is_empty() || !others().any(|owner| members[owner.index()].zone == zone)));
-        }
-        rows.push(others().map(|owner| MemberIndex(owner.0 - u16::from(*owner > leaver))).collect());
-    }
-    let mut dealer = Dealer::new(&remaining, &circle, rows);
-    if width == table.width() {
-        dealer.grant(width, &left);
-    }
-    let mut balance = Balance::new(&remaining, &circle, dealer.finish());
-    balance.ease(left.len() / 20);
-    balance.finish().renumbered(|owner| MemberIndex(owner.0 + u16::from(owner >= leaver)))
+    Draft::new(table, members, Some(leaver), replicas).finish()
 }
 
-/// The table with rows of another width, at most the number of members. Every row only gains owners, or only
-/// loses some.
+/// The table after members that own something were given weight 0: as if they had left.
+pub(super) fn drain(table: &Table, members: &[Member], replicas: usize) -> Table {
+    Draft::new(table, members, None, replicas).finish()
+}
+
+/// The table with rows of another width, at most the number of members that have weight. Every row only gains owners, or
+/// only loses some, but for those that have no weight.
 pub(super) fn resize(table: &Table, members: &[Member], width: usize) -> Table {
-    let circle = Circle::new(members);
-    let mut dealer = Dealer::new(members, &circle, Partition::all().map(|p| table.owners(p).to_vec()).collect());
-    let every_row: Vec<_> = Partition::all().map(|partition| (partition, true)).collect();
-    (table.width()..width).for_each(|narrower| dealer.grant(narrower + 1, &every_row));
-    (width..table.width()).rev().for_each(|narrower| dealer.narrow(narrower));
-    dealer.finish()
+    Draft::new(table, members, None, table.width()).redone(|table, members| {
+        let circle = Circle::new(members);
+        let rows = Partition::all().map(|partition| table.owners(partition).to_vec()).collect();
+        let mut dealer = Dealer::new(members, &circle, rows);
+        let every_row: Vec<_> = Partition::all().map(|partition| (partition, true)).collect();
+        (table.width()..width).for_each(|narrower| dealer.grant(narrower + 1, &every_row));
+        (width..table.width()).rev().for_each(|narrower| dealer.narrow(narrower));
+        dealer.finish()
+    })
 }
 
 /// The table after members got other zones or weights: zones are kept apart again, then none is above its fair share,
 /// rounded up, as far as zones allow. Only as many slots move as that takes.
-pub(super) fn refit(table: &Table, members: &[Member]) -> Table {
-    let circle = Circle::new(members);
-    let mut balance = Balance::new(members, &circle, table.clone());
-    balance.spread();
-    balance.level();
-    balance.finish()
+pub(super) fn refit(table: &Table, members: &[Member], replicas: usize) -> Table {
+    Draft::new(table, members, None, replicas).redone(|table, members| {
+        let circle = Circle::new(members);
+        let mut balance = Balance::new(members, &circle, table);
+        balance.spread();
+        balance.level();
+        balance.finish()
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The laws of placement, checked over whole rings of many sizes.
 
 mod changes;
+mod drains;
 
 use super::*;
 use proptest::prelude::*;
@@ -31,17 +32,23 @@ fn fullest(ring: &Ring) -> f64 {
 
 /// Fair shares are rarely whole slots: one slot more than the share is the best arithmetic allows.
 fn bound(ring: &Ring) -> f64 {
-    let mean = ring.layout().table().slots() as f64 / ring.members().len() as f64;
+    let mean = ring.layout().table().slots() as f64 / weighted(ring).len() as f64;
     RATIO_MAX.max(mean.ceil() / mean)
 }
 
+/// The members that are to own something.
+fn weighted(ring: &Ring) -> Vec<MemberIndex> {
+    ring.members().filter(|index| ring.member(*index).weight > 0).collect()
+}
+
 fn check_owners(ring: &Ring) {
+    let weighted = weighted(ring);
     for partition in Partition::all() {
         let owners = ring.owners(partition);
-        assert_eq!(owners.len(), ring.members().len().min(ring.layout().replicas().into()));
+        assert_eq!(owners.len(), weighted.len().min(ring.layout().replicas().into()));
         let mut everyone = [owners, &ring.stand_ins(partition)].concat();
         everyone.sort_unstable();
-        assert!(everyone.into_iter().eq(ring.members()), "owners and stand-ins of {partition} are everyone, once");
+        assert_eq!(everyone, weighted, "owners and stand-ins of {partition} are everyone of weight, once");
         assert!(owners.iter().all(|&owner| ring.is_owner(owner, partition)));
     }
     let shares: f64 = ring.members().map(|index| ring.share(index)).sum();

@@ -3,8 +3,13 @@
 //! The table of owners is part of it. So who keeps what follows from the stored layout alone: nobody computes it
 //! again, and a later change of the algorithm moves nothing in a cluster that already stands.
 //!
-//! Valid by construction, also when decoded: members sorted by name, each once, every partition owned by
-//! `min(replicas, members)` distinct ones, and the same for the owner set beside it while a [`Change`] is under way.
+//! Valid by construction, also when decoded: members sorted by name, each once, one of them at least of a weight; every
+//! partition owned by `replicas` distinct ones, or by all that own anything where those are fewer; and the same for the owner
+//! set beside it while a [`Change`] is under way.
+//!
+//! A member of weight 0 is drained: a member like any other that owns nothing once a table was planned with it. Two states
+//! lie between: a drain that was given up leaves a member of weight 0 that still owns, a member that was to be given weight
+//! again and was not filled has weight and owns nothing. Any table planned later takes from the one and gives to the other.
 
 use super::change::Change;
 use super::founding;
@@ -51,7 +56,7 @@ impl Layout {
     ) -> Result<Layout, LayoutError> {
         members.sort_by(|a, b| a.name.cmp(&b.name));
         check_members(&members)?;
-        let table = founding::found(&members, width(replicas, members.len())?);
+        let table = founding::found(&members, width(replicas, &members)?);
         Ok(Layout { cluster, epoch: 0, replicas, mode, members, table, change: None })
     }
 
@@ -114,8 +119,8 @@ impl Layout {
         self.epoch
     }
 
-    /// How many owners a partition should have, 1 to [`REPLICAS_MAX`]; it has no more than there are members. Speaks
-    /// of [`Layout::table`]; a change has its own.
+    /// How many owners a partition should have, 1 to [`REPLICAS_MAX`]; it has no more than there are members that may own.
+    /// Speaks of [`Layout::table`]; a change has its own.
     pub fn replicas(&self) -> u8 {
         self.replicas
     }
@@ -141,7 +146,7 @@ impl Layout {
     }
 
     /// Whose majority decides on the next epoch: all members, but those joining while they are filled, and but
-    /// those leaving once reads have switched. They are also the ones that may own in [`Layout::table`].
+    /// those leaving once reads have switched. None but they own in [`Layout::table`]; those of weight 0 vote all the same.
     pub fn voters(&self) -> Vec<MemberIndex> {
         let absent = self.change.as_ref().map_or(&[][..], Change::absent);
         let all = (0..self.members.len()).map(MemberIndex::new);
@@ -152,12 +157,12 @@ impl Layout {
     fn checked(self) -> Result<Layout, LayoutError> {
         check_members(&self.members)?;
         let Some(change) = &self.change else {
-            check_table(&self.table, self.replicas, self.members.len(), &[])?;
+            check_table(&self.table, self.replicas, &self.members, &[])?;
             return Ok(self);
         };
         change.check(self.members.len())?;
-        check_table(&self.table, self.replicas, self.members.len(), change.absent())?;
-        check_table(change.table(), change.replicas(), self.members.len(), change.absent_beside())?;
+        check_table(&self.table, self.replicas, &self.members, change.absent())?;
+        check_table(change.table(), change.replicas(), &self.members, change.absent_beside())?;
         Ok(self)
     }
 }
@@ -184,20 +189,30 @@ impl TryFrom<Unchecked> for Layout {
     }
 }
 
-/// How many owners a partition has among so many members that may own it.
-pub(super) fn width(replicas: u8, members: usize) -> Result<usize, LayoutError> {
-    let allowed = (1..=REPLICAS_MAX).contains(&replicas);
-    if allowed { Ok(members.min(replicas.into())) } else { Err(LayoutError::Replicas { replicas }) }
+/// How many owners a partition has in a table planned for these members.
+pub(super) fn width(replicas: u8, members: &[Member]) -> Result<usize, LayoutError> {
+    check_replicas(replicas)?;
+    Ok(members.iter().filter(|member| member.weight > 0).count().min(replicas.into()))
 }
 
-/// Whether a table fits so many members, of which the absent (sorted) own nothing.
-fn check_table(table: &Table, replicas: u8, members: usize, absent: &[MemberIndex]) -> Result<(), LayoutError> {
-    let present = members.saturating_sub(absent.len());
-    if present == 0 {
+fn check_replicas(replicas: u8) -> Result<(), LayoutError> {
+    if (1..=REPLICAS_MAX).contains(&replicas) { Ok(()) } else { Err(LayoutError::Replicas { replicas }) }
+}
+
+/// Whether a table fits these members, of which the absent (sorted) own nothing.
+fn check_table(table: &Table, replicas: u8, members: &[Member], absent: &[MemberIndex]) -> Result<(), LayoutError> {
+    check_replicas(replicas)?;
+    let is_present = |member: MemberIndex| absent.binary_search(&member).is_err();
+    let mut present = (0..members.len()).map(MemberIndex::new).filter(|member| is_present(*member)).peekable();
+    if present.peek().is_none() {
         return Err(LayoutError::Members { members: 0 });
     }
-    let may_own = |owner: MemberIndex| owner.index() < members && absent.binary_search(&owner).is_err();
-    Ok(table.check(width(replicas, present)?, may_own)?)
+    // Those that stay when the others go are a layout of their own.
+    if present.all(|member| members[member.index()].weight == 0) {
+        return Err(LayoutError::Weights { weights: 0 });
+    }
+    let may_own = |owner: MemberIndex| owner.index() < members.len() && is_present(owner);
+    Ok(table.check(replicas.into(), may_own)?)
 }
 
 pub(super) fn check_members(members: &[Member]) -> Result<(), LayoutError> {
@@ -213,7 +228,7 @@ pub(super) fn check_members(members: &[Member]) -> Result<(), LayoutError> {
         return Err(LayoutError::Id { id });
     }
     let weights = members.iter().map(|member| u32::from(member.weight)).sum();
-    if weights > WEIGHTS_MAX { Err(LayoutError::Weights { weights }) } else { Ok(()) }
+    if (1..=WEIGHTS_MAX).contains(&weights) { Ok(()) } else { Err(LayoutError::Weights { weights }) }
 }
 
 /// Why there is no such layout. Nothing was changed, and the same request fails the same way.
@@ -231,8 +246,11 @@ pub enum LayoutError {
         /// The number that was given.
         replicas: u8,
     },
-    /// The number of replicas would fall too far at once.
-    #[error("replicas can't be lowered from {from} to {to} at once: lower them by one at a time")]
+    /// The number of owners would fall too far at once.
+    #[error(
+        "keys can't go from {from} owners to {to} at once: lower the replicas by one at a time, and have one member at a time \
+         leave or hand over what it keeps"
+    )]
     ReplicasTooFew {
         /// How many owners a partition has.
         from: usize,
@@ -254,8 +272,8 @@ pub enum LayoutError {
         /// The id.
         id: NodeId,
     },
-    /// All weights together are too great.
-    #[error("the weights add up to {weights}, more than {WEIGHTS_MAX}")]
+    /// All weights together are too great, or nobody has any.
+    #[error("the weights must add up to 1 to {WEIGHTS_MAX}, not {weights}")]
     Weights {
         /// Their sum.
         weights: u32,
@@ -284,6 +302,12 @@ pub enum LayoutError {
     /// A cluster keeps one member.
     #[error("the last member can't leave")]
     LastMember,
+    /// A cluster keeps one member that keeps something.
+    #[error("{name} is the last member that keeps anything: give another a weight first")]
+    LastKeeper {
+        /// Its name.
+        name: String,
+    },
     /// There is no number after this epoch's.
     #[error("no epoch can follow the last one")]
     LastEpoch,

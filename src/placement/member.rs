@@ -9,7 +9,7 @@ pub const NAME_BYTES_MAX: usize = 512;
 /// Longest zone of a member, in bytes: it is a label people type.
 pub const ZONE_BYTES_MAX: usize = 64;
 
-/// Heaviest a member may be. Weight is relative, and 1 : 64 spans a Raspberry Pi to a rack server.
+/// Heaviest a member may be; what has no weight keeps nothing. Weight is relative, and 1 : 64 spans a Raspberry Pi to a rack server.
 pub const WEIGHT_MAX: u16 = 64;
 
 /// The name of a member, where it stands alone: in a hint, in what peers ask.
@@ -28,7 +28,8 @@ pub struct Member {
     /// What it shares a fate with (a rack, a data centre), up to [`ZONE_BYTES_MAX`] bytes. Empty: nothing is
     /// known, and it counts as a zone of its own.
     pub zone: String,
-    /// Its capacity relative to the others', 1 to [`WEIGHT_MAX`]. Default 1.
+    /// Its capacity relative to the others', 0 to [`WEIGHT_MAX`]. Default 1. One of weight 0 is drained: it is a member like
+    /// any other, and owns nothing in any table that is planned from then on.
     pub weight: u16,
 }
 
@@ -50,7 +51,7 @@ impl Member {
             Err(MemberError::Url { member: member() })
         } else if self.zone.len() > ZONE_BYTES_MAX || !printable(&self.zone) {
             Err(MemberError::Zone { member: member() })
-        } else if !(1..=WEIGHT_MAX).contains(&self.weight) {
+        } else if self.weight > WEIGHT_MAX {
             Err(MemberError::Weight { member: member(), weight: self.weight })
         } else {
             Ok(())
@@ -80,7 +81,7 @@ pub enum MemberError {
         member: String,
     },
     /// The weight is out of range.
-    #[error("the weight of member {member:?} must be 1 to {WEIGHT_MAX}, not {weight}")]
+    #[error("the weight of member {member:?} must be 0 to {WEIGHT_MAX}, not {weight}")]
     Weight {
         /// The beginning of its name.
         member: String,
@@ -116,8 +117,7 @@ mod tests {
         assert!(matches!(Member::new("").check(), Err(MemberError::Name { .. })));
         assert!(matches!(Member { url: "x\n".into(), ..good.clone() }.check(), Err(MemberError::Url { .. })));
         assert!(matches!(Member { zone: "z".repeat(65), ..good.clone() }.check(), Err(MemberError::Zone { .. })));
-        for weight in [0, 65] {
-            assert!(matches!(Member { weight, ..good.clone() }.check(), Err(MemberError::Weight { .. })));
-        }
+        assert!(matches!(Member { weight: 65, ..good.clone() }.check(), Err(MemberError::Weight { .. })));
+        assert_eq!(Member { weight: 0, ..good }.check(), Ok(()));
     }
 }

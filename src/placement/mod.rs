@@ -21,6 +21,7 @@
 mod balance;
 mod change;
 mod deal;
+mod draft;
 mod encoding;
 mod fair;
 mod founding;

@@ -77,7 +77,7 @@ impl Ring {
         self.layout.change().is_some()
     }
 
-    /// The members that reads ask for a partition, preferred first: `min(replicas, members)` distinct ones. An array
+    /// The members that reads ask for a partition, preferred first: distinct ones, as many as the table is wide. An array
     /// index.
     pub fn owners(&self, partition: Partition) -> &[MemberIndex] {
         self.layout.table().owners(partition)
@@ -100,7 +100,8 @@ impl Ring {
     }
 
     /// The members that don't hold a partition, in the order in which they stand in for those that do: clockwise
-    /// from the partition's place (Dynamo, section 4.6). O(m log m) for m members.
+    /// from the partition's place (Dynamo, section 4.6). None that is drained, and so is to keep nothing. O(m log m) for m
+    /// members.
     pub fn stand_ins(&self, partition: Partition) -> Vec<MemberIndex> {
         self.circle.walk(partition).filter(|&member| !self.is_holder(member, partition)).collect()
     }
@@ -155,19 +156,20 @@ impl Ring {
     }
 
     /// The part of all owner slots the member should have by its weight, 0 to 1. No member can keep a partition
-    /// twice, so a very heavy one's is `1 / width`. 0 for those that may own none: a guest, and while owners change
-    /// those joining before reads switch and those leaving after.
+    /// twice, so a very heavy one's is `1 / width`. 0 for those that may own none: a guest, one without weight, and while
+    /// owners change those joining before reads switch and those leaving after.
     pub fn share_fair(&self, member: MemberIndex) -> f64 {
-        let voters = self.layout.voters();
-        if voters.binary_search(&member).is_err() {
+        let mut keepers = self.layout.voters();
+        keepers.retain(|voter| self.member(*voter).weight > 0);
+        if keepers.binary_search(&member).is_err() {
             return 0.0;
         }
-        let members: Vec<Member> = voters.into_iter().map(|voter| self.member(voter).clone()).collect();
+        let members: Vec<Member> = keepers.into_iter().map(|keeper| self.member(keeper).clone()).collect();
         let fair = Fair::new(&members, self.layout.table().width());
         fair.share(self.member(member).weight) / self.layout.table().slots() as f64
     }
 
-    /// The member's tokens, ascending. None for a guest, whom no walk meets.
+    /// The member's tokens, ascending. None for a guest, nor for one without weight: no walk meets them.
     pub fn tokens(&self, member: MemberIndex) -> &[u64] {
         if self.guest() == Some(member) { &[] } else { self.circle.of(member) }
     }

@@ -1,13 +1,14 @@
 //! The table of owners: for every partition the members that keep it, in the order they are asked.
 //!
 //! ```text
-//! partition 0          partition 1                 width = min(replicas, members)
+//! partition 0          partition 1                 width = min(replicas, members that own something)
 //! [ owner owner owner ][ owner owner owner ] ...   within a partition: sooner in the walk stands first
 //! ```
 
 use super::member::MemberIndex;
 use super::partition::{PARTITIONS, Partition};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The owners of every partition, equally many each. Two bytes a slot: 6 KiB for three replicas.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -66,11 +67,13 @@ impl Table {
         these.len() == those.len() && these.iter().all(|owner| those.contains(owner))
     }
 
-    /// What is wrong with the table for `width` owners that are those which may own, if anything is: for tables
-    /// from outside.
-    pub(super) fn check(&self, width: usize, may_own: impl Fn(MemberIndex) -> bool) -> Result<(), TableError> {
-        if self.slots.len() != PARTITIONS * width {
-            return Err(TableError::Size { slots: self.slots.len(), expected: PARTITIONS * width });
+    /// What is wrong with the table for rows of so many `replicas` and owners that are those which may own, if anything is:
+    /// for tables from outside. Rows are shorter only where everybody who owns anything is in all of them.
+    pub(super) fn check(&self, replicas: usize, may_own: impl Fn(MemberIndex) -> bool) -> Result<(), TableError> {
+        let owners = self.slots.iter().collect::<BTreeSet<_>>().len();
+        let width = owners.min(replicas);
+        if width == 0 || self.slots.len() != PARTITIONS * width {
+            return Err(TableError::Size { slots: self.slots.len(), expected: PARTITIONS * width.max(1) });
         }
         for partition in Partition::all() {
             let owners = self.owners(partition);
@@ -86,7 +89,7 @@ impl Table {
 /// Why a table from outside fits no layout. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum TableError {
-    /// It has more or fewer slots than the layout's partitions and replicas ask for.
+    /// It has more or fewer slots than the layout's partitions, replicas and owners ask for.
     #[error("the table has {slots} slots instead of {expected}")]
     Size {
         /// Its slots.
@@ -115,8 +118,20 @@ mod tests {
         let two = |owner: MemberIndex| owner.0 < 2;
         assert_eq!(table([0, 1]).check(2, two), Ok(()));
         assert_eq!(table([0, 1]).check(1, two), Err(TableError::Size { slots: 2048, expected: 1024 }));
+        assert_eq!(table([0, 1]).check(3, two), Ok(()), "all that own something own everything");
+        let nothing = Table { slots: Vec::new() };
+        assert_eq!(nothing.check(3, two), Err(TableError::Size { slots: 0, expected: 1024 }));
+        let alternating = Partition::all().map(|at| vec![MemberIndex(u16::from(at.index() % 2 == 0))]);
+        let narrow = Table::from_rows(alternating);
+        assert_eq!(
+            (narrow.check(1, two), narrow.check(2, two).is_err()),
+            (Ok(()), true),
+            "two might own it, and one does"
+        );
         let first = Partition::try_from_index(0).unwrap();
-        assert_eq!(table([1, 1]).check(2, two), Err(TableError::Owners { partition: first }));
+        let twice = |at: Partition| if at == first { [1, 1] } else { [0, 1] };
+        let twice = Table::from_rows(Partition::all().map(|at| twice(at).map(MemberIndex).to_vec()));
+        assert_eq!(twice.check(2, two), Err(TableError::Owners { partition: first }));
         assert_eq!(table([0, 2]).check(2, two), Err(TableError::Owners { partition: first }));
     }
 

@@ -36,6 +36,8 @@ pub fn tokens(name: &str, weight: u16) -> impl Iterator<Item = u64> {
 #[derive(Clone, Debug)]
 pub(super) struct Circle {
     tokens: Vec<(u64, MemberIndex)>,
+    /// How many members have any.
+    walked: usize,
     by_member: Vec<Vec<u64>>,
 }
 
@@ -57,10 +59,11 @@ impl Circle {
         };
         let mut tokens: Vec<_> = numbered.flat_map(named).collect();
         tokens.sort_unstable(); // two members at one place stand in order of their names
-        Circle { tokens, by_member }
+        let walked = by_member.iter().filter(|own| !own.is_empty()).count();
+        Circle { tokens, walked, by_member }
     }
 
-    /// Every member once, clockwise from the partition's place. Lazy: the first few cost a few tokens each, all
+    /// Every member that has weight once, clockwise from the partition's place. Lazy: the first few cost a few tokens each, all
     /// `m` of them about `m ln m` tokens when the weights are alike.
     pub(super) fn walk(&self, partition: Partition) -> impl Iterator<Item = MemberIndex> + '_ {
         let first = self.tokens.partition_point(|&(token, _)| token < partition.start().0);
@@ -69,7 +72,7 @@ impl Circle {
         let new = move |&(_, member): &(u64, MemberIndex)| {
             (!std::mem::replace(&mut seen[member.index()], true)).then_some(member)
         };
-        after.iter().chain(before).filter_map(new).take(self.by_member.len())
+        after.iter().chain(before).filter_map(new).take(self.walked)
     }
 
     /// A member's tokens, ascending.
@@ -78,7 +81,7 @@ impl Circle {
     }
 
     /// How far clockwise from the partition's place the member's next token stands; less is sooner in the walk.
-    /// O(log t) for its t tokens.
+    /// O(log t) for its t tokens. Without weight it has none, and stands behind all others.
     pub(super) fn distance(&self, partition: Partition, member: MemberIndex) -> u64 {
         let start = partition.start().0;
         let own = self.of(member);
@@ -111,6 +114,13 @@ mod tests {
         assert_eq!(walked(&circle, 1), [1, 2, 0]);
         assert_eq!(walked(&circle, 2), [2, 0, 1], "past u64::MAX comes 0");
         assert_eq!(walked(&circle, 1023), [2, 0, 1]);
+    }
+
+    #[test]
+    fn the_walk_passes_over_whoever_has_no_weight() {
+        let circle = Circle::with(vec![vec![0], vec![], vec![7]]);
+        assert_eq!(walked(&circle, 0), [0, 2]);
+        assert_eq!(circle.distance(Partition::try_from_index(5).unwrap(), MemberIndex(1)), u64::MAX);
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub enum LayoutWish {
         name: String,
         /// Its zone; empty, if it shares its fate with none.
         zone: String,
-        /// Its weight.
+        /// Its weight; 0, where it is to hand over all that it keeps.
         weight: u16,
     },
 }

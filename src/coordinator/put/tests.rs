@@ -7,6 +7,7 @@ use crate::record::{Actor, Content, Key, Unfit};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
+mod drained;
 mod overtaken;
 mod twins;
 
@@ -67,7 +68,10 @@ fn refused() -> Answer {
 impl Story {
     /// A write of a majority, coordinated by an owner; `change` makes it another.
     fn new(change: impl FnOnce(&Ring, &mut Write, &mut MemberIndex, &mut PutOptions)) -> Story {
-        let ring = ring();
+        Story::within(ring(), change)
+    }
+
+    fn within(ring: Arc<Ring>, change: impl FnOnce(&Ring, &mut Write, &mut MemberIndex, &mut PutOptions)) -> Story {
         let mut write = Write { key: key(), edit: Edit::write(Seen::Everything, Some(Content::plain("v"))) };
         let mut me = owners(&ring)[0];
         let quorum = Quorum::of(Count::Majority, 3).unwrap();

@@ -110,6 +110,15 @@ fn an_emptied_owner_counts_when_it_was_compared_with_a_majority_of_the_other_own
 }
 
 #[test]
+fn one_that_owns_nothing_counts_as_soon_as_anybody_was_compared_with() {
+    let ring = Ring::new(ring(4, 3).layout().refit(&name(0), "", 0).unwrap().switch().unwrap().settle().unwrap());
+    let mut drained = opened(4, Some(&filled()));
+    assert!(drained.heard(&name(1), FULL, life(7, 900)));
+    assert_eq!((drained.why(), drained.to_compare()), (Some(Why::RolledBack), vec![name(1)]));
+    assert!(compared(&mut drained, &ring, &[1]) && drained.stage() == Stage::Filled);
+}
+
+#[test]
 fn a_folder_put_back_from_a_copy_is_treated_as_emptied() {
     let ring = ring(3, 3);
     let mut node = opened(3, Some(&filled()));
