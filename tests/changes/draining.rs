@@ -19,9 +19,9 @@ fn weigh(through: &Node, member: &Value, weight: u64) -> Answer {
 
 /// What a layout says of this node.
 fn entry(cluster: &Value, node: &Node) -> Value {
-    let url = json!(format!("http://localhost:{}", node.port()));
+    let name = json!(format!("http://localhost:{}", node.port()));
     let members = cluster["members"].as_array().expect("members");
-    members.iter().find(|member| member["url"] == url).unwrap_or_else(|| panic!("{url} in {cluster}")).clone()
+    members.iter().find(|member| member["name"] == name).unwrap_or_else(|| panic!("{name} in {cluster}")).clone()
 }
 
 /// Waits until every node goes by a settled layout in which this one has that weight.
