@@ -7,6 +7,7 @@ use crate::record::KEY_BYTES_MAX;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -304,6 +305,15 @@ impl Settings {
     /// Whether there may be other nodes to be found.
     pub fn has_peers(&self, port: u16) -> bool {
         !self.peers.lookups.is_empty() || !self.peers_besides_self(port).is_empty()
+    }
+
+    /// Whether an address is of the family that this node listens on, as the others of its cluster will.
+    pub fn listens_like(&self, address: IpAddr) -> bool {
+        match &self.host {
+            Host::V4(_) => address.is_ipv4(),
+            Host::V6(own) if !own.is_unspecified() => address.is_ipv6(),
+            Host::V6(_) | Host::Name(_) => true,
+        }
     }
 
     /// Whether the node is to find out by itself under which address others reach it: they are asked of DNS, and it listens

@@ -270,7 +270,11 @@ impl Put {
     /// other, which would stay when the client overwrites what it was told of. All are told to let go of it.
     fn settle(&mut self, maker: Option<usize>, twin: Dot, record: &Record, commands: &mut Vec<Command>) {
         let Some(made) = self.made.as_mut().filter(|made| made.dot != twin) else { return };
-        made.record = made.record.merge_twin(record, twin);
+        made.record = made.record.merge_twin(record, twin, made.dot);
+        if made.record.siblings().iter().any(|sibling| sibling.dot == twin) {
+            // It was made on a record that had the first already, and has taken its place.
+            made.dot = twin;
+        }
         let record = made.record.clone();
         if let Some(owner) = maker {
             self.owners[owner].has_twin = true;

@@ -34,7 +34,7 @@ pub(super) async fn serve(
     let (batch, version) = Batch::decode(&body).map_err(|error| {
         ApiError::bad(error.to_string(), "peers speak application/vnd.kringle, protocol version 2 or 1")
     })?;
-    worker.node.dialects.heard(&worker.node.ring(), batch.envelope.sender, version);
+    worker.node.note_version(batch.envelope.sender, version);
     let reply = worker.serve(batch).await;
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, MEDIA_TYPE)).body(reply.encode(version)))
 }

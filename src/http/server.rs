@@ -58,7 +58,7 @@ pub fn run(mut settings: Settings, announce: impl FnOnce(&str)) -> Result<(), Ru
     let port = listener.local_addr().map_err(listen)?.port();
     let url = format!("http://{}:{port}", settings.host);
     if settings.finds_own_address() {
-        settings.advertise = Some(own_address(&settings.peers.lookups).ok_or(StartError::Address)?);
+        settings.advertise = Some(own_address(&settings).ok_or(StartError::Address)?);
     }
     let node = Node::start(settings, port)?;
     let served = actix_web::rt::System::new().block_on(serve(&node, listener, || announce(&url)));

@@ -9,7 +9,8 @@
 //! All threads share this: what one link was told, those of other threads need not be told again.
 
 use super::outside::now;
-use crate::placement::{NodeId, Ring};
+use super::shared::Shared;
+use crate::placement::NodeId;
 use crate::protocol::{PREVIOUS_VERSION, PROTOCOL_VERSION, ProtocolVersion};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -54,16 +55,6 @@ impl Dialects {
         is_news
     }
 
-    /// The node with the id `sender` asked something in this version.
-    pub fn heard(&self, ring: &Ring, sender: NodeId, version: ProtocolVersion) {
-        if version == PROTOCOL_VERSION
-            && self.any.load(Ordering::Relaxed)
-            && let Some(member) = ring.member_by_id(sender)
-        {
-            self.try_at_once(&ring.member(member).url, now());
-        }
-    }
-
     fn choose(&self, url: &str, may_try: bool, now: Instant) -> ProtocolVersion {
         match self.previous().get_mut(url) {
             None => PROTOCOL_VERSION,
@@ -92,6 +83,18 @@ impl Dialects {
 
     fn previous(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
         self.previous.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Shared {
+    /// The node with the id `sender` asked something in this version.
+    pub fn note_version(&self, sender: NodeId, version: ProtocolVersion) {
+        if version == PROTOCOL_VERSION && self.dialects.any.load(Ordering::Relaxed) {
+            let ring = self.ring();
+            if let Some(member) = ring.member_by_id(sender) {
+                self.dialects.try_at_once(&self.address_of(ring.member(member)), now());
+            }
+        }
     }
 }
 

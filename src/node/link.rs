@@ -12,17 +12,16 @@ use super::latency::Latency;
 use super::outside::now;
 use super::shared::Shared;
 use crate::operation::Failure;
-use crate::placement::NodeId;
 use crate::protocol::{
-    Answer, Batch, Lane, MEDIA_TYPE, PREVIOUS_VERSION, PROTOCOL_VERSION, ProtocolVersion, REQUESTS_PER_BATCH_MAX,
-    Refusal, Reply, Request,
+    Answer, Batch, Envelope, Lane, MEDIA_TYPE, PREVIOUS_VERSION, PROTOCOL_VERSION, ProtocolVersion,
+    REQUESTS_PER_BATCH_MAX, Refusal, Reply, Request,
 };
 use actix_service::Service;
 use actix_tls::connect::{ConnectInfo, Connector as TcpConnector};
 use actix_web::rt::net::TcpStream;
 use awc::error::{ConnectError, SendRequestError};
 use awc::http::Uri;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -72,23 +71,24 @@ pub struct Link {
     lanes: [RefCell<LaneQueue>; Lane::ALL.len()],
     /// How long reads take here, waiting for their turn included.
     reads: RefCell<Latency>,
-    /// Who answered last, once it was looked at.
-    answered_as: Cell<Option<NodeId>>,
+    /// Whether it is to whoever is at that address, not to a member.
+    to_anybody: bool,
 }
 
 impl Link {
     /// A link to the member called `peer` at `url`. Connects when first used.
     pub fn new(node: Arc<Shared>, peer: String, url: String) -> Rc<Link> {
+        Link::made(node, peer, url, false)
+    }
+
+    /// A link to whoever is at `url`.
+    pub fn to_anybody(node: Arc<Shared>, url: String) -> Rc<Link> {
+        Link::made(node, url.clone(), url, true)
+    }
+
+    fn made(node: Arc<Shared>, peer: String, url: String, to_anybody: bool) -> Rc<Link> {
         let client = client(node.settings.timeout);
-        Rc::new(Link {
-            peer,
-            url,
-            client,
-            node,
-            lanes: Default::default(),
-            reads: RefCell::default(),
-            answered_as: Cell::default(),
-        })
+        Rc::new(Link { peer, url, client, node, lanes: Default::default(), reads: RefCell::default(), to_anybody })
     }
 
     /// Whether it is a link to this address.
@@ -126,7 +126,7 @@ impl Link {
 
     /// Carries gossip to the peer and its answer back, past every queue, within `timeout`. The error is a line for people.
     pub async fn ping(&self, packets: Vec<Vec<u8>>, timeout: Duration) -> Result<Reply, String> {
-        let envelope = self.node.envelope(&self.peer, self.node.epoch(), timeout.as_millis() as u64, false);
+        let envelope = self.envelope(self.node.epoch(), timeout.as_millis() as u64, false);
         let batch = Batch { envelope, requests: vec![Request::Gossip { packets }] };
         self.post(Lane::Gossip, &batch, timeout).await.map_err(|(_, error)| error)
     }
@@ -146,7 +146,7 @@ impl Link {
             };
             let timeout = until.saturating_duration_since(now()).min(self.node.settings.timeout);
             let epoch = turns.first().map_or(0, |turn| turn.epoch);
-            let envelope = self.node.envelope(&self.peer, epoch, timeout.as_millis() as u64, lane == Lane::Repairs);
+            let envelope = self.envelope(epoch, timeout.as_millis() as u64, lane == Lane::Repairs);
             let batch = Batch { envelope, requests };
             let result = self.post(lane, &batch, timeout).await;
             if lane == Lane::Reads
@@ -191,17 +191,15 @@ impl Link {
 
     /// Whether another member answers where this one is believed to be.
     pub(super) fn is_from_another(&self, reply: &Reply) -> bool {
-        if self.answered_as.get() == Some(reply.sender) {
-            return false;
-        }
         let ring = self.node.ring();
-        let is_other = |id| ring.member_by_id(id).is_some_and(|member| ring.member(member).name != self.peer);
-        let is_member = ring.member_by_name(&self.peer).is_some();
-        if is_member && is_other(reply.sender) {
-            return true;
-        }
-        self.answered_as.set(Some(reply.sender));
-        false
+        let meant = ring.member_by_name(&self.peer).filter(|_| !self.to_anybody);
+        meant.is_some() && ring.member_by_id(reply.sender).is_some_and(|sender| Some(sender) != meant)
+    }
+
+    fn envelope(&self, epoch: u64, deadline_ms: u64, in_background: bool) -> Envelope {
+        let envelope = self.node.envelope(&self.peer, epoch, deadline_ms, in_background);
+        // An address may be a member's name, and another live there by now.
+        Envelope { receiver: envelope.receiver.filter(|_| !self.to_anybody), ..envelope }
     }
 
     fn deliver(&self, lane: Lane, result: Result<Reply, (Failure, String)>, requests: Vec<Request>, turns: Vec<Turn>) {

@@ -37,6 +37,8 @@ const RIDERS_BYTES_MAX: usize = 64 << 10;
 const RIDERS_PERIOD: Duration = Duration::from_millis(4);
 /// How much of a set pace may be taken at once: what comes in so long.
 const PACED_PERIOD: Duration = Duration::from_millis(10);
+/// Seconds' worth of a set pace that may wait: whoever brings more would not wait for the answer, and bring it again.
+const PACED_WAITING_S: u64 = 4;
 /// How long they wait for a client's commit before they are given one of their own, so that a repair always ends.
 const RIDE_WAIT_MAX: Duration = Duration::from_millis(5);
 
@@ -161,9 +163,14 @@ impl CommitQueue {
             Class::Background => &mut waiting.background,
         };
         let was_empty = line.submissions.is_empty();
+        let paced = self.bytes_per_s.filter(|_| class == Class::Background);
+        let most = paced.map_or(usize::MAX, |pace| usize::try_from(PACED_WAITING_S * pace).unwrap_or(usize::MAX));
         for (token, change) in changes {
             let bytes = size_of(&change);
-            if closed || !line.push(Submission { worker, token, bytes, epoch, change }) {
+            if closed
+                || line.bytes > 0 && line.bytes.saturating_add(bytes) > most
+                || !line.push(Submission { worker, token, bytes, epoch, change })
+            {
                 turned_away.push(token);
             }
         }

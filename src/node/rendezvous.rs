@@ -19,6 +19,7 @@ use crate::membership::State;
 use crate::placement::{Member, NodeId, Ring};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, UdpSocket};
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,15 +27,20 @@ use std::time::{Duration, Instant};
 
 /// How often DNS is asked, and addresses are tried, at least, by a node that belongs to a cluster.
 const TRY_PERIOD: Duration = Duration::from_secs(1);
-/// How long DNS must have said the same before those that it names found a cluster. Nodes that start together come into it
-/// one by one, and each of two that saw itself alone would found one.
+/// How long DNS must have named nobody new before those that it names found a cluster: nodes that start together come into it
+/// one by one. They must be as many as keep a key, too, or a node that sees itself alone, as one that lost its data and is up
+/// before the others, would found one.
 const STEADY: Duration = Duration::from_secs(5);
+/// For how long an address counts that DNS does not name any more: some name a few of many at a time.
+const NAMED_FOR: Duration = Duration::from_secs(10);
+/// Most addresses tried at a time.
+const TRIED_MAX: usize = 64;
 
 /// What is known of addresses that are not the layout's.
 #[derive(Default)]
 pub struct Rendezvous {
-    /// What DNS said last of each name, and since when it says so.
-    answers: Mutex<BTreeMap<Lookup, (BTreeSet<String>, Instant)>>,
+    /// What DNS says of each name.
+    answers: Mutex<BTreeMap<Lookup, Named>>,
     /// Who answered at an address that was tried.
     found: Mutex<BTreeMap<String, NodeId>>,
     /// Addresses that are being tried.
@@ -43,6 +49,15 @@ pub struct Rendezvous {
     moved: Mutex<BTreeMap<String, String>>,
     /// Whether there are any: what hot paths look at.
     has_moved: AtomicBool,
+}
+
+/// What DNS says of a name.
+#[derive(Default)]
+struct Named {
+    /// The addresses, each with when it was named last.
+    at: BTreeMap<String, Instant>,
+    /// When a new one came last.
+    since: Option<Instant>,
 }
 
 impl Rendezvous {
@@ -75,22 +90,40 @@ impl Shared {
         found.map_or(Cow::Borrowed(&member.url), Cow::Owned)
     }
 
-    /// Whether a node that is to found a cluster still waits for what DNS names, or for DNS: addresses, or names.
+    /// What a node that is to found a cluster still waits for of what DNS names: addresses, or names, with a word why.
     pub(super) fn awaited_addresses(&self) -> Vec<String> {
         let rendezvous = &self.layouts.rendezvous;
+        let (replicas, ring) = (usize::from(self.ring().layout().replicas()), self.ring());
+        let met = lock(&self.layouts.met);
+        let listed: BTreeSet<NodeId> = met
+            .iter()
+            .filter(|(name, _)| ring.member_by_name(name).is_some())
+            .filter_map(|(_, met)| met.member.id)
+            .collect();
         let (answers, found) = (lock(&rendezvous.answers), lock(&rendezvous.found));
+        let is_own = |url: &str| url == self.url || found.get(url) == Some(&self.id) && is_here(url);
         let mut awaited = Vec::new();
         for lookup in &self.settings.peers.lookups {
-            match answers.get(lookup) {
-                Some((named, since)) if !named.is_empty() => {
-                    let unknown = named.iter().filter(|url| **url != self.url && !found.contains_key(*url));
-                    let before = awaited.len();
-                    awaited.extend(unknown.cloned());
-                    if awaited.len() == before && now().duration_since(*since) < STEADY {
-                        awaited.push(format!("{lookup} to stay as it is"));
+            let Some(named) = answers.get(lookup).filter(|named| !named.at.is_empty()) else {
+                awaited.push(lookup.to_string());
+                continue;
+            };
+            let (before, mut nodes) = (awaited.len(), BTreeSet::new());
+            for url in named.at.keys() {
+                match found.get(url) {
+                    _ if is_own(url) => drop(nodes.insert(self.id)),
+                    Some(id) if listed.contains(id) => drop(nodes.insert(*id)),
+                    Some(id) if *id == self.id => awaited.push(format!("{url}, which is not this node's alone")),
+                    Some(_) => {
+                        awaited.push(format!("{url}, which does not list the same nodes, or has this one's name"))
                     }
+                    None => awaited.push(url.clone()),
                 }
-                _ => awaited.push(lookup.to_string()),
+            }
+            if awaited.len() == before && nodes.len() < replicas {
+                awaited.push(format!("{lookup} to name {replicas} nodes, as many as --replicas"));
+            } else if awaited.len() == before && named.since.is_some_and(|since| now().duration_since(since) < STEADY) {
+                awaited.push(format!("{lookup} to stay as it is"));
             }
         }
         awaited
@@ -106,16 +139,34 @@ impl Shared {
 
     /// Whether a living member, or this node, is known to be at this address.
     fn knows(&self, ring: &Ring, url: &str) -> bool {
-        let is_own = url == self.url || lock(&self.layouts.rendezvous.found).get(url) == Some(&self.id);
-        let view = self.view();
-        let is_alive = |name: &str| view.peer(name).is_some_and(|peer| peer.state == State::Alive && peer.id.is_some());
+        let is_own = url == self.url || lock(&self.layouts.rendezvous.found).get(url) == Some(&self.id) && is_here(url);
         is_own
             || ring.epoch() > 0
                 && ring.members().any(|member| {
                     let member = ring.member(member);
-                    is_alive(&member.name) && self.address_of(member) == url
+                    self.address_of(member) == url && self.is_heard(member)
                 })
     }
+
+    /// Whether a member lives where it is believed to be.
+    fn is_heard(&self, member: &Member) -> bool {
+        let view = self.view();
+        let peer = view.peer(&member.name);
+        peer.is_some_and(|peer| peer.state == State::Alive && peer.id.is_some() && peer.id == member.id)
+    }
+
+    /// Where the layout has members that were found elsewhere and are not heard there either.
+    fn left_addresses(&self, ring: &Ring) -> Vec<String> {
+        let moved = lock(&self.layouts.rendezvous.moved).clone();
+        let members = moved.keys().filter_map(|name| Some(ring.member(ring.member_by_name(name)?)));
+        members.filter(|member| !self.is_heard(member)).map(|member| member.url.clone()).collect()
+    }
+}
+
+/// Whether it is an address of this machine: a name may stand for one that leads to any of several.
+fn is_here(url: &str) -> bool {
+    let host = url.parse::<PeerUrl>().ok().map(|url| url.host().for_socket());
+    host.and_then(|host| host.parse::<IpAddr>().ok()).is_some_and(|ip| UdpSocket::bind((ip, 0)).is_ok())
 }
 
 /// Tries addresses as long as anybody is missing, and keeps asking DNS.
@@ -130,10 +181,11 @@ pub(super) fn look_around(worker: &Rc<Worker>) {
         while !node.is_stopping() {
             if node.misses_somebody() {
                 let mut addresses = ask_dns(&node).await;
-                if node.epoch() > 0 {
-                    addresses.extend(node.settings.peers.nodes.iter().map(|peer| peer.url().to_string()));
-                }
                 let ring = node.ring();
+                if ring.epoch() > 0 {
+                    addresses.extend(node.settings.peers.nodes.iter().map(|peer| peer.url().to_string()));
+                    addresses.extend(node.left_addresses(&ring));
+                }
                 let mut unknown: Vec<String> =
                     addresses.into_iter().filter(|address| !node.knows(&ring, address)).collect();
                 let first = turn % unknown.len().max(1);
@@ -161,20 +213,26 @@ async fn ask_dns(node: &Shared) -> BTreeSet<String> {
     for lookup in &node.settings.peers.lookups {
         let asked = tokio::net::lookup_host((lookup.name.as_str(), lookup.port));
         let named: BTreeSet<String> = match tokio::time::timeout(node.settings.timeout, asked).await {
-            Ok(Ok(named)) => named.map(|at| PeerUrl::new(Host::from(at.ip()), at.port()).url().to_string()).collect(),
+            Ok(Ok(named)) => named
+                .filter(|at| node.settings.listens_like(at.ip()))
+                .map(|at| PeerUrl::new(Host::from(at.ip()), at.port()).url().to_string())
+                .collect(),
             // It has none now, or does not answer: neither is anything to found a cluster on.
             _ => BTreeSet::new(),
         };
         let mut answers = lock(&node.layouts.rendezvous.answers);
-        if answers.get(lookup).is_none_or(|(before, _)| *before != named) {
-            let text = match named.is_empty() {
-                true => "nobody".to_string(),
-                false => named.iter().map(String::as_str).collect::<Vec<_>>().join(" "),
-            };
-            node.events.info("dns", format!("{lookup} names {text}"));
-            answers.insert(lookup.clone(), (named.clone(), now()));
+        let (is_first, now) = (!answers.contains_key(lookup), now());
+        let known = answers.entry(lookup.clone()).or_default();
+        let new: Vec<&str> = named.iter().map(String::as_str).filter(|url| !known.at.contains_key(*url)).collect();
+        if !new.is_empty() {
+            node.events.info("dns", format!("{lookup} names {}", new.join(" ")));
+            known.since = Some(now);
+        } else if is_first {
+            node.events.info("dns", format!("{lookup} names nobody yet"));
         }
-        all.extend(named);
+        known.at.retain(|_, named| now.duration_since(*named) < NAMED_FOR);
+        known.at.extend(named.iter().map(|url| (url.clone(), now)));
+        all.extend(known.at.keys().cloned());
     }
     all
 }
@@ -184,7 +242,9 @@ pub(super) fn note_hello(worker: &Rc<Worker>, member: &Member) {
     let node = &worker.node;
     let ring = node.ring();
     let known = member.id.and_then(|id| ring.member_by_id(id)).map(|index| ring.member(index));
-    if ring.epoch() > 0 && known.is_some_and(|known| known.name != node.name && node.address_of(known) != member.url) {
+    let is_canonical = || member.url.parse::<PeerUrl>().is_ok_and(|url| url.url() == member.url);
+    let is_elsewhere = known.is_some_and(|known| known.name != node.name && node.address_of(known) != member.url);
+    if ring.epoch() > 0 && is_elsewhere && is_canonical() {
         actix_web::rt::spawn(try_address(worker.clone(), member.url.clone()));
     }
 }
@@ -192,10 +252,14 @@ pub(super) fn note_hello(worker: &Rc<Worker>, member: &Member) {
 /// Meets whoever is at this address.
 async fn try_address(worker: Rc<Worker>, url: String) {
     let (node, rendezvous) = (&worker.node, &worker.node.layouts.rendezvous);
-    if !lock(&rendezvous.tried).insert(url.clone()) {
-        return;
+    {
+        let mut tried = lock(&rendezvous.tried);
+        if tried.len() >= TRIED_MAX || !tried.insert(url.clone()) {
+            return;
+        }
     }
     let met = exchange(&worker, &worker.link_to(&url)).await;
+    worker.drop_link_to(&url);
     lock(&rendezvous.tried).remove(&url);
     let met = met.and_then(|(member, layout)| Some((member.id?, member, layout)));
     let Some((id, member, layout)) = met else {
@@ -207,18 +271,19 @@ async fn try_address(worker: Rc<Worker>, url: String) {
         return;
     }
     let ring = node.ring();
-    if let Some(known) = ring.member_by_id(id).map(|index| ring.member(index)).filter(|_| ring.epoch() > 0) {
-        let is_new = node.address_of(known) != url.as_str();
+    // Before there is a layout, members are known by their names alone.
+    let known = if ring.epoch() > 0 { ring.member_by_id(id) } else { ring.member_by_name(&member.name) };
+    let known = known.map(|index| ring.member(index)).filter(|known| known.name != node.name);
+    // Where it lives where it is believed to be, this is another address of the same node.
+    if let Some(known) = known.filter(|known| !node.is_heard(known) && node.address_of(known) != url.as_str()) {
         rendezvous.note_moved(|moved| {
             match known.url == url {
                 true => moved.remove(&known.name),
                 false => moved.insert(known.name.clone(), url.clone()),
             };
         });
-        if is_new {
-            node.events.info("layout", format!("{} is found at {url}", known.name));
-            node.gossip.notify_one();
-        }
+        node.events.info("layout", format!("{} is found at {url}", known.name));
+        node.gossip.notify_one();
     }
     if let Some(layout) = take_standing(&worker, &member, &layout) {
         adopt(&worker, layout).await;

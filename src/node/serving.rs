@@ -51,6 +51,9 @@ impl Worker {
             Some(Refusal::StaleEpoch { epoch: ring.epoch() })
         } else if envelope.cluster != ring.layout().cluster() && ring.epoch() == envelope.epoch && !is_about_layouts {
             Some(Refusal::OtherCluster)
+        } else if is_bound && ring.guest().is_some() && ring.member_by_name(&self.node.name).is_none() {
+            // It was meant for a member that was at this address before.
+            Some(Refusal::NotAMember)
         } else if envelope.deadline_ms == 0 {
             Some(Refusal::TooLate)
         } else {

@@ -297,9 +297,14 @@ impl Worker {
     /// The link to a node that is no member yet, or whose name is not known.
     pub(super) fn link_to(&self, url: &str) -> Rc<Link> {
         let mut links = self.links.borrow_mut();
-        let link = || Link::new(self.node.clone(), url.to_string(), url.to_string());
+        let link = || Link::to_anybody(self.node.clone(), url.to_string());
         // No name of a member begins so.
         links.entry(format!("to {url}")).or_insert_with(link).clone()
+    }
+
+    /// Nobody is to be sought at this address any more.
+    pub(super) fn drop_link_to(&self, url: &str) {
+        self.links.borrow_mut().remove(&format!("to {url}"));
     }
 
     /// The link to a member.

@@ -203,11 +203,14 @@ impl Record {
         Record { context, siblings, counted }
     }
 
-    /// Merges in a copy in which a write that is known here was made once more, as `twin`, and lets go of that one. Makes no
-    /// dot, as [`Record::cover`].
-    pub fn merge_twin(&self, other: &Record, twin: Dot) -> Record {
+    /// Merges in a copy in which the write `kept` was made once more, as `twin`, and lets go of that one; unless it has
+    /// superseded the first. Makes no dot, as [`Record::cover`].
+    pub fn merge_twin(&self, other: &Record, twin: Dot, kept: Dot) -> Record {
         let mut merged = self.merge(other);
-        merged.siblings.retain(|sibling| sibling.dot != twin || sibling.agreed.is_some());
+        let is = |dot: Dot| move |sibling: &Sibling| sibling.dot == dot && sibling.agreed.is_none();
+        if merged.siblings.iter().any(is(kept)) {
+            merged.siblings.retain(|sibling| !is(twin)(sibling));
+        }
         merged
     }
 

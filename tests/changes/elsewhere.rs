@@ -70,6 +70,31 @@ fn members_that_exchange_their_addresses_are_told_apart() {
     town.await_tidy();
 }
 
+/// Their names are the very addresses at which others live then.
+#[test]
+fn members_that_are_called_by_their_addresses_may_exchange_them() {
+    let port = reserve_port();
+    let host = |at: usize| format!("127.0.78.{}", at % 3 + 1);
+    let peers = (0..3).map(|at| format!("{}:{port}", host(at))).collect::<Vec<_>>().join(",");
+    let plan = |at: usize| Plan::new(&QUICK).port(port).flag("--host", host(at)).flag("--peers", &peers);
+    let mut nodes: Vec<Node> = (0..3).map(|at| plan(at).spawn()).collect();
+    nodes.iter_mut().for_each(Node::await_ready);
+    await_all_found(&nodes);
+    nodes[0].put("/kv/k?mode=sync", "before").expect(201);
+    let ids: Vec<_> = nodes.iter().map(Node::id).collect();
+    nodes.iter_mut().for_each(Node::kill);
+    for (at, node) in nodes.iter_mut().enumerate() {
+        node.replan(|plan| plan.flag("--host", host(at + 1)));
+        node.relaunch();
+    }
+    nodes.iter_mut().for_each(Node::await_ready);
+    await_all_found(&nodes);
+    assert_eq!(nodes.iter().map(Node::id).collect::<Vec<_>>(), ids);
+    for node in &nodes {
+        assert_eq!(node.get("/kv/k?mode=sync").expect(200).text(), "before");
+    }
+}
+
 // ---- names that DNS knows
 
 const NAME: &str = "nodes.kringle.test";
@@ -111,13 +136,14 @@ impl Named {
         std::fs::write(self.hosts(), format!("127.0.0.1 localhost\n{lines}")).unwrap();
     }
 
-    fn spawn(&mut self, at: usize, peers: &str) {
+    fn spawn(&mut self, at: usize, peers: &str, replicas: usize) {
         let hosts: &Path = &self.hosts();
         let script = format!("mount --bind {} /etc/hosts && exec \"$@\"", hosts.display());
         let plan = Plan::new(&QUICK)
             .under(["unshare", "--mount", "sh", "-c", &script, "sh"])
             .port(self.port)
             .flag("--host", Named::address(at))
+            .flag("--replicas", replicas)
             .flag("--peers", peers);
         self.nodes.push(plan.spawn());
     }
@@ -136,7 +162,7 @@ fn awaiting(node: &Node) -> Result<Value, String> {
 fn those_that_dns_names_found_a_cluster_and_those_that_it_names_later_join() {
     let Some(mut named) = Named::new() else { return };
     let lookup = named.lookup();
-    named.spawn(0, &lookup);
+    named.spawn(0, &lookup, 3);
     eventually("it waits for the name", kit::SOON, || match awaiting(&named.nodes[0])? {
         awaited if awaited == json!([lookup]) => Ok(()),
         other => Err(other.to_string()),
@@ -144,13 +170,13 @@ fn those_that_dns_names_found_a_cluster_and_those_that_it_names_later_join() {
     named.nodes[0].put("/kv/k?mode=quorum", "v").refusal(503);
     // One of them is not there yet: nobody goes on without it.
     named.name(&[0, 1, 2]);
-    named.spawn(1, &lookup);
+    named.spawn(1, &lookup, 3);
     let absent = format!("http://{}:{}", Named::address(2), named.port);
     eventually("the two wait for the third", kit::SOON, || {
         let awaited = [awaiting(&named.nodes[0])?, awaiting(&named.nodes[1])?];
         if awaited.iter().all(|awaited| *awaited == json!([absent])) { Ok(()) } else { Err(format!("{awaited:?}")) }
     });
-    named.spawn(2, &lookup);
+    named.spawn(2, &lookup, 3);
     named.nodes.iter_mut().for_each(Node::await_ready);
     await_all_found(&named.nodes);
     assert_eq!(layout_of(&named.nodes[0])["epoch"], json!(1));
@@ -159,8 +185,8 @@ fn those_that_dns_names_found_a_cluster_and_those_that_it_names_later_join() {
     }
 
     named.name(&[2, 3, 4]);
-    named.spawn(3, &lookup);
-    named.spawn(4, &lookup);
+    named.spawn(3, &lookup, 3);
+    named.spawn(4, &lookup, 3);
     named.nodes.iter_mut().for_each(Node::await_ready);
     await_all_found(&named.nodes);
     for key in 0..KEYS {
@@ -174,17 +200,23 @@ fn those_that_dns_names_found_a_cluster_and_those_that_it_names_later_join() {
 }
 
 #[test]
-fn one_that_dns_names_alone_founds_a_cluster_once_that_has_lasted() {
+fn as_many_as_keep_a_key_found_a_cluster_once_that_has_lasted() {
     let Some(mut named) = Named::new() else { return };
     named.name(&[0]);
     let lookup = named.lookup();
-    named.spawn(0, &lookup);
+    named.spawn(0, &lookup, 2);
+    eventually("it waits for a second", kit::SOON, || match awaiting(&named.nodes[0])? {
+        awaited if awaited == json!([format!("{lookup} to name 2 nodes, as many as --replicas")]) => Ok(()),
+        other => Err(other.to_string()),
+    });
+    named.name(&[0, 1]);
+    named.spawn(1, &lookup, 2);
     let began = std::time::Instant::now();
-    named.nodes[0].await_ready();
+    named.nodes.iter_mut().for_each(Node::await_ready);
     let early = layout_of(&named.nodes[0]);
     if began.elapsed() < Duration::from_secs(4) {
         assert_eq!(early["epoch"], json!(0), "another may come into DNS any moment: {early}");
-        assert!(early["awaiting"][0].as_str().unwrap().starts_with(&lookup), "{early}");
     }
     await_layout(&named.nodes[0], |cluster| cluster["epoch"] == json!(1));
+    await_all_found(&named.nodes);
 }

@@ -59,6 +59,20 @@ fn an_owner_that_surely_made_nothing_is_not_waited_for_and_no_silent_one_for_lon
 }
 
 #[test]
+fn a_write_that_superseded_its_twin_is_the_one_that_stays() {
+    let mut story = made_by_another();
+    // o0 had been handed the first by somebody else when it made the second.
+    let over = record(2, 9).write(&Seen::Everything, dot(1, 10), Some(Content::plain("v"))).unwrap();
+    story.answer(0, Answer::Written { created: false, record: over });
+    for (_, request) in &story.calls[4..] {
+        let Request::Merge { record, .. } = request else { panic!("{request:?}") };
+        assert!(record.siblings().iter().map(|sibling| sibling.dot).eq([dot(1, 10)]), "{record:?}");
+    }
+    story.answer(4, merged(None));
+    assert!(matches!(story.outcome(), PutOutcome::Stored { record, .. } if !record.is_tombstone()));
+}
+
+#[test]
 fn a_write_that_was_kept_for_its_owners_is_taken_by_one_that_made_it_after_all() {
     let mut story = Story::by_stranger();
     story.tell(Event::Woken);
