@@ -2,6 +2,8 @@
 
 #[path = "changes/dead.rs"]
 mod dead;
+#[path = "changes/draining.rs"]
+mod draining;
 #[path = "changes/growing.rs"]
 mod growing;
 #[path = "changes/kit.rs"]
@@ -138,20 +140,26 @@ fn a_wish_that_makes_no_sense_is_refused_and_changes_nothing() {
     for body in [r#"{"replicas":0}"#, r#"{"replicas":17}"#, r#"{"replicas":-1}"#, r#"{"replicas":"3"}"#, "{}"] {
         client.send(&support::http::Request::new("PUT", "/cluster/replicas").body(body)).refusal(400);
     }
-    for (path, method) in
-        [("/cluster/mode", "GET"), ("/cluster", "DELETE"), ("/cluster/leave", "GET"), ("/config", "PUT")]
-    {
+    for (path, method) in [
+        ("/cluster/mode", "GET"),
+        ("/cluster", "DELETE"),
+        ("/cluster/leave", "GET"),
+        ("/cluster/drain", "PUT"),
+        ("/config", "PUT"),
+    ] {
         client.send(&support::http::Request::new(method, path)).refusal(405).must("Allow");
     }
     client.get("/cluster?epoch=x").refusal(400);
     client.get("/cluster?wait=long").refusal(400);
     client.get("/cluster?wait=1").refusal(400);
-    for path in ["/cluster/join", "/cluster/leave", "/cluster/abandon"] {
+    for path in ["/cluster/join", "/cluster/leave", "/cluster/drain", "/cluster/abandon"] {
         client.send(&support::http::Request::new("POST", path).body(r#"{"now":true}"#)).refusal(400);
     }
     client.get("/cluster?unknown=1").refusal(400);
     let alone = client.post("/cluster/leave", &json!({})).refusal(409);
     assert!(alone.text().contains("last"), "{alone}");
+    let alone = client.post("/cluster/drain", &json!({})).refusal(409);
+    assert!(alone.text().contains("the last member that keeps anything"), "{alone}");
     assert_eq!(layout_of(node)["epoch"], json!(1));
 }
 

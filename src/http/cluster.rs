@@ -237,6 +237,17 @@ pub(super) async fn leave(
     answer
 }
 
+/// `POST /cluster/drain`: this node is to hand over what it keeps, and stay a member: one of no weight.
+pub(super) async fn drain(
+    worker: &Rc<Worker>,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
+    let is_dry = nothing_more(worker, request, payload).await?;
+    let own = worker.node.as_member();
+    ask(worker, is_dry, LayoutWish::Refit { name: own.name, zone: own.zone, weight: 0 }).await
+}
+
 /// `POST /cluster/abandon`: gives up the change of owners under way, as long as reads still go to the old ones.
 pub(super) async fn abandon(
     worker: &Rc<Worker>,
@@ -300,7 +311,7 @@ struct MemberWish {
     weight: Option<u64>,
 }
 
-/// `PUT /cluster/members/{id}`: a member is to have another zone or weight.
+/// `PUT /cluster/members/{id}`: a member is to have another zone or weight; with weight 0 it is drained.
 pub(super) async fn set_member(
     worker: &Rc<Worker>,
     request: &HttpRequest,
@@ -314,10 +325,9 @@ pub(super) async fn set_member(
     }
     let zone = wish.zone.map(|zone| if zone.is_empty() { Ok(zone) } else { config::zone(&zone) }).transpose();
     let zone = zone.map_err(|nonsense| ApiError::bad(format!("zone: {nonsense}"), "or \"\" for a zone of its own"))?;
-    let weight =
-        wish.weight.map(|weight| u16::try_from(weight).ok().filter(|weight| (1..=WEIGHT_MAX).contains(weight)));
+    let weight = wish.weight.map(|weight| u16::try_from(weight).ok().filter(|weight| *weight <= WEIGHT_MAX));
     if weight == Some(None) {
-        return Err(ApiError::bad(format!("weight must be a number from 1 to {WEIGHT_MAX}"), hint));
+        return Err(ApiError::bad(format!("weight must be a number from 0, to keep nothing, to {WEIGHT_MAX}"), hint));
     }
     let called = String::from_utf8(input::percent_decode(rest.as_bytes(), false)?);
     let called = called.map_err(|_| ApiError::bad("the member's id is not text", "GET /cluster lists the members"))?;

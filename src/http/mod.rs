@@ -145,6 +145,7 @@ async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload
         Route::ClusterReplace => cluster::replace(worker, request, payload).await,
         Route::ClusterMember => cluster::set_member(worker, request, payload, rest).await,
         Route::ClusterLeave => cluster::leave(worker, request, payload).await,
+        Route::ClusterDrain => cluster::drain(worker, request, payload).await,
         Route::Status => admin::status(worker),
         Route::Health => admin::health(),
         Route::Readyz => admin::ready(worker, request),

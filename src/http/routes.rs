@@ -22,6 +22,7 @@ pub(super) enum Route {
     ClusterReplicas,
     ClusterJoin,
     ClusterLeave,
+    ClusterDrain,
     ClusterAbandon,
     ClusterRemove,
     ClusterReplace,
@@ -48,6 +49,7 @@ const TABLE: &[(&str, Route, &[Method])] = &[
     ("/cluster/replicas", Route::ClusterReplicas, &[Method::PUT]),
     ("/cluster/join", Route::ClusterJoin, &[Method::POST]),
     ("/cluster/leave", Route::ClusterLeave, &[Method::POST]),
+    ("/cluster/drain", Route::ClusterDrain, &[Method::POST]),
     ("/cluster/abandon", Route::ClusterAbandon, &[Method::POST]),
     ("/cluster/remove", Route::ClusterRemove, &[Method::POST]),
     ("/cluster/replace", Route::ClusterReplace, &[Method::POST]),
@@ -94,6 +96,7 @@ pub(super) fn changes_the_cluster(route: Route, method: &Method) -> bool {
                 | Route::ClusterReplicas
                 | Route::ClusterJoin
                 | Route::ClusterLeave
+                | Route::ClusterDrain
                 | Route::ClusterAbandon
                 | Route::ClusterRemove
                 | Route::ClusterReplace

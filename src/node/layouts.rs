@@ -322,6 +322,14 @@ impl Shared {
             (None, Some(_)) => parts.push("owners have changed".into()),
             (None, None) => {}
         }
+        let weight_before = |member: &Member| before.member_by_name(&member.name).map(|at| before.member(at).weight);
+        for member in layout.members() {
+            match (weight_before(member), member.weight) {
+                (Some(1..), 0) => parts.push(format!("{} is drained", member.name)),
+                (Some(0), 1..) => parts.push(format!("{} is drained no longer", member.name)),
+                _ => {}
+            }
+        }
         if layout.mode() != old.mode() {
             parts.push(format!("mode {}", layout.mode()));
         }
