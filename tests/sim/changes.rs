@@ -37,6 +37,8 @@ pub(crate) enum Wish {
     /// This one is to be none any more.
     Leave(usize),
     Replicas(u8),
+    /// This member is to have this weight: with 0 it keeps nothing.
+    Weight(usize, u16),
 }
 
 /// Another layout that is wanted, and how often it was asked for.
@@ -157,9 +159,14 @@ impl World {
             let after = self.rng.random_range(500_000..WISHES_UNTIL_US);
             let spare = self.options.nodes + self.rng.random_range(0..self.options.spares.max(1));
             let member = self.rng.random_range(0..self.options.nodes);
-            let wish = match self.rng.random_range(0..6) {
+            let wish = match self.rng.random_range(0..8) {
                 0..3 if self.options.spares > 0 => Wish::Join(spare),
                 0..4 if self.options.nodes > 1 => Wish::Leave(member),
+                4..6 if self.options.nodes > 1 => {
+                    let back = self.rng.random_range(after..=WISHES_UNTIL_US);
+                    self.want(Wish::Weight(member, 1), back);
+                    Wish::Weight(member, 0)
+                }
                 _ => Wish::Replicas(*pick(&mut self.rng, &[1, 2, 2, 3, 3, 4])),
             };
             self.want(wish, after);
@@ -184,7 +191,7 @@ impl World {
         let runs = |world: &World, node: usize| world.nodes[node].up.is_some() && !world.is_paused(node);
         let asked = match wish {
             Wish::Join(node) | Wish::Leave(node) => Some(node).filter(|&node| runs(self, node)),
-            Wish::Replicas(_) => {
+            Wish::Replicas(_) | Wish::Weight(..) => {
                 let members = self.members();
                 let alive: Vec<usize> = members.into_iter().filter(|&node| runs(self, node)).collect();
                 (!alive.is_empty()).then(|| alive[self.rng.random_range(0..alive.len())])
@@ -203,6 +210,10 @@ impl World {
             Wish::Replicas(replicas) => {
                 self.change(node, LayoutWish::Replicas(replicas), Then::Operator { number });
             }
+            Wish::Weight(member, weight) => {
+                let wish = LayoutWish::Refit { name: name_of(member), zone: String::new(), weight };
+                self.change(node, wish, Then::Operator { number });
+            }
         }
     }
 
@@ -214,6 +225,7 @@ impl World {
             Wish::Join(_) => panic!("a node that is to join asks by itself"),
             Wish::Leave(leaver) => LayoutWish::Leave(name_of(leaver)),
             Wish::Replicas(replicas) => LayoutWish::Replicas(replicas),
+            Wish::Weight(member, weight) => LayoutWish::Refit { name: name_of(member), zone: String::new(), weight },
         };
         self.change(node, wish, Then::Operator { number });
     }
@@ -226,6 +238,8 @@ impl World {
                 // It does not come back by itself.
                 self.nodes[node].joins = false;
             }
+            (LayoutAnswer::Planned { .. }, Wish::Weight(_, 0)) => self.counters.hit("drain planned"),
+            (LayoutAnswer::Planned { .. }, Wish::Weight(..)) => self.counters.hit("weight planned"),
             (LayoutAnswer::Planned { .. }, _) => self.counters.hit("replicas planned"),
             (LayoutAnswer::Declined { .. }, _) => {
                 self.counters.hit("change of the layout declined");

@@ -168,6 +168,8 @@ pub(crate) const OF_CHANGES: &[&str] = &[
     "join planned",
     "leave planned",
     "replicas planned",
+    "drain planned",
+    "weight planned",
     "change of the layout declined",
     "change of the layout not agreed on",
     "peer goes by another layout",

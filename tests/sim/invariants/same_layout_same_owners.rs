@@ -3,7 +3,7 @@
 //! only rise, over crashes as well.
 
 use crate::world::World;
-use kringle::placement::{Layout, Partition, Ring};
+use kringle::placement::{Layout, MemberIndex, Partition, Ring};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -25,13 +25,18 @@ pub(crate) fn one_layout_an_epoch(world: &mut World, node: usize, layout: &Arc<L
 pub(crate) fn check(world: &mut World) {
     let layout = world.ring.layout();
     let again = Layout::decode(&layout.encode()).expect("an encoded layout can be read");
-    let (ring, width) = (Ring::new(again), layout.members().len().min(usize::from(layout.replicas())));
+    let (ring, width) = (Ring::new(again), layout.table().width());
     let differs = |partition: &Partition| {
         let owners: BTreeSet<_> = ring.owners(*partition).iter().collect();
         ring.owners(*partition) != world.ring.owners(*partition)
             || ring.stand_ins(*partition) != world.ring.stand_ins(*partition)
             || owners.len() != width
     };
+    // A member of weight that was not filled owns nothing yet, and rows are as short as without it.
+    let keeps = |member: &MemberIndex| !ring.owned_by(*member).is_empty();
+    if width != ring.members().filter(keeps).count().min(usize::from(layout.replicas())) {
+        world.oracle.violation(format!("{width} owners each do not follow from the layout"));
+    }
     if let Some(partition) = (0..world.options.keys).map(|key| world.partition(key)).find(differs) {
         world.oracle.violation(format!("the owners of {partition:?} do not follow from the layout"));
     }

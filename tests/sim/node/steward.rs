@@ -214,7 +214,14 @@ impl World {
             LayoutWish::Mode(mode) => layout.with_mode(*mode),
             LayoutWish::Replicas(replicas) if *replicas == layout.replicas() => return Ok(None),
             LayoutWish::Replicas(replicas) => layout.with_replicas(*replicas),
-            LayoutWish::Refit { name, zone, weight } => layout.refit(name, zone, *weight),
+            LayoutWish::Refit { name, zone, weight } => {
+                let next = layout.refit(name, zone, *weight);
+                // The same again moves what an abandoned change has not.
+                if next.as_ref().is_ok_and(|next| next.change().is_none() && next.members() == layout.members()) {
+                    return Ok(None);
+                }
+                next
+            }
             LayoutWish::Abandon => layout.abandon(),
             LayoutWish::Remove(name) => layout.leave(name),
             LayoutWish::Replace { dead, with } => layout.replace(dead, with.clone()),

@@ -152,6 +152,51 @@ pub(super) fn replicas_are_lowered_and_raised_again_while_it_is_written_to() {
 }
 
 #[test]
+pub(super) fn a_drained_node_keeps_nothing_stays_a_member_and_takes_its_share_again() {
+    under_every_order(&growing(4, 0, 6), |world| {
+        let mut load = Load::begin(world);
+        for (weight, epoch) in [(0, 4), (1, 7)] {
+            world.want(Wish::Weight(1, weight), 0);
+            world.pass(SECOND_US / 10);
+            load.go_on_until_settled(world, &[0, 1, 2, 3]);
+            assert!(world.is_member(1) && world.epoch() == epoch, "epoch {}", world.epoch());
+            let keeps = (0..world.keys.len()).filter(|key| !world.row(1, *key).is_unknown()).count();
+            let owns = (0..world.keys.len()).filter(|key| world.owners(*key).contains(&1)).count();
+            assert_eq!((keeps, owns > 0), (owns, weight > 0));
+            // It is started again, and is as it was.
+            world.crash(1);
+            world.start(1);
+            world.pass(5 * SECOND_US);
+            load.go_on(world, &[1]);
+        }
+        world.heal();
+        world.look_at_the_disks();
+    });
+}
+
+#[test]
+pub(super) fn with_a_drained_node_and_one_other_a_majority_of_three_changes_the_layout() {
+    under_every_order(&growing(3, 0, 4), |world| {
+        let mut load = Load::begin(world);
+        world.want(Wish::Weight(2, 0), 0);
+        world.pass(SECOND_US / 10);
+        load.go_on_until_settled(world, &[0, 1, 2]);
+        assert_eq!((world.epoch(), world.owners(0).len()), (4, 2));
+        world.crash(1);
+        world.pass(15 * SECOND_US);
+        // The one that keeps nothing and one of the two that do: nobody else is asked.
+        world.ask_for(2, Wish::Replicas(4));
+        world.reach(5);
+        assert!(world.ring_of(2).epoch() >= 5);
+        world.start(1);
+        world.pass(5 * SECOND_US);
+        world.settle();
+        world.heal();
+        world.look_at_the_disks();
+    });
+}
+
+#[test]
 pub(super) fn a_newcomer_that_is_killed_for_good_while_it_is_filled_is_given_up() {
     under_every_order(&growing(3, 1, 6), |world| {
         let mut load = Load::begin(world);
