@@ -20,6 +20,7 @@
 //! §4.5–4.6.
 
 mod concluding;
+mod twins;
 mod wish;
 
 pub use wish::{PutOptions, Write};
@@ -107,6 +108,8 @@ pub struct Put {
     concluded: bool,
     /// The dot was asked of this node itself, on a hint.
     made_on_hint: bool,
+    /// What an earlier try left, until this one has its own dot.
+    earlier: Option<Record>,
     /// Owners have had their time: those still silent get a hint, and the client is not kept waiting for them.
     patience_over: bool,
     /// Why the last owner that refused did so.
@@ -160,6 +163,7 @@ impl Put {
             doubtful: false,
             declined: false,
             avoid: options.avoid,
+            earlier: options.earlier,
         }
     }
 
@@ -264,25 +268,7 @@ impl Put {
                 commands.push(Command::Wake { after_ms: self.hint_patience_ms });
             }
         }
-    }
-
-    /// One that was passed over has made the write after all, as `twin`: who has seen one of the two has not seen the
-    /// other, which would stay when the client overwrites what it was told of. All are told to let go of it.
-    fn settle(&mut self, maker: Option<usize>, twin: Dot, record: &Record, commands: &mut Vec<Command>) {
-        let Some(made) = self.made.as_mut().filter(|made| made.dot != twin) else { return };
-        made.record = made.record.merge_twin(record, twin, made.dot);
-        if made.record.siblings().iter().any(|sibling| sibling.dot == twin) {
-            // It was made on a record that had the first already, and has taken its place.
-            made.dot = twin;
-        }
-        let record = made.record.clone();
-        if let Some(owner) = maker {
-            self.owners[owner].has_twin = true;
-        }
-        for owner in 0..self.owners.len() {
-            let request = Request::Merge { key: self.write.key.clone(), record: record.clone() };
-            self.call(Purpose::Settle { owner }, self.member(owner), request, commands);
-        }
+        self.settle_earlier(commands);
     }
 
     /// Whether `more`, found on another owner, holds siblings that this plain write should have superseded. Not once the

@@ -147,7 +147,8 @@ pub(super) async fn write(
     let mut before: Option<Result<Stored, ApiError>> = None;
     loop {
         let ring = worker.node.ring();
-        let result = write_under(worker, query, key.clone(), wish.clone(), ring.clone()).await;
+        let earlier = before.as_ref().and_then(|before| Some(before.as_ref().ok()?.record.clone()));
+        let result = write_under(worker, query, key.clone(), wish.clone(), ring.clone(), earlier).await;
         let is_short = match &result {
             Ok(stored) => stored.kind == StoredKind::Short && !wish.edit.counts(),
             Err(error) => error.is_worth_another_try(),
@@ -172,6 +173,7 @@ async fn write_under(
     key: Key,
     wish: Proposal,
     ring: Arc<Ring>,
+    earlier: Option<Record>,
 ) -> Result<Stored, ApiError> {
     let node = &worker.node;
     let mode = mode(query, &ring)?;
@@ -196,6 +198,7 @@ async fn write_under(
         now: node.now_stamp(),
         deadline_ms: deadline.as_millis() as u64,
         avoid: node.avoid(&ring),
+        earlier,
     };
     let put = Put::new(Write { key, edit }, ring.clone(), node.me(&ring), options);
     match worker.run(put, ring, deadline).await {

@@ -8,7 +8,7 @@ use super::world::{Event, World};
 use kringle::coordinator::{Get, GetOptions, Put, PutOptions, PutOutcome, Quorum, Write as Wish};
 use kringle::placement::{Partition, Ring};
 use kringle::protocol::Refusal;
-use kringle::record::{Context, Edit};
+use kringle::record::{Context, Edit, Record};
 use std::sync::Arc;
 
 /// The first pause, doubled with each further one, and how often it is tried again at most.
@@ -37,6 +37,8 @@ pub(crate) struct Writing {
     pub(crate) ring: Arc<Ring>,
     /// An earlier try may have stored it.
     pub(crate) may_be_stored: bool,
+    /// What an earlier try left that fell short.
+    pub(crate) earlier: Option<Record>,
 }
 
 /// A read that a client waits for.
@@ -120,6 +122,7 @@ impl World {
             now: self.now_stamp(node),
             deadline_ms: self.deadline_ms(),
             avoid: self.avoid(node),
+            earlier: writing.earlier.clone(),
         };
         let put = Put::new(Wish { key, edit: edit.clone() }, writing.ring.clone(), self.me(node), options);
         self.start_operation(node, Machine::Put(Box::new(put)), Purpose::Write(Box::new(writing)), Some(write));
@@ -159,6 +162,9 @@ impl World {
         };
         if !is_worth_it {
             return false;
+        }
+        if let PutOutcome::Short { record, .. } = outcome {
+            writing.earlier = Some(record.clone());
         }
         let epoch = writing.ring.epoch();
         let Some(after) = self.goes_better_after(writing.node, epoch, &mut writing.patience) else { return false };

@@ -1,6 +1,6 @@
 //! When a [`Put`] is through, and what its client is told.
 
-use super::{Hint, Owner, Purpose, Put};
+use super::{Hint, Owner, Put};
 use crate::coordinator::outcome::seen_by_writer;
 use crate::coordinator::{PutOutcome, Replicas};
 
@@ -47,16 +47,5 @@ impl Put {
             (false, false) if replicas.acked + replicas.hinted > 0 => PutOutcome::Short { record, seen, replicas },
             (false, _) => PutOutcome::Unknown { replicas, cause: self.cause.clone(), is_nowhere: false },
         })
-    }
-
-    /// Whether somebody who was passed over may still say that it has made the write too, or has not yet let go of its own:
-    /// the client would overwrite one of the two, and see the other come back. Whoever is believed down is not waited for.
-    fn may_be_made_twice(&self) -> bool {
-        let awaited = |call: &Option<Purpose>| match call {
-            Some(Purpose::Make { owner }) => !self.avoid.contains(&self.member(*owner)),
-            Some(Purpose::MakeHint) => true,
-            _ => false,
-        };
-        !self.patience_over && (self.calls.iter().any(awaited) || self.owners.iter().any(|owner| owner.has_twin))
     }
 }

@@ -82,6 +82,7 @@ impl Story {
             now: Stamp::from_ms(NOW_MS),
             deadline_ms: 4_000,
             avoid: Vec::new(),
+            earlier: None,
         };
         change(&ring, &mut write, &mut me, &mut options);
         let put = Put::new(write, ring.clone(), me, options);

@@ -2,7 +2,7 @@
 
 use crate::coordinator::Quorum;
 use crate::placement::MemberIndex;
-use crate::record::{Edit, Key, Stamp};
+use crate::record::{Edit, Key, Record, Stamp};
 
 /// What a client wants written.
 #[derive(Clone, PartialEq, Debug)]
@@ -28,4 +28,6 @@ pub struct PutOptions {
     pub deadline_ms: u64,
     /// Members believed to be down: asked last.
     pub avoid: Vec<MemberIndex>,
+    /// What an earlier try of the same left that fell short, as under another layout.
+    pub earlier: Option<Record>,
 }

@@ -90,7 +90,17 @@ impl World {
         let write = self.enter_write(key, ask.delete, saw);
         let content = self.oracle.writes[write].value.clone().map(Content::plain);
         let (edit, patience, ring) = (Edit::write(seen, content), self.patience(node), self.ring_of(node));
-        self.begin_put(Writing { client: 0, node, write, wanted, edit, patience, ring, may_be_stored: false });
+        self.begin_put(Writing {
+            client: 0,
+            node,
+            write,
+            wanted,
+            edit,
+            patience,
+            ring,
+            may_be_stored: false,
+            earlier: None,
+        });
         write
     }
 

@@ -59,6 +59,20 @@ fn an_owner_that_surely_made_nothing_is_not_waited_for_and_no_silent_one_for_lon
 }
 
 #[test]
+fn what_an_earlier_try_left_is_let_go_of() {
+    let mut story = Story::new(|_, _, _, options| options.earlier = Some(record(8, 4)));
+    story.answer(0, written(1, 9));
+    assert_eq!(story.asked()[1..], ["copy o1", "copy o2", "copy o0", "copy o1", "copy o2"]);
+    for (_, request) in &story.calls[3..] {
+        let Request::Merge { record, .. } = request else { panic!("{request:?}") };
+        assert!(record.siblings().iter().map(|sibling| sibling.dot).eq([dot(1, 9)]), "{record:?}");
+        assert!(record.context().covers(dot(8, 4)), "whoever still has it drops it");
+    }
+    story.answer(1, merged(None));
+    assert_eq!(story.replicas(), reached(2, 0));
+}
+
+#[test]
 fn a_write_that_superseded_its_twin_is_the_one_that_stays() {
     let mut story = made_by_another();
     // o0 had been handed the first by somebody else when it made the second.
