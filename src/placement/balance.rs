@@ -131,6 +131,23 @@ impl<'a> Balance<'a> {
         }
     }
 
+    /// Gives newcomers one slot more, to their share rounded up, as long as somebody is above the bound: where many came at
+    /// once to few, what rounding down left with those few adds up.
+    pub(super) fn top_up(&mut self, newcomers: &[MemberIndex]) {
+        let fair = Fair::new(self.members, self.table.width());
+        let weight = |member: MemberIndex| self.members[member.index()].weight;
+        for &newcomer in newcomers {
+            let Some((_, fullest)) = self.order().pop_last() else { return };
+            if self.held[fullest.index()].len() <= fair.bound(weight(fullest)) {
+                return;
+            }
+            let has_room = self.held[newcomer.index()].len() < fair.ceiling(weight(newcomer));
+            if let Some(partition) = self.slot_to_move(fullest, newcomer).filter(|_| has_room) {
+                self.give(partition, fullest, newcomer);
+            }
+        }
+    }
+
     /// Makes the newcomer an owner of every partition, beside those it has: for clusters still smaller than `replicas`.
     pub(super) fn widen(&mut self, newcomer: MemberIndex) {
         let row = |partition| [self.table.owners(partition), &[newcomer]].concat();

@@ -60,8 +60,8 @@ fn first_owners(
 }
 
 /// The table once all that have weight own something: `members` has the newcomers, and `table` numbers its owners as
-/// `members` does. Slots move only to those that own nothing in it, each one's fair share at most; while there are fewer
-/// owners than `replicas` such a one owns everything in addition.
+/// `members` does. Slots move only to those that own nothing in it, each one's fair share at most, which is rounded up where
+/// somebody would stay above the bound; while there are fewer owners than `replicas` such a one owns everything in addition.
 pub(super) fn join(table: &Table, members: &[Member], replicas: usize) -> Table {
     // Where slots are granted anyway, so are those that widen the rows.
     let width = if Draft::owns_without_weight(table, members) { replicas } else { table.width() };
@@ -74,6 +74,7 @@ pub(super) fn join(table: &Table, members: &[Member], replicas: usize) -> Table 
         let mut balance = Balance::new(members, &circle, table);
         widening.iter().for_each(|&newcomer| balance.widen(newcomer));
         filling.iter().for_each(|&newcomer| balance.fill(newcomer));
+        balance.top_up(filling);
         balance.finish()
     })
 }

@@ -115,6 +115,20 @@ fn a_cluster_grown_one_by_one_stays_level() {
 }
 
 #[test]
+fn many_that_join_a_few_at_once_leave_nobody_above_the_bound() {
+    for (few, many) in [(1, 49), (2, 30), (3, 7), (3, 61), (3, 117), (20, 100)] {
+        let old = ring(3, few);
+        let new = Ring::new(settled(old.layout().join((few..few + many).map(member).collect())));
+        let mean = new.layout().table().slots() as f64 / (few + many) as f64;
+        assert!(fullest(&new) <= 1.10f64.max(mean.ceil() / mean), "{few} and {many}: {}", fullest(&new));
+        check_owners(&new);
+        let moves = Transfer::between(&old, &new);
+        let is_new = |member: MemberIndex| old.member_by_name(&new.member(member).name).is_none();
+        assert!(moves.moves().iter().all(|moved| moved.to.is_some_and(is_new)), "{few} and {many}");
+    }
+}
+
+#[test]
 fn first_owners_are_spread_as_well() {
     for ring in [ring(3, 3), ring(3, 5), ring(3, 10)] {
         let mut first = vec![0.0f64; ring.members().len()];
