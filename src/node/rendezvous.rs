@@ -11,6 +11,7 @@
 
 use super::belonging::{ASK_PERIOD, LOOK_PERIOD, MET_AT_A_TIME, exchange};
 use super::layouts::{adopt, lock, take_standing};
+use super::link::Link;
 use super::outside::{jittered, now};
 use super::shared::Shared;
 use super::worker::Worker;
@@ -93,7 +94,8 @@ impl Shared {
     /// What a node that is to found a cluster still waits for of what DNS names: addresses, or names, with a word why.
     pub(super) fn awaited_addresses(&self) -> Vec<String> {
         let rendezvous = &self.layouts.rendezvous;
-        let (replicas, ring) = (usize::from(self.ring().layout().replicas()), self.ring());
+        let ring = self.ring();
+        let replicas = usize::from(ring.layout().replicas());
         let met = lock(&self.layouts.met);
         let listed: BTreeSet<NodeId> = met
             .iter()
@@ -101,7 +103,6 @@ impl Shared {
             .filter_map(|(_, met)| met.member.id)
             .collect();
         let (answers, found) = (lock(&rendezvous.answers), lock(&rendezvous.found));
-        let is_own = |url: &str| url == self.url || found.get(url) == Some(&self.id) && is_here(url);
         let mut awaited = Vec::new();
         for lookup in &self.settings.peers.lookups {
             let Some(named) = answers.get(lookup).filter(|named| !named.at.is_empty()) else {
@@ -111,7 +112,7 @@ impl Shared {
             let (before, mut nodes) = (awaited.len(), BTreeSet::new());
             for url in named.at.keys() {
                 match found.get(url) {
-                    _ if is_own(url) => drop(nodes.insert(self.id)),
+                    _ if self.is_at(url, &found) => drop(nodes.insert(self.id)),
                     Some(id) if listed.contains(id) => drop(nodes.insert(*id)),
                     Some(id) if *id == self.id => awaited.push(format!("{url}, which is not this node's alone")),
                     Some(_) => {
@@ -137,9 +138,14 @@ impl Shared {
         ring.epoch() == 0 || !is_as_listed || self.view().peers().iter().any(|peer| peer.state != State::Alive)
     }
 
+    /// Whether this node is at this address, and nobody else can be.
+    fn is_at(&self, url: &str, found: &BTreeMap<String, NodeId>) -> bool {
+        url == self.url || found.get(url) == Some(&self.id) && is_here(url)
+    }
+
     /// Whether a living member, or this node, is known to be at this address.
     fn knows(&self, ring: &Ring, url: &str) -> bool {
-        let is_own = url == self.url || lock(&self.layouts.rendezvous.found).get(url) == Some(&self.id) && is_here(url);
+        let is_own = self.is_at(url, &lock(&self.layouts.rendezvous.found));
         is_own
             || ring.epoch() > 0
                 && ring.members().any(|member| {
@@ -258,8 +264,8 @@ async fn try_address(worker: Rc<Worker>, url: String) {
             return;
         }
     }
-    let met = exchange(&worker, &worker.link_to(&url)).await;
-    worker.drop_link_to(&url);
+    // One of its own, which goes with it: there may be many addresses.
+    let met = exchange(&worker, &Link::to_anybody(node.clone(), url.clone())).await;
     lock(&rendezvous.tried).remove(&url);
     let met = met.and_then(|(member, layout)| Some((member.id?, member, layout)));
     let Some((id, member, layout)) = met else {

@@ -302,11 +302,6 @@ impl Worker {
         links.entry(format!("to {url}")).or_insert_with(link).clone()
     }
 
-    /// Nobody is to be sought at this address any more.
-    pub(super) fn drop_link_to(&self, url: &str) {
-        self.links.borrow_mut().remove(&format!("to {url}"));
-    }
-
     /// The link to a member.
     pub fn link(&self, ring: &Ring, to: MemberIndex) -> Rc<Link> {
         let member = ring.member(to);

@@ -99,6 +99,13 @@ impl World {
         }
     }
 
+    /// A client's write comes in at a node.
+    pub(crate) fn begin_write_of(&mut self, client: usize, node: usize, write: usize, wanted: Wanted, edit: Edit) {
+        let (patience, ring) = (self.patience(node), self.ring_of(node));
+        let (may_be_stored, earlier) = (false, None);
+        self.begin_put(Writing { client, node, write, wanted, edit, patience, ring, may_be_stored, earlier });
+    }
+
     /// Writes, as far as the client wants.
     pub(crate) fn begin_put(&mut self, mut writing: Writing) {
         let Writing { node, write, wanted, ref edit, .. } = writing;

@@ -178,17 +178,7 @@ impl World {
             self.oracle.writes[write].expires = expires;
             (write, Edit::write(seen, content.map(|content| Content { expires_ms, ..content })))
         };
-        self.begin_put(Writing {
-            client,
-            node,
-            write,
-            wanted,
-            edit,
-            patience,
-            ring,
-            may_be_stored: false,
-            earlier: None,
-        });
+        self.begin_write_of(client, node, write, wanted, edit);
     }
 
     fn wanted(&mut self, owners: usize) -> Wanted {

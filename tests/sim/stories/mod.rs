@@ -12,7 +12,7 @@ mod rot;
 mod seen;
 mod splits;
 
-use crate::between::{Reading, Writing};
+use crate::between::Reading;
 use crate::invariants;
 use crate::options::Options;
 use crate::plant::Plant;
@@ -89,18 +89,7 @@ impl World {
         let wanted = ask.hard.map_or(Wanted::Majority, Wanted::Hard);
         let write = self.enter_write(key, ask.delete, saw);
         let content = self.oracle.writes[write].value.clone().map(Content::plain);
-        let (edit, patience, ring) = (Edit::write(seen, content), self.patience(node), self.ring_of(node));
-        self.begin_put(Writing {
-            client: 0,
-            node,
-            write,
-            wanted,
-            edit,
-            patience,
-            ring,
-            may_be_stored: false,
-            earlier: None,
-        });
+        self.begin_write_of(0, node, write, wanted, Edit::write(seen, content));
         write
     }
 
