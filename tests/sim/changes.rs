@@ -36,6 +36,8 @@ pub(crate) enum Wish {
     Join(usize),
     /// This one is to be none any more.
     Leave(usize),
+    /// This one is down, and is to be none any more: the others go on without what it has.
+    Remove(usize),
     Replicas(u8),
     /// This member is to have this weight: with 0 it keeps nothing.
     Weight(usize, u16),
@@ -191,7 +193,7 @@ impl World {
         let runs = |world: &World, node: usize| world.nodes[node].up.is_some() && !world.is_paused(node);
         let asked = match wish {
             Wish::Join(node) | Wish::Leave(node) => Some(node).filter(|&node| runs(self, node)),
-            Wish::Replicas(_) | Wish::Weight(..) => {
+            Wish::Remove(_) | Wish::Replicas(_) | Wish::Weight(..) => {
                 let members = self.members();
                 let alive: Vec<usize> = members.into_iter().filter(|&node| runs(self, node)).collect();
                 (!alive.is_empty()).then(|| alive[self.rng.random_range(0..alive.len())])
@@ -206,6 +208,9 @@ impl World {
             Wish::Leave(_) => {
                 let name = self.nodes[node].name.clone();
                 self.change(node, LayoutWish::Leave(name), Then::Operator { number });
+            }
+            Wish::Remove(dead) => {
+                self.change(node, LayoutWish::Remove(name_of(dead)), Then::Operator { number });
             }
             Wish::Replicas(replicas) => {
                 self.change(node, LayoutWish::Replicas(replicas), Then::Operator { number });
@@ -224,6 +229,7 @@ impl World {
         let wish = match wish {
             Wish::Join(_) => panic!("a node that is to join asks by itself"),
             Wish::Leave(leaver) => LayoutWish::Leave(name_of(leaver)),
+            Wish::Remove(dead) => LayoutWish::Remove(name_of(dead)),
             Wish::Replicas(replicas) => LayoutWish::Replicas(replicas),
             Wish::Weight(member, weight) => LayoutWish::Refit { name: name_of(member), zone: String::new(), weight },
         };
@@ -238,6 +244,8 @@ impl World {
                 // It does not come back by itself.
                 self.nodes[node].joins = false;
             }
+            // Only stories want it.
+            (LayoutAnswer::Planned { .. }, Wish::Remove(_)) => {}
             (LayoutAnswer::Planned { .. }, Wish::Weight(_, 0)) => self.counters.hit("drain planned"),
             (LayoutAnswer::Planned { .. }, Wish::Weight(..)) => self.counters.hit("weight planned"),
             (LayoutAnswer::Planned { .. }, _) => self.counters.hit("replicas planned"),

@@ -52,6 +52,8 @@ impl World {
 
     pub(crate) fn note_loss(&mut self, node: usize, is_old: bool) {
         self.nodes[node].filled = false;
+        // By which layouts it went is gone too.
+        self.changes.epochs.remove(&node);
         let owners = self.owners_of_all();
         self.oracle.disk_lost(node, is_old, &owners);
     }

@@ -12,24 +12,24 @@ use std::collections::BTreeMap;
 const SETTLED_WITHIN_US: u64 = 60 * SECOND_US;
 
 /// So many members, and so many nodes that may become some.
-fn growing(nodes: usize, spares: usize, keys: usize) -> Options {
+pub(super) fn growing(nodes: usize, spares: usize, keys: usize) -> Options {
     Options { spares, changes: 1, ..Options::quiet(nodes, keys) }
 }
 
 impl World {
-    fn epoch(&self) -> u64 {
+    pub(super) fn epoch(&self) -> u64 {
         self.ring.epoch()
     }
 
     /// Waits until a layout of this epoch is gone by.
-    fn reach(&mut self, epoch: u64) {
+    pub(super) fn reach(&mut self, epoch: u64) {
         let until = self.now + SETTLED_WITHIN_US;
         self.advance(|world| world.epoch() >= epoch || world.now >= until);
         assert!(self.epoch() >= epoch, "{:?}", self.oracle.violations);
     }
 
     /// Waits until nothing is left to be done about layouts.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         let until = self.now + SETTLED_WITHIN_US;
         while let Some(what) = self.layouts_left() {
             assert!(self.now < until, "{what}");

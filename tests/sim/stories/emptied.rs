@@ -10,7 +10,7 @@ use rand::Rng;
 use std::collections::BTreeSet;
 
 /// Deletes the folder of a node that is stopped.
-fn delete_folder(world: &mut World, node: usize) {
+pub(super) fn delete_folder(world: &mut World, node: usize) {
     assert!(world.nodes[node].up.is_none());
     world.nodes[node].disk = Disk::new(world.rng.random());
     world.nodes[node].loss = Some(Loss::All);

@@ -8,6 +8,7 @@ mod deletes;
 mod emptied;
 mod order;
 mod repair;
+mod returning;
 mod rot;
 mod seen;
 mod splits;
@@ -195,7 +196,7 @@ fn short(outcome: &PutOutcome) -> Replicas {
 
 #[test]
 fn stories_fail_where_the_bug_they_are_about_is_planted() {
-    let told: [(Plant, fn()); 18] = [
+    let told: [(Plant, fn()); 21] = [
         (Plant::RoundReused, changes::two_operators_at_one_node_want_different_layouts_and_there_is_one),
         (Plant::VotesLostInCrash, changes::what_was_voted_for_before_a_crash_is_the_layout_of_its_epoch_after_it),
         (Plant::LogForgotten, repair::after_ten_crashes_under_load_every_owner_has_every_acknowledged_write),
@@ -229,6 +230,18 @@ fn stories_fail_where_the_bug_they_are_about_is_planted() {
             rot::a_base_that_rots_is_replaced_and_its_owner_counts_for_nothing_until_it_is_filled,
         ),
         (Plant::TombstoneDropped, deletes::a_key_deleted_while_an_owner_was_down_stays_deleted_when_it_returns),
+        (
+            Plant::LateCopyTaken,
+            returning::a_removed_member_that_returns_when_the_deletes_it_missed_were_forgotten_brings_nothing_back,
+        ),
+        (
+            Plant::LogForgotten,
+            returning::nodes_that_restart_in_any_order_and_all_at_once_are_the_same_members_with_the_same_data,
+        ),
+        (
+            Plant::ActorOfLostDisk,
+            returning::a_member_of_a_changed_cluster_that_lost_its_disk_takes_its_own_place_and_counts_once_it_is_filled,
+        ),
     ];
     let mut missed = Vec::new();
     for (plant, story) in told {
