@@ -26,10 +26,17 @@ const KEPT_MAX: usize = 4_096;
 /// The addresses at which the previous version is spoken.
 #[derive(Default)]
 pub struct Dialects {
-    /// Each with the time from which on the own version may be tried.
-    previous: Mutex<BTreeMap<String, Instant>>,
+    previous: Mutex<BTreeMap<String, Previous>>,
     /// Whether there are any: mostly there are none, and nobody need look.
     any: AtomicBool,
+}
+
+/// What is known of an address at which the previous version is spoken.
+struct Previous {
+    /// From when on the own version may be tried.
+    due: Instant,
+    /// When it was refused last.
+    refused: Instant,
 }
 
 impl Dialects {
@@ -44,13 +51,17 @@ impl Dialects {
         self.refuse(url, now())
     }
 
-    /// The peer at `url` answered in this version. Whether it is news that it speaks the own one.
-    pub(super) fn was_answered(&self, url: &str, version: ProtocolVersion) -> bool {
+    /// The peer at `url` answered in this version what it was asked at `asked`. Whether it is news that it speaks the own
+    /// one: an answer that was on its way when the own version was refused to somebody else is none.
+    pub(super) fn was_answered(&self, url: &str, version: ProtocolVersion, asked: Instant) -> bool {
         if version != PROTOCOL_VERSION || !self.any.load(Ordering::Relaxed) {
             return false;
         }
         let mut previous = self.previous();
-        let is_news = previous.remove(url).is_some();
+        let is_news = previous.get(url).is_some_and(|known| known.refused <= asked);
+        if is_news {
+            previous.remove(url);
+        }
         self.any.store(!previous.is_empty(), Ordering::Relaxed);
         is_news
     }
@@ -58,8 +69,8 @@ impl Dialects {
     fn choose(&self, url: &str, may_try: bool, now: Instant) -> ProtocolVersion {
         match self.previous().get_mut(url) {
             None => PROTOCOL_VERSION,
-            Some(due) if may_try && *due <= now => {
-                *due = now + TRIAL_PERIOD;
+            Some(known) if may_try && known.due <= now => {
+                known.due = now + TRIAL_PERIOD;
                 PROTOCOL_VERSION
             }
             Some(_) => PREVIOUS_VERSION,
@@ -72,16 +83,16 @@ impl Dialects {
             previous.clear();
         }
         self.any.store(true, Ordering::Relaxed);
-        previous.insert(url.to_string(), now + TRIAL_PERIOD).is_none()
+        previous.insert(url.to_string(), Previous { due: now + TRIAL_PERIOD, refused: now }).is_none()
     }
 
     fn try_at_once(&self, url: &str, now: Instant) {
-        if let Some(due) = self.previous().get_mut(url) {
-            *due = now;
+        if let Some(known) = self.previous().get_mut(url) {
+            known.due = now;
         }
     }
 
-    fn previous(&self) -> MutexGuard<'_, BTreeMap<String, Instant>> {
+    fn previous(&self) -> MutexGuard<'_, BTreeMap<String, Previous>> {
         self.previous.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -112,9 +123,9 @@ mod tests {
         let seen = |may_try, seconds| dialects.choose("a", may_try, at(seconds)) == PROTOCOL_VERSION;
         assert_eq!([seen(true, 59), seen(false, 60), seen(true, 60), seen(true, 61)], [false, false, true, false]);
         assert_eq!(dialects.choose("b", false, at(0)), PROTOCOL_VERSION);
-        assert!(!dialects.was_answered("a", PREVIOUS_VERSION));
-        assert!(dialects.was_answered("a", PROTOCOL_VERSION));
-        assert!(!dialects.was_answered("a", PROTOCOL_VERSION));
+        assert!(!dialects.was_answered("a", PREVIOUS_VERSION, at(61)));
+        assert!(dialects.was_answered("a", PROTOCOL_VERSION, at(61)));
+        assert!(!dialects.was_answered("a", PROTOCOL_VERSION, at(61)));
         assert_eq!(dialects.choose("a", false, at(62)), PROTOCOL_VERSION);
     }
 
@@ -128,6 +139,16 @@ mod tests {
         assert_eq!(dialects.choose("a", true, start), PROTOCOL_VERSION);
         assert!(!dialects.refuse("a", start), "it was only said in its name");
         assert_eq!(dialects.choose("a", true, start), PREVIOUS_VERSION);
+    }
+
+    #[test]
+    fn an_answer_that_was_on_its_way_when_another_request_was_refused_is_no_news() {
+        let (dialects, start) = (Dialects::default(), now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        dialects.refuse("a", at(5));
+        assert!(!dialects.was_answered("a", PROTOCOL_VERSION, at(4)));
+        assert_eq!(dialects.choose("a", false, at(6)), PREVIOUS_VERSION);
+        assert!(dialects.was_answered("a", PROTOCOL_VERSION, at(6)));
     }
 
     #[test]

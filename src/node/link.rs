@@ -253,6 +253,7 @@ impl Link {
         let speaks =
             |version| self.node.events.info("peer", format!("{} speaks protocol version {version}", self.peer));
         let version = dialects.spoken_to(&self.url, matches!(lane, Lane::Gossip | Lane::Layout));
+        let asked = now();
         let exchange = async {
             let mut heard = self.exchange(lane, batch, version, timeout).await?;
             if heard == Heard::SpeaksPrevious {
@@ -263,7 +264,7 @@ impl Link {
             }
             match heard {
                 Heard::Reply(reply, version) => {
-                    if dialects.was_answered(&self.url, version) {
+                    if dialects.was_answered(&self.url, version, asked) {
                         speaks(PROTOCOL_VERSION);
                     }
                     Ok(reply)
