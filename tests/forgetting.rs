@@ -105,6 +105,29 @@ fn so_it_is_on_nodes_that_keep_all_in_memory() {
 }
 
 #[test]
+fn what_expires_where_nothing_was_due_for_a_while_is_forgotten_as_soon() {
+    let node = Plan::new(&["--memory", "--syncfreq", "0.2"]).start();
+    let mut client = node.client();
+    let forgotten = || {
+        let status = node.get("/status").json();
+        (status["store"]["keys"] == 0).then_some(()).ok_or(status["store"].to_string())
+    };
+    for number in 0..200 {
+        client.put(&format!("/kv/k{number}?ttl=0.1"), "v").expect(201);
+    }
+    eventually("the first are forgotten", SOON, forgotten);
+    // Rounds that found nothing have left all partitions alone for longer than this test may take.
+    let begun = Instant::now();
+    eventually("ten rounds have passed", SOON, || {
+        (begun.elapsed() > Duration::from_secs(2)).then_some(()).ok_or("not yet".into())
+    });
+    for number in 0..200 {
+        client.put(&format!("/kv/k{number}?ttl=0.1"), "v").expect(201);
+    }
+    eventually("the others are forgotten", Duration::from_secs(20), forgotten);
+}
+
+#[test]
 fn a_node_without_peers_forgets_on_its_own() {
     let alone = |node: &Node| {
         let mut client = node.client();

@@ -8,7 +8,7 @@ use crate::placement::{MemberIndex, Partition, Ring};
 use crate::protocol::Request;
 use crate::record::{Context, Dot, Key};
 use crate::replica::{self, Candidate};
-use crate::storage::{Address, Kind, PageSize, Peek, Span, StoreError};
+use crate::storage::{Address, DueLedger, Kind, PageSize, Peek, Span, StoreError};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -42,24 +42,36 @@ pub struct Waiting {
 }
 
 /// The same, as it is kept, and until when nothing becomes due in a partition where nothing was deleted, in milliseconds
-/// since 1970: values that expire may be many, and need not be gone through every time.
-#[derive(Default)]
+/// since 1970, but for what is written meanwhile: values that expire may be many, and need not be gone through every time.
 pub struct Waits {
     waiting: Mutex<Waiting>,
     quiet: Mutex<BTreeMap<Partition, u64>>,
+    dues: Arc<DueLedger>,
 }
 
 impl Waits {
+    /// Of a node whose committer notes there what becomes due.
+    pub(super) fn of(dues: Arc<DueLedger>) -> Waits {
+        Waits { waiting: Mutex::default(), quiet: Mutex::default(), dues }
+    }
+
     /// As of the last round.
     pub fn status(&self) -> Waiting {
         self.lock().clone()
     }
 
     fn is_quiet(&self, partition: Partition, now_ms: u64) -> bool {
-        self.quiet().get(&partition).is_some_and(|until_ms| now_ms < *until_ms)
+        let is_due = self.dues.earliest(partition).is_some_and(|ms| ms <= now_ms);
+        !is_due && self.quiet().get(&partition).is_some_and(|until_ms| now_ms < *until_ms)
     }
 
-    /// Nothing is due there before `next_ms`, but for what is written meanwhile.
+    /// It is gone through from now on: what was known of it is forgotten.
+    fn begin(&self, partition: Partition) {
+        self.dues.take(partition);
+        self.quiet().remove(&partition);
+    }
+
+    /// Nothing is due there before `next_ms`, but for what is written since it was begun.
     fn note_quiet(&self, partition: Partition, now_ms: u64, next_ms: Option<u64>) {
         let until_ms = next_ms.unwrap_or(u64::MAX).min(now_ms + QUIET_MS_MAX);
         self.quiet().insert(partition, until_ms);
@@ -138,6 +150,7 @@ async fn count(worker: &Rc<Worker>, partition: Partition) -> Option<u64> {
 /// Goes through what is noted of one partition.
 async fn go_through(worker: &Rc<Worker>, ring: &Arc<Ring>, partition: Partition, waiting: &mut Waiting) -> Option<()> {
     let node = &worker.node;
+    node.waits.begin(partition);
     let (mut span, mut next_ms, mut any) = (Some(Span::partition(Kind::Due, partition)), None::<u64>, false);
     while let Some(rest) = span {
         let (shared, now_ms, here) = (node.clone(), node.now_stamp().ms(), rest.clone());

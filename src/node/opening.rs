@@ -195,6 +195,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
         hints,
         completeness,
         SeenWrites::new(contexts),
+        committer.dues(),
         ring,
     );
     shared.queue.fence(shared.epoch());

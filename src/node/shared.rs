@@ -20,7 +20,7 @@ use crate::merkle::Forest;
 use crate::placement::{MemberIndex, NodeId, Ring};
 use crate::protocol::{Envelope, PACKETS_MAX};
 use crate::record::Stamp;
-use crate::storage::{Feed, HintLedger, Store};
+use crate::storage::{DueLedger, Feed, HintLedger, Store};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
@@ -103,6 +103,7 @@ impl Shared {
         hints: Arc<HintLedger>,
         completeness: Completeness,
         seen: SeenWrites,
+        dues: Arc<DueLedger>,
         ring: Ring,
     ) -> Shared {
         let is_guest = ring.guest().is_some();
@@ -135,7 +136,7 @@ impl Shared {
             syncs: Syncs::new(started),
             rot: Rot::default(),
             contested: Contested::default(),
-            waits: Waits::default(),
+            waits: Waits::of(dues),
             read_repairs: AtomicU64::new(0),
             reads_hedged: AtomicU64::new(0),
             started,

@@ -10,8 +10,8 @@
 use super::ballots::Ballots;
 use super::hints::Entry;
 use super::{
-    Address, CONTEXTS_FACT, Change, ContextLedger, Feed, HINT_NAMES_FACT, Hint, HintLedger, HintNames, Outcome,
-    Refused, RowChange, Store,
+    Address, CONTEXTS_FACT, Change, ContextLedger, DueLedger, Feed, HINT_NAMES_FACT, Hint, HintLedger, HintNames,
+    Outcome, Refused, RowChange, Store,
 };
 use crate::membership::Lack;
 use crate::merkle::Forest;
@@ -32,6 +32,7 @@ pub struct Committer {
     feed: Arc<Feed>,
     hints: Arc<HintLedger>,
     contexts: Arc<ContextLedger>,
+    dues: Arc<DueLedger>,
     actor: Actor,
     /// The name under which hints are written, until one is let go of: an actor's later dots count as having seen its
     /// earlier ones on the key, and the next hint of that key begins with nothing. Under the same name it would make
@@ -120,6 +121,7 @@ impl Committer {
             feed,
             hints,
             contexts,
+            dues: Arc::default(),
             actor,
             hint_actor,
             hint_names,
@@ -136,6 +138,11 @@ impl Committer {
     /// The name under which this store writes.
     pub fn actor(&self) -> Actor {
         self.actor
+    }
+
+    /// What becomes due of what it commits.
+    pub fn dues(&self) -> Arc<DueLedger> {
+        self.dues.clone()
     }
 
     /// The latest stamp made or seen.
@@ -389,7 +396,9 @@ impl Committer {
             self.recount(&batch.recounts);
             return if batch.promises { Ok(self.store.sync()?) } else { Ok(()) };
         }
+        let due = DueLedger::among(&rows);
         let sequence = self.store.append(rows, self.clock.last())?;
+        self.dues.note(due);
         if batch.promises {
             self.store.sync()?;
         }

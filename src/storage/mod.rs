@@ -25,6 +25,7 @@ pub mod contract;
 mod crash;
 #[cfg(feature = "disk")]
 mod disk;
+mod due_ledger;
 mod feed;
 mod files;
 #[cfg(feature = "disk")]
@@ -56,6 +57,7 @@ pub use committer::Committer;
 pub use contexts::{CONTEXTS_FACT, ContextLedger, Contexts};
 #[cfg(feature = "disk")]
 pub use disk::{BaseOpenError, FjallBase, FjallOptions};
+pub use due_ledger::DueLedger;
 pub use feed::{Committed, Feed, Gap};
 pub use files::{Files, RealFiles};
 #[cfg(feature = "disk")]
