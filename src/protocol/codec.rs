@@ -70,6 +70,9 @@ impl Batch {
             if let Request::Layout(request) = request {
                 request.check()?;
             }
+            if let Request::List(request) = request {
+                request.check()?;
+            }
             if matches!(request, Request::Yield { .. }) {
                 return Err(MalformedMessage::Limit("only a node itself lets go of what it accepted"));
             }
