@@ -5,9 +5,7 @@
 //! | `routes` | the one table of URLs and methods |
 //! | `refuse` | the one place where errors become status codes |
 //! | `input` | paths, queries, bodies, and their limits |
-//! | `ask` | a client's wish becomes an operation, its outcome an answer |
-//! | `agree` | the same in the modes that agree |
-//! | `between` | requests that meet a change of the layout |
+//! | `ask` | what a request says of its wish, and the parts of an answer |
 //! | `condition` | entity tags, and requests that depend on them |
 //! | `kv` | raw bytes under `/kv/{key}` |
 //! | `counters` | integers that are added to |
@@ -22,10 +20,8 @@
 //! | `bare` | what the HTTP server refuses by itself, and how that becomes an error like all others |
 
 mod admin;
-mod agree;
 mod ask;
 mod bare;
-mod between;
 mod cluster;
 mod condition;
 mod cors;

@@ -192,7 +192,7 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ("actix_tls", &["src/node/link.rs"]),
     // The second is `kringle health`, a client of one call.
     ("awc", &["src/node/link.rs", "src/http/server.rs"]),
-    ("tokio", &["src/http/", "src/node/"]),
+    ("tokio", &["src/client/between.rs", "src/http/", "src/node/"]),
     ("futures_core", &["src/http/input.rs"]),
     ("clap", &["src/config/"]),
     ("toml", &["src/config/"]),
