@@ -36,6 +36,12 @@ impl Lane {
         Lane::Lists,
     ];
 
+    /// Whether the previous version of the protocol has requests that travel in it. Any other is said to no peer that
+    /// speaks that.
+    pub fn is_in_previous_version(self) -> bool {
+        self != Lane::Lists
+    }
+
     /// The endpoint the lane's batches are posted to.
     pub fn path(self) -> &'static str {
         match self {
