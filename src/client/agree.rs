@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Before the members have agreed on who they are, nobody can agree on anything.
-fn refuse_before_founding(worker: &Worker, ring: &Ring, mode: Mode) -> Result<(), Error> {
+pub(super) fn refuse_before_founding(worker: &Worker, ring: &Ring, mode: Mode) -> Result<(), Error> {
     if ring.epoch() > 0 {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! What can keep a client's wish from being fulfilled. Each face of the node has words of its own for it.
 
 use crate::coordinator::Replicas;
-use crate::placement::Mode;
+use crate::placement::{Mode, Partition};
 use crate::protocol::Refusal;
 use crate::record::{Key, Record};
 use crate::storage::StoreError;
@@ -54,6 +54,17 @@ pub enum Error {
         /// Whether the mode is one that agrees.
         agrees: bool,
     },
+    /// Of some partitions fewer owners than wished told what there is of keys: any of the keys asked for may be there.
+    NotListed {
+        /// One of them.
+        partition: Partition,
+        /// How many there are.
+        partitions: usize,
+        /// How many of its owners did.
+        answered: usize,
+        /// How many were needed.
+        needed: usize,
+    },
     /// Whoever answered had not seen all that the client's context shows.
     Behind {
         /// How many answered.
@@ -99,7 +110,9 @@ impl Error {
     pub(super) fn is_worth_another_try(&self) -> bool {
         match self {
             Error::NotReplicated { may_repeat, .. } => *may_repeat,
-            Error::NotAnswered { .. } | Error::NotAgreed { .. } | Error::Behind { .. } => true,
+            Error::NotAnswered { .. } | Error::NotListed { .. } | Error::NotAgreed { .. } | Error::Behind { .. } => {
+                true
+            }
             Error::Refused(Refusal::StaleEpoch { .. }) => true,
             _ => false,
         }

@@ -37,13 +37,13 @@ pub(super) const WRITE_PARAMETERS: &[&str] = &["mode", "w"];
 const TTL_MAX_S: f64 = 100.0 * 365.25 * 86_400.0;
 
 /// The mode that a request names, if any.
-fn mode(query: &Query<'_>) -> Result<Option<Mode>, ApiError> {
+pub(super) fn mode(query: &Query<'_>) -> Result<Option<Mode>, ApiError> {
     let word = query.text("mode")?.map(str::parse).transpose();
     word.map_err(|error| ApiError::bad(format!("{error}"), "leave ?mode= away for the cluster's own"))
 }
 
 /// The number of owners that a request names, if any; 0, which no key has, for what is no number.
-fn count(query: &Query<'_>, name: &'static str) -> Result<Option<u8>, ApiError> {
+pub(super) fn count(query: &Query<'_>, name: &'static str) -> Result<Option<u8>, ApiError> {
     Ok(query.text(name)?.map(|text| text.parse().unwrap_or(0)))
 }
 
@@ -219,6 +219,6 @@ pub(super) fn replicas_json(replicas: &Replicas) -> Value {
 }
 
 /// A header of text we made ourselves, which is visible ASCII.
-fn ascii(text: String) -> HeaderValue {
+pub(super) fn ascii(text: String) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }

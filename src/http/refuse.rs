@@ -2,7 +2,7 @@
 
 use crate::client;
 use crate::coordinator::Replicas;
-use crate::placement::Mode;
+use crate::placement::{Mode, Partition};
 use crate::protocol::Refusal;
 use crate::record::{KeyError, TokenError, Unfit, context_to_token};
 use crate::storage::{Refused, StoreError};
@@ -50,6 +50,8 @@ pub(super) enum ApiError {
     NotEnoughOwners { needed: usize, owners: usize },
     /// Fewer owners than wished answered a read, and what the client may do about it.
     NotAnswered { answered: usize, needed: usize, unfilled: usize, hint: &'static str },
+    /// Of some partitions fewer owners than wished told what keys there are.
+    NotListed { partition: Partition, partitions: usize, answered: usize, needed: usize },
     /// Whoever answered had not seen all that the client's context shows.
     Behind { answered: usize },
     /// Too few owners agreed, and none has it.
@@ -162,6 +164,14 @@ impl ApiError {
                     ),
                 },
                 (*hint).into(),
+            ),
+            ApiError::NotListed { partition, partitions, answered, needed } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "of {partitions} partitions too few owners told what keys there are: of partition {partition}, \
+                     {answered} of the {needed} needed"
+                ),
+                "a list without them would not be whole; try again, or ask for fewer owners with ?r=1".into(),
             ),
             ApiError::Behind { answered } => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -308,6 +318,9 @@ impl From<client::Error> for ApiError {
             client::Error::NotAnswered { answered, needed, unfilled, agrees } => {
                 let hint = if agrees { READ_SLOPPILY } else { ASK_FOR_FEWER };
                 ApiError::NotAnswered { answered, needed, unfilled, hint }
+            }
+            client::Error::NotListed { partition, partitions, answered, needed } => {
+                ApiError::NotListed { partition, partitions, answered, needed }
             }
             client::Error::Behind { answered } => ApiError::Behind { answered },
             client::Error::NotAgreed { answered, needed, cause } => ApiError::NotAgreed { answered, needed, cause },
