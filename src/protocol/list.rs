@@ -180,10 +180,12 @@ mod tests {
         }
     }
 
+    /// Keys that are told, and where there may be more.
+    type Told = (&'static [&'static [u8]], Option<&'static [u8]>);
+
     #[test]
     fn an_answer_that_was_not_asked_for_is_none() {
-        let partitions = vec![Partition::of(key(b"p/a").position()), Partition::of(key(b"p/b").position())];
-        let mut partitions: Vec<Partition> = partitions;
+        let mut partitions = [b"p/a", b"p/b"].map(|name| Partition::of(key(name).position())).to_vec();
         partitions.sort_unstable();
         let filter = Filter { prefix: Bytes::from_static(b"p/"), delimiter: Bytes::new() };
         let request =
@@ -197,11 +199,11 @@ mod tests {
             next: next.map(|next| Place(Bytes::from_static(next))),
             lacking: vec![],
         };
-        let good: [(&[&[u8]], Option<&[u8]>); 3] = [(&[b"p/a", b"p/b"], None), (&[b"p/a"], Some(b"p/b")), (&[], None)];
+        let good: [Told; 3] = [(&[b"p/a", b"p/b"], None), (&[b"p/a"], Some(b"p/b")), (&[], None)];
         for (keys, next) in good {
             assert!(request.is_answered_by(&answer(keys, next)), "{keys:?} {next:?}");
         }
-        let refused: [(&[&[u8]], Option<&[u8]>); 7] = [
+        let refused: [Told; 7] = [
             (&[b"p/b", b"p/a"], None),
             (&[b"p/a", b"p/a"], None),
             (&[b"o/a"], None),

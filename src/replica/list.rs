@@ -267,7 +267,7 @@ mod tests {
         store.append(vec![(Address::data(&rotten), Some(Bytes::from_static(b"rot")))], Stamp(1)).unwrap();
         let request = request("", "");
         let found = list(&store, &request, |partition| partition != away, NOW_MS, &mut || false).unwrap();
-        assert_eq!(found.damaged, [rotten.clone()]);
+        assert_eq!(found.damaged, std::slice::from_ref(&rotten));
         let mut lacking = vec![away, Partition::of(rotten.position())];
         assert_eq!(found.answer.lacking, lacking);
         lacking.sort_unstable();
