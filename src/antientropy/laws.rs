@@ -122,6 +122,7 @@ impl World {
             Step::Propose { key, .. } => panic!("no session proposes: {key:?}"),
             Step::UnderWay(_) => Answer::UnderWay { since: None, hints: false },
             Step::Compare(request) => replica::compare(&ring, me, &node.forest, &*node.store, request, &mut || ()),
+            Step::List(request) => panic!("no session lists: {request:?}"),
             Step::Layout(_) | Step::Gossip(_) => panic!("a session does not gossip"),
         }
     }

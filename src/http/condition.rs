@@ -32,7 +32,12 @@ fn text<'a>(request: &'a HttpRequest, name: &HeaderName) -> Result<Option<&'a st
 
 /// What a write wants to be true: `If-None-Match: *`, `If-Match: *`, or `If-Match: "<etag>"`.
 pub(super) fn of_write(request: &HttpRequest) -> Result<Option<Condition>, ApiError> {
-    match (text(request, &IF_MATCH)?, text(request, &IF_NONE_MATCH)?) {
+    of_texts(text(request, &IF_MATCH)?, text(request, &IF_NONE_MATCH)?)
+}
+
+/// The same, where the texts of the two come by another road.
+pub(super) fn of_texts(if_match: Option<&str>, if_none_match: Option<&str>) -> Result<Option<Condition>, ApiError> {
+    match (if_match, if_none_match) {
         (None, None) => Ok(None),
         (Some(_), Some(_)) => {
             Err(ApiError::bad("If-Match and If-None-Match contradict each other", "send one of them"))

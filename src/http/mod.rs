@@ -5,10 +5,12 @@
 //! | `routes` | the one table of URLs and methods |
 //! | `refuse` | the one place where errors become status codes |
 //! | `input` | paths, queries, bodies, and their limits |
-//! | `ask` | a client's wish becomes an operation, its outcome an answer |
-//! | `agree` | the same in the modes that agree |
-//! | `between` | requests that meet a change of the layout |
+//! | `ask` | what a request says of its wish, and the parts of an answer |
 //! | `condition` | entity tags, and requests that depend on them |
+//! | `list` | the keys there are |
+//! | `cursor` | where a list goes on |
+//! | `batch` | many wishes in one request |
+//! | `lines` | answers of many lines |
 //! | `kv` | raw bytes under `/kv/{key}` |
 //! | `counters` | integers that are added to |
 //! | `store` | the JSON endpoints, and the plain-text aliases |
@@ -22,16 +24,18 @@
 //! | `bare` | what the HTTP server refuses by itself, and how that becomes an error like all others |
 
 mod admin;
-mod agree;
 mod ask;
 mod bare;
-mod between;
+mod batch;
 mod cluster;
 mod condition;
 mod cors;
 mod counters;
+mod cursor;
 mod input;
 mod kv;
+mod lines;
+mod list;
 mod moving;
 mod peer;
 mod refuse;
@@ -85,7 +89,7 @@ async fn dispatch(request: HttpRequest, payload: web::Payload) -> HttpResponse {
             response
         }
         // In a box: the futures of a write are large, and whatever lies in this one is moved about with every read.
-        None => match Box::pin(serve(worker, &request, payload)).await {
+        None => match Box::pin(serve(worker, serving, &request, payload)).await {
             Ok(response) => response,
             Err(error) => {
                 let unread = request.extensions_mut().remove::<input::Unread>();
@@ -104,7 +108,12 @@ async fn dispatch(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     response
 }
 
-async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload) -> Result<HttpResponse, ApiError> {
+async fn serve(
+    worker: &Rc<Worker>,
+    serving: &Arc<AtomicUsize>,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, ApiError> {
     if let Some(response) = cors::preflight(&worker.node, request) {
         return Ok(response);
     }
@@ -119,6 +128,8 @@ async fn serve(worker: &Rc<Worker>, request: &HttpRequest, payload: web::Payload
         return Err(ApiError::CrossSite);
     }
     match route {
+        Route::List => list::serve(worker, request, serving).await,
+        Route::Batch => batch::serve(worker, request, payload, serving).await,
         Route::Kv => kv::serve(worker, request, payload, rest).await,
         Route::Counters => counters::serve(worker, request, payload, rest).await,
         Route::Ping if is_post => peer::serve(worker, request, payload).await,

@@ -1,9 +1,10 @@
 //! The one table from errors to status codes, sentences and hints. No other file names a failing status.
 
+use crate::client;
 use crate::coordinator::Replicas;
-use crate::placement::Mode;
+use crate::placement::{Mode, Partition};
 use crate::protocol::Refusal;
-use crate::record::{KeyError, TokenError, Unfit};
+use crate::record::{KeyError, TokenError, Unfit, context_to_token};
 use crate::storage::{Refused, StoreError};
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
@@ -43,12 +44,14 @@ pub(super) enum ApiError {
     SlowHead,
     /// A page of another site sent a browser here.
     CrossSite,
-    /// Fewer owners than wished have the write, or nobody; and whether it may be made once more without counting twice.
-    NotReplicated { replicas: Replicas, needed: usize, cause: Option<Refusal>, may_repeat: bool },
+    /// Fewer owners than wished have the write, or nobody.
+    NotReplicated { replicas: Replicas, needed: usize, cause: Option<Refusal> },
     /// The request wants more owners than there are.
     NotEnoughOwners { needed: usize, owners: usize },
     /// Fewer owners than wished answered a read, and what the client may do about it.
     NotAnswered { answered: usize, needed: usize, unfilled: usize, hint: &'static str },
+    /// Of some partitions fewer owners than wished told what keys there are.
+    NotListed { partition: Partition, partitions: usize, answered: usize, needed: usize },
     /// Whoever answered had not seen all that the client's context shows.
     Behind { answered: usize },
     /// Too few owners agreed, and none has it.
@@ -78,16 +81,6 @@ pub(super) enum ApiError {
 impl ApiError {
     pub(super) fn bad(error: impl Into<String>, hint: &'static str) -> ApiError {
         ApiError::Bad { error: error.into(), hint }
-    }
-
-    /// Whether the same may go well in a moment, where the layout is changing, and asking again does no harm.
-    pub(super) fn is_worth_another_try(&self) -> bool {
-        match self {
-            ApiError::NotReplicated { may_repeat, .. } => *may_repeat,
-            ApiError::NotAnswered { .. } | ApiError::NotAgreed { .. } | ApiError::Behind { .. } => true,
-            ApiError::Refused(Refusal::StaleEpoch { .. }) => true,
-            _ => false,
-        }
     }
 
     /// The response: a status, `error`, `hint`, and what else helps.
@@ -143,7 +136,7 @@ impl ApiError {
                 "a page of another site may not do that".into(),
                 "write with PUT /kv/{key} or POST /store, and change the cluster from a terminal".into(),
             ),
-            ApiError::NotReplicated { replicas, needed, cause, .. } => {
+            ApiError::NotReplicated { replicas, needed, cause } => {
                 let mut error = format!("{} of the {needed} owners asked for have the write", replicas.acked);
                 if let Some(cause) = cause {
                     error = format!("{error}: {cause}");
@@ -171,6 +164,14 @@ impl ApiError {
                     ),
                 },
                 (*hint).into(),
+            ),
+            ApiError::NotListed { partition, partitions, answered, needed } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "of {partitions} partitions too few owners told what keys there are: of partition {partition}, \
+                     {answered} of the {needed} needed"
+                ),
+                "a list without them would not be whole; try again, or ask for fewer owners with ?r=1".into(),
             ),
             ApiError::Behind { answered } => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -288,6 +289,51 @@ impl ApiError {
             _ => {}
         }
         response.json(body)
+    }
+}
+
+/// What a client may do where too few owners answered its read: in the modes that do not agree, and in those that do.
+const ASK_FOR_FEWER: &str = "try again, or ask for fewer with ?r=";
+const READ_SLOPPILY: &str = "try again, or read with ?mode=sloppy, which shows what there is, agreed on or not";
+
+impl From<client::Error> for ApiError {
+    fn from(error: client::Error) -> ApiError {
+        match error {
+            client::Error::NoConditions(mode) => ApiError::bad(
+                format!("mode {mode} promises nothing of conditions"),
+                "add ?mode=quorum, in which the owners of a key agree on them",
+            ),
+            client::Error::NoSuchCount { name, most } => ApiError::bad(
+                format!("{name} must be a number from 1 to {most}"),
+                "it counts the owners of the key, as many as the cluster has replicas at most",
+            ),
+            client::Error::CountInMode { name, mode } => ApiError::bad(
+                format!("?{name}= has no meaning in mode {mode}, which itself says who must agree"),
+                "leave it away, or use ?mode=sloppy",
+            ),
+            client::Error::NotReplicated { replicas, needed, cause, may_repeat: _ } => {
+                ApiError::NotReplicated { replicas, needed, cause }
+            }
+            client::Error::NotEnoughOwners { needed, owners } => ApiError::NotEnoughOwners { needed, owners },
+            client::Error::NotAnswered { answered, needed, unfilled, agrees } => {
+                let hint = if agrees { READ_SLOPPILY } else { ASK_FOR_FEWER };
+                ApiError::NotAnswered { answered, needed, unfilled, hint }
+            }
+            client::Error::NotListed { partition, partitions, answered, needed } => {
+                ApiError::NotListed { partition, partitions, answered, needed }
+            }
+            client::Error::Behind { answered } => ApiError::Behind { answered },
+            client::Error::NotAgreed { answered, needed, cause } => ApiError::NotAgreed { answered, needed, cause },
+            client::Error::Unmet { key, record, now_ms } => ApiError::Unmet {
+                etag: record.winner(now_ms).is_some().then(|| super::ask::etag(&record, now_ms)),
+                context: (!record.is_unknown()).then(|| context_to_token(&key, record.context())),
+            },
+            client::Error::Refused(refusal) => ApiError::Refused(refusal),
+            client::Error::NotEstablished { mode, awaiting } => ApiError::NotEstablished { mode, awaiting },
+            client::Error::NotHere => ApiError::NotHere,
+            client::Error::Store(error) => error.into(),
+            client::Error::Bug(what) => ApiError::Bug(what),
+        }
     }
 }
 

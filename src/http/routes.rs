@@ -7,6 +7,8 @@ use actix_web::http::Method;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Route {
     Kv,
+    List,
+    Batch,
     Counters,
     Ping,
     Store,
@@ -35,6 +37,8 @@ pub(super) enum Route {
 
 /// Path, route, methods. GET allows HEAD wherever it stands.
 const TABLE: &[(&str, Route, &[Method])] = &[
+    ("/kv", Route::List, &[Method::GET, Method::HEAD]),
+    ("/batch", Route::Batch, &[Method::POST]),
     ("/ping", Route::Ping, &[Method::GET, Method::HEAD, Method::POST]),
     ("/store", Route::Store, &[Method::POST]),
     ("/store/key", Route::StoreKey, &[Method::GET, Method::HEAD, Method::DELETE, Method::POST]),
@@ -105,10 +109,11 @@ pub(super) fn changes_the_cluster(route: Route, method: &Method) -> bool {
         )
 }
 
-/// Whether it is a client who asks for that, for a value or with one.
+/// Whether it is a client who asks for that, for a value or with one. A list of keys is not among them: it gives way to all
+/// these, and would to itself.
 pub(super) fn is_for_clients(route: Route, method: &Method) -> bool {
     match route {
-        Route::Kv | Route::Counters | Route::Store | Route::Put | Route::Get => true,
+        Route::Kv | Route::Batch | Route::Counters | Route::Store | Route::Put | Route::Get => true,
         Route::StoreKey => method != Method::POST,
         _ => false,
     }
@@ -144,7 +149,8 @@ mod tests {
     fn a_key_is_everything_behind_the_prefix() {
         assert_eq!(find("/kv/a/b%2Fc").ok(), Some((Route::Kv, "a/b%2Fc")));
         assert_eq!(find("/kv/").ok(), Some((Route::Kv, "")));
-        assert!(matches!(find("/kv"), Err(ApiError::NoSuchPath)));
+        assert_eq!(find("/kv").ok(), Some((Route::List, "")));
+        assert!(matches!(find("/batch/"), Err(ApiError::NoSuchPath)));
         assert!(matches!(find("/ping/"), Err(ApiError::NoSuchPath)));
     }
 

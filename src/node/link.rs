@@ -255,10 +255,17 @@ impl Link {
         let version = dialects.spoken_to(&self.url, matches!(lane, Lane::Gossip | Lane::Layout));
         let asked = now();
         let exchange = async {
+            let unsaid = || (Failure::Unreachable, format!("{} does not know what it would be asked", self.url));
+            if version == PREVIOUS_VERSION && !lane.is_in_previous_version() {
+                return Err(unsaid());
+            }
             let mut heard = self.exchange(lane, batch, version, timeout).await?;
             if heard == Heard::SpeaksPrevious {
                 if dialects.was_refused(&self.url) {
                     speaks(PREVIOUS_VERSION);
+                }
+                if !lane.is_in_previous_version() {
+                    return Err(unsaid());
                 }
                 heard = self.exchange(lane, batch, PREVIOUS_VERSION, timeout).await?;
             }

@@ -23,6 +23,7 @@ mod latency;
 mod layout_facts;
 mod layouts;
 mod link;
+mod listing;
 mod mend;
 mod opening;
 mod outside;

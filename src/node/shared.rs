@@ -85,6 +85,10 @@ pub struct Shared {
     pub(super) stopping: AtomicBool,
     /// Bytes of request bodies being taken in.
     pub body_bytes: AtomicU64,
+    /// Lists of keys that are being made for clients.
+    pub lists: Arc<AtomicU64>,
+    /// Batches of clients that are being worked off.
+    pub batches: Arc<AtomicU64>,
     ring: RwLock<Arc<Ring>>,
 }
 
@@ -144,6 +148,8 @@ impl Shared {
             seen,
             stopping: AtomicBool::new(false),
             body_bytes: AtomicU64::new(0),
+            lists: Arc::default(),
+            batches: Arc::default(),
             ring: RwLock::new(Arc::new(ring)),
         }
     }

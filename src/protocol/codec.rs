@@ -70,6 +70,9 @@ impl Batch {
             if let Request::Layout(request) = request {
                 request.check()?;
             }
+            if let Request::List(request) = request {
+                request.check()?;
+            }
             if matches!(request, Request::Yield { .. }) {
                 return Err(MalformedMessage::Limit("only a node itself lets go of what it accepted"));
             }
@@ -133,9 +136,11 @@ mod tests {
     use crate::placement::Partition;
     use crate::placement::{ClusterId, NodeId};
     use crate::protocol::{
-        Answer, Bed, Difference, Envelope, KeyEntry, Lacking, Leaves, MemberTag, Refusal, SyncAnswer, SyncRequest,
+        Answer, Bed, Difference, Envelope, Filter, KeyEntry, Lacking, Leaves, ListAnswer, ListEntry, ListRequest,
+        MemberTag, Place, Refusal, SyncAnswer, SyncRequest,
     };
     use crate::record::{Actor, Context, Dot, Key, Record, Seen, Stamp};
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     fn envelope() -> Envelope {
@@ -180,8 +185,22 @@ mod tests {
                 Request::Sync(SyncRequest::Root { from: MemberTag::of("n1"), root: Some([7; 32]) }),
                 Request::Sync(SyncRequest::Compare { settled: Stamp(9), salt, beds: vec![(bed, vec![entry])] }),
                 Request::Gossip { packets: vec![value.to_vec(), Vec::new()] },
+                Request::List(list()),
             ],
         }
+    }
+
+    fn list() -> ListRequest {
+        let at = |index| Partition::try_from_index(index).unwrap();
+        let filter = Filter { prefix: Bytes::from_static(b"p/"), delimiter: Bytes::from_static(b"/") };
+        let from = Place(Bytes::from_static(b"p/a"));
+        ListRequest { partitions: vec![at(1), at(300)], filter, from, keys_max: 10, bytes_max: 1_000 }
+    }
+
+    fn listed() -> ListAnswer {
+        let entry = ListEntry { key: Key::new("k").unwrap(), record: record(b"v"), stands_for_all: true };
+        let next = Some(Place(Bytes::from_static(b"a")));
+        ListAnswer { entries: vec![entry], next, lacking: vec![Partition::try_from_index(5).unwrap()] }
     }
 
     proptest! {
@@ -223,6 +242,7 @@ mod tests {
                 Difference::Other { at: 4, outline: record(b"v").outline(), bytes: 70 },
                 Difference::Missing { at: 5 },
             ]])),
+            Answer::Listed(listed()),
         ];
         let reply = Reply { sender: NodeId(2), epoch: 4, stamp: Stamp(1), answers: Ok(answers) };
         for version in [PROTOCOL_VERSION, PREVIOUS_VERSION] {
@@ -295,6 +315,8 @@ mod tests {
         assert_eq!(hex(PROTOCOL_VERSION), "020701010200882709000105016b3edba6846c798ed5");
         let record: String = wire_hex(&record(b"v"));
         assert_eq!(record, "1601030000000000000005000000000000000104000176");
+        assert_eq!(wire_hex(&list()), "0201ac0202702f012f03702f610ae807");
+        assert_eq!(wire_hex(&listed()), format!("01016b{record}010101610105"));
     }
 
     fn wire_hex<T: Serialize>(part: &T) -> String {

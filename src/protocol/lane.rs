@@ -19,18 +19,34 @@ pub enum Lane {
     Gossip,
     /// Who is a member, and what is to become of that.
     Layout,
+    /// Lists of keys, each of which takes many reads' time.
+    Lists,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Lane; 7] =
-        [Lane::Writes, Lane::Reads, Lane::Repairs, Lane::Proposals, Lane::Digests, Lane::Gossip, Lane::Layout];
+    pub const ALL: [Lane; 8] = [
+        Lane::Writes,
+        Lane::Reads,
+        Lane::Repairs,
+        Lane::Proposals,
+        Lane::Digests,
+        Lane::Gossip,
+        Lane::Layout,
+        Lane::Lists,
+    ];
+
+    /// Whether the previous version of the protocol has requests that travel in it. Any other is said to no peer that
+    /// speaks that.
+    pub fn is_in_previous_version(self) -> bool {
+        self != Lane::Lists
+    }
 
     /// The endpoint the lane's batches are posted to.
     pub fn path(self) -> &'static str {
         match self {
             Lane::Writes | Lane::Repairs | Lane::Proposals => "/replicate",
-            Lane::Reads => "/store/key",
+            Lane::Reads | Lane::Lists => "/store/key",
             Lane::Digests => "/store/hash",
             Lane::Gossip => "/ping",
             Lane::Layout => "/cluster",
@@ -56,6 +72,7 @@ impl Request {
             Request::Sync(_) => Lane::Digests,
             Request::Propose { .. } => Lane::Proposals,
             Request::Layout(_) => Lane::Layout,
+            Request::List(_) => Lane::Lists,
             Request::Greet(_) | Request::UnderWay { .. } | Request::Gossip { .. } => Lane::Gossip,
             _ => Lane::Writes,
         }

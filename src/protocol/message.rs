@@ -2,6 +2,7 @@
 
 use super::Refusal;
 use super::layout::{LayoutAnswer, LayoutRequest};
+use super::list::{ListAnswer, ListRequest};
 use super::sync::{MemberTag, SyncAnswer, SyncRequest};
 use crate::membership::{Life, Word};
 use crate::placement::{ClusterId, MemberName, NodeId, Partition};
@@ -187,6 +188,8 @@ pub enum Request {
     },
     /// Who is a member, and what is to become of that; past every queue, by `/cluster`. → [`Answer::Layout`]
     Layout(LayoutRequest),
+    /// The keys of some partitions, in order. → [`Answer::Listed`]
+    List(ListRequest),
 }
 
 /// What a node answers to one [`Request`].
@@ -255,6 +258,8 @@ pub enum Answer {
     Decided(Decision),
     /// What the receiver says of the layout.
     Layout(LayoutAnswer),
+    /// Keys in order, and what is held of them.
+    Listed(ListAnswer),
 }
 
 /// Which owners must accept a proposal. The numbers are the wire's.
@@ -413,6 +418,7 @@ impl Request {
             | Request::UnderWay { .. }
             | Request::Greet(_)
             | Request::Layout(_)
+            | Request::List(_)
             | Request::Gossip { .. } => None,
         }
     }
@@ -445,6 +451,7 @@ impl Request {
             Request::Sync(request) => request.size_hint(),
             Request::UnderWay { .. } => 16,
             Request::Layout(request) => request.size_hint(),
+            Request::List(request) => request.size_hint(),
             Request::Gossip { packets } => packets.iter().map(|packet| packet.len() + 4).sum(),
         };
         body + self.key().map_or(0, |key| key.as_bytes().len()) + 96

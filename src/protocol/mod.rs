@@ -6,6 +6,7 @@
 mod codec;
 mod lane;
 mod layout;
+mod list;
 mod message;
 mod refusal;
 mod sync;
@@ -14,6 +15,7 @@ mod version;
 pub use codec::{MalformedMessage, wire_bytes};
 pub use lane::Lane;
 pub use layout::{LayoutAnswer, LayoutRequest, LayoutWish, Progress, ROUNDS_MAX};
+pub use list::{Filter, LIST_KEYS_MAX, ListAnswer, ListEntry, ListRequest, Place};
 pub use message::{
     Answer, Batch, Decision, Envelope, Evidence, FORGET_KEYS_MAX, Greeting, PACKETS_MAX, Part, REQUESTS_PER_BATCH_MAX,
     Reach, Reply, Request, SeenGroups,

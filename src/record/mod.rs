@@ -9,6 +9,7 @@ mod forgetting;
 mod key;
 #[allow(clippy::module_inception)]
 mod record;
+mod sketch;
 mod stamp;
 mod token;
 mod wire;

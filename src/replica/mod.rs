@@ -5,11 +5,13 @@
 
 mod compare;
 mod forgettable;
+mod list;
 
 pub use compare::{compare, is_quick, shared};
 pub use forgettable::{Candidate, Noted, count_spent, forgettable};
+pub use list::{Found, list};
 
-use crate::protocol::{Answer, Greeting, LayoutRequest, MemberTag, Reach, Refusal, Request, SyncRequest};
+use crate::protocol::{Answer, Greeting, LayoutRequest, ListRequest, MemberTag, Reach, Refusal, Request, SyncRequest};
 use crate::record::{Context, Dot, Key, Proposal, Row};
 use crate::storage::{Address, Change, Hint, Kind, Outcome, Refused};
 use bytes::Bytes;
@@ -45,6 +47,8 @@ pub enum Step {
     Gossip(Vec<Vec<u8>>),
     /// See what the layout is, and what is to become of it.
     Layout(LayoutRequest),
+    /// Ask [`list`].
+    List(ListRequest),
 }
 
 /// The first step towards answering `request`.
@@ -71,6 +75,7 @@ pub fn step(request: Request) -> Step {
         Request::UnderWay { between } => Step::UnderWay(between),
         Request::Gossip { packets } => Step::Gossip(packets),
         Request::Layout(request) => Step::Layout(request),
+        Request::List(request) => Step::List(request),
     }
 }
 

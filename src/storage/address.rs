@@ -196,6 +196,15 @@ impl Span {
         Span { from: Address { bytes: from.freeze() }, to }
     }
 
+    /// What is left of it from the key with these bytes on, whether there is one; this span is one partition's.
+    pub fn from_key(self, key: &[u8]) -> Span {
+        let mut from = BytesMut::with_capacity(PREFIX_BYTES + key.len());
+        from.put_slice(&self.from.as_bytes()[..PREFIX_BYTES]);
+        from.put_slice(key);
+        let from = Address { bytes: from.freeze() };
+        Span { from: from.max(self.from), to: self.to }
+    }
+
     /// What is left of it from `from` on.
     pub fn rest(&self, from: Address) -> Span {
         Span { from, to: self.to.clone() }

@@ -61,6 +61,7 @@ struct Shared {
     connections: AtomicU64,
     bytes_to_node: AtomicU64,
     bytes_from_node: AtomicU64,
+    writes_to_node: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -86,6 +87,7 @@ impl Proxy {
             connections: AtomicU64::new(0),
             bytes_to_node: AtomicU64::new(0),
             bytes_from_node: AtomicU64::new(0),
+            writes_to_node: AtomicU64::new(0),
         });
         let listener = listen(port);
         let accepting = shared.clone();
@@ -130,6 +132,11 @@ impl Proxy {
     /// Bytes handed on so far, this way.
     pub fn bytes(&self, way: Way) -> u64 {
         self.shared.bytes(way).load(Ordering::Relaxed)
+    }
+
+    /// Messages with writes in them, `POST /replicate`, that were handed on to the node so far.
+    pub fn writes(&self) -> u64 {
+        self.shared.writes_to_node.load(Ordering::Relaxed)
     }
 
     /// It sits in `accept`; a connection that is closed again makes it look.
@@ -292,6 +299,11 @@ fn copy(shared: &Shared, way: Way, mut from: TcpStream, mut to: TcpStream) {
             Fault::Cut(..) => {}
         }
         shared.bytes(way).fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if way == Way::ToNode {
+            const LINE: &[u8] = b"POST /replicate ";
+            let writes = bytes.windows(LINE.len()).filter(|some| *some == LINE).count();
+            shared.writes_to_node.fetch_add(writes as u64, Ordering::Relaxed);
+        }
         if to.write_all(bytes).is_err() {
             break;
         }

@@ -187,6 +187,20 @@ impl World {
                 self.answered(node, done, Answer::Gossip { packets });
             }
             Step::Layout(request) => self.answer_layout(node, request, done),
+            Step::List(request) => {
+                let (ring, me, now_ms) = (self.ring_of(node), self.me(node), self.now_stamp(node).ms());
+                let partial: Vec<bool> = Partition::all().map(|at| self.is_partial(node, at)).collect();
+                let kept = |at: Partition| ring.is_owner(me, at) && !partial[at.index()];
+                let store = self.up(node).store.clone();
+                let answer = match replica::list(&*store, &request, kept, now_ms, &mut || false) {
+                    Ok(found) => {
+                        found.damaged.into_iter().for_each(|key| self.note_rot(node, key, By::Read));
+                        Answer::Listed(found.answer)
+                    }
+                    Err(_) => Answer::Refused(Refusal::Unreadable),
+                };
+                self.answered(node, done, answer);
+            }
             Step::UnderWay(between) => {
                 let answer = self.writes_under_way(node, between);
                 self.answered(node, done, answer);

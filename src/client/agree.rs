@@ -1,8 +1,7 @@
 //! A client's wish in the modes that agree: `quorum`, `sync` and `chain`.
 
-use super::ask::{self, Read, Stored, StoredKind};
-use super::input::Query;
-use super::refuse::ApiError;
+use super::terms::{Counted, DEADLINE_SHARE, READ_PATIENCE_MAX};
+use super::{Error, Read, ReadTerms, Stored, StoredKind, WriteTerms};
 use crate::coordinator::{Confirm, ConfirmOptions, ConfirmOutcome, Entrust, Replicas, Source, is_since};
 use crate::node::Worker;
 use crate::placement::{Mode, Partition, Ring};
@@ -12,26 +11,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What a client may do where too few owners answered its read.
-const TOO_FEW: &str = "try again, or read with ?mode=sloppy, which shows what there is, agreed on or not";
-
-/// The parameters that name numbers of owners have no place where the mode does.
-fn refuse_counts(query: &Query<'_>, mode: Mode) -> Result<(), ApiError> {
-    for name in ["w", "r"] {
-        if query.text(name)?.is_some() {
-            let error = format!("?{name}= has no meaning in mode {mode}, which itself says who must agree");
-            return Err(ApiError::bad(error, "leave it away, or use ?mode=sloppy"));
-        }
-    }
-    Ok(())
-}
-
 /// Before the members have agreed on who they are, nobody can agree on anything.
-fn refuse_before_founding(worker: &Worker, ring: &Ring, mode: Mode) -> Result<(), ApiError> {
+pub(super) fn refuse_before_founding(worker: &Worker, ring: &Ring, mode: Mode) -> Result<(), Error> {
     if ring.epoch() > 0 {
         return Ok(());
     }
-    Err(ApiError::NotEstablished { mode, awaiting: worker.node.awaited() })
+    Err(Error::NotEstablished { mode, awaiting: worker.node.awaited() })
 }
 
 fn reach(mode: Mode) -> Reach {
@@ -50,13 +35,13 @@ fn needed(reach: Reach, owners: usize) -> usize {
 /// Has the owners agree on an edit.
 pub(super) async fn write(
     worker: &Rc<Worker>,
-    query: &Query<'_>,
+    terms: WriteTerms,
     key: Key,
     proposal: Proposal,
     mode: Mode,
     ring: Arc<Ring>,
-) -> Result<Stored, ApiError> {
-    refuse_counts(query, mode)?;
+) -> Result<Stored, Error> {
+    Counted::W(terms.w).refuse_in(mode)?;
     refuse_before_founding(worker, &ring, mode)?;
     let owners = ring.owners(Partition::of(key.position())).len();
     let shown = shown_before(&proposal.edit);
@@ -69,18 +54,16 @@ pub(super) async fn write(
         }
         Decision::Unmet { record } => {
             let now_ms = worker.node.now_stamp().ms();
-            let is_there = record.winner(now_ms).is_some();
-            let context = (!record.is_unknown()).then(|| crate::record::context_to_token(&key, record.context()));
-            Err(ApiError::Unmet { etag: is_there.then(|| ask::etag(&record, now_ms)), context })
+            Err(Error::Unmet { key, record: Box::new(record), now_ms })
         }
-        Decision::Unfit(why) => Err(ApiError::Refused(Refusal::Unfit(why))),
+        Decision::Unfit(why) => Err(Error::Refused(Refusal::Unfit(why))),
         Decision::Unavailable { answered, cause } => {
             let (answered, needed) = (usize::from(answered), needed(reach, owners));
-            Err(ApiError::NotAgreed { answered, needed, cause })
+            Err(Error::NotAgreed { answered, needed, cause })
         }
         Decision::Unknown { acked, cause } => {
             let replicas = Replicas { wanted: owners, acked: usize::from(acked), hinted: 0 };
-            Err(ApiError::NotReplicated { replicas, needed: needed(reach, owners), cause, may_repeat: false })
+            Err(Error::NotReplicated { replicas, needed: needed(reach, owners), cause, may_repeat: false })
         }
     }
 }
@@ -109,32 +92,31 @@ async fn propose(
     proposal: Option<Proposal>,
     reach: Reach,
     ring: Arc<Ring>,
-) -> Result<Decision, ApiError> {
-    let deadline = worker.node.settings.timeout.mul_f64(ask::DEADLINE_SHARE);
+) -> Result<Decision, Error> {
+    let deadline = worker.node.settings.timeout.mul_f64(DEADLINE_SHARE);
     // The owner that has it agreed on answers before whoever asked it gives up.
-    let within_ms = deadline.mul_f64(ask::DEADLINE_SHARE).as_millis() as u32;
+    let within_ms = deadline.mul_f64(DEADLINE_SHARE).as_millis() as u32;
     let avoid = worker.node.avoid(&ring);
     let entrust = Entrust::new(key, proposal, reach, &ring, &avoid, within_ms);
-    worker.run(entrust, ring, deadline).await.ok_or(ApiError::Bug("a proposal ended without a word"))
+    worker.run(entrust, ring, deadline).await.ok_or(Error::Bug("a proposal ended without a word"))
 }
 
-/// Reads what was agreed on; nothing that lacks what `since` shows of other writes.
+/// Reads what was agreed on; nothing that lacks what the client has been shown of other writes.
 pub(super) async fn read(
     worker: &Rc<Worker>,
-    query: &Query<'_>,
+    terms: &ReadTerms,
     key: &Key,
-    since: Context,
     mode: Mode,
     ring: Arc<Ring>,
-) -> Result<Read, ApiError> {
-    refuse_counts(query, mode)?;
+) -> Result<Read, Error> {
+    Counted::R(terms.r).refuse_in(mode)?;
     refuse_before_founding(worker, &ring, mode)?;
-    let node = &worker.node;
+    let (node, since) = (&worker.node, &terms.since);
     let partition = Partition::of(key.position());
     let owners = ring.owners(partition).len();
     let needed = owners / 2 + 1;
-    let deadline = node.settings.timeout.mul_f64(ask::DEADLINE_SHARE);
-    let patience = (deadline / 4).min(ask::READ_PATIENCE_MAX);
+    let deadline = node.settings.timeout.mul_f64(DEADLINE_SHARE);
+    let patience = (deadline / 4).min(READ_PATIENCE_MAX);
     let hedge: Duration = worker.read_patience(&ring, partition, patience);
     let source = match mode {
         Mode::Sync => Source::First,
@@ -149,10 +131,10 @@ pub(super) async fn read(
     };
     let confirm = || Confirm::new(key.clone(), &ring, node.me(&ring), options.clone());
     let found = |record: Record, answers, answered, now_ms| {
-        if is_since(&record, &since) {
+        if is_since(&record, since) {
             Ok(Read { record, answers, ring: ring.clone(), needed, answered, now_ms })
         } else {
-            Err(ApiError::Behind { answered })
+            Err(Error::Behind { answered })
         }
     };
     match worker.run(confirm(), ring.clone(), deadline).await {
@@ -161,12 +143,12 @@ pub(super) async fn read(
             found(record, answers, answered, node.now_stamp().ms())
         }
         Some(ConfirmOutcome::Unavailable { answered, unfilled }) => {
-            Err(ApiError::NotAnswered { answered, needed, unfilled, hint: TOO_FEW })
+            Err(Error::NotAnswered { answered, needed, unfilled, agrees: true })
         }
         // Something is on its way, or was left half-way: only a ballot of its own settles which.
         Some(ConfirmOutcome::Unsettled) => {
             match propose(worker, key.clone(), None, Reach::Majority, ring.clone()).await? {
-                Decision::Made { record, acked, .. } if is_since(&record, &since) => {
+                Decision::Made { record, acked, .. } if is_since(&record, since) => {
                     found(record, Vec::new(), usize::from(acked), node.now_stamp().ms())
                 }
                 // What the client has seen beside it is on an owner whose vote was not needed.
@@ -175,14 +157,14 @@ pub(super) async fn read(
                         let answered = answers.len();
                         found(record, answers, answered, node.now_stamp().ms())
                     }
-                    _ => Err(ApiError::Behind { answered: usize::from(acked) }),
+                    _ => Err(Error::Behind { answered: usize::from(acked) }),
                 },
                 Decision::Unavailable { answered, .. } | Decision::Unknown { acked: answered, .. } => {
-                    Err(ApiError::NotAnswered { answered: usize::from(answered), needed, unfilled: 0, hint: TOO_FEW })
+                    Err(Error::NotAnswered { answered: usize::from(answered), needed, unfilled: 0, agrees: true })
                 }
-                Decision::Unmet { .. } | Decision::Unfit(_) => Err(ApiError::Bug("an identity write had a condition")),
+                Decision::Unmet { .. } | Decision::Unfit(_) => Err(Error::Bug("an identity write had a condition")),
             }
         }
-        None => Err(ApiError::Bug("a read ended without a word")),
+        None => Err(Error::Bug("a read ended without a word")),
     }
 }

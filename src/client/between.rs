@@ -40,7 +40,7 @@ impl Patience {
         self.tries += 1;
         if node.epoch() == ring.epoch() {
             let changed = node.layouts.changed();
-            let _ = actix_web::rt::time::timeout(pause, changed).await;
+            let _ = tokio::time::timeout(pause, changed).await;
         }
         true
     }
