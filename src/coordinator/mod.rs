@@ -20,7 +20,7 @@ pub use course::{all_have_taken_in, all_know, heirs};
 pub use entrust::Entrust;
 pub use get::{Get, GetOptions, GetOutcome};
 pub use outcome::{PutOutcome, Replicas};
-pub use propose::{Propose, ProposeOptions, Proposed};
+pub use propose::{Agreed, Propose, ProposeOptions, Proposed};
 pub use put::{Put, PutOptions, Write};
 pub use quorum::{Count, Electorate, Quorum};
 pub use relayout::{Relaid, Relayout, RelayoutOptions};

@@ -253,6 +253,9 @@ impl Link {
         let speaks =
             |version| self.node.events.info("peer", format!("{} speaks protocol version {version}", self.peer));
         let version = dialects.spoken_to(&self.url, matches!(lane, Lane::Gossip | Lane::Layout));
+        if matches!(lane, Lane::Following | Lane::Awaiting) && version == PREVIOUS_VERSION {
+            return Err((Failure::Unreachable, format!("{} runs an older build, which tells nothing", self.peer)));
+        }
         let exchange = async {
             let mut heard = self.exchange(lane, batch, version, timeout).await?;
             if heard == Heard::SpeaksPrevious {
@@ -334,7 +337,7 @@ fn client(timeout: Duration) -> awc::Client {
     let connector = awc::Connector::new()
         .connector(undelayed)
         .timeout(timeout)
-        .limit(8)
+        .limit(Lane::ALL.len() + 1)
         .conn_keep_alive(Duration::from_secs(60))
         .conn_lifetime(Duration::from_secs(3_600));
     awc::Client::builder().connector(connector).disable_redirects().no_default_headers().disable_timeout().finish()

@@ -354,6 +354,7 @@ impl Worker {
             Step::UnderWay(between) => told(super::sync::under_way(&self.node, between)),
             Step::Gossip(packets) => told(Answer::Gossip { packets: self.node.hear_gossip(&packets) }),
             Step::Layout(request) => super::layouts::answer(self, request, Box::new(told)),
+            Step::Follow(follow) => super::following::answer(&self.node, follow, told),
         }
     }
 

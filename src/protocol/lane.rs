@@ -19,18 +19,31 @@ pub enum Lane {
     Gossip,
     /// Who is a member, and what is to become of that.
     Layout,
+    /// What a node has to tell now.
+    Following,
+    /// The same, waited for: nothing that is wanted at once may stand behind it.
+    Awaiting,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Lane; 7] =
-        [Lane::Writes, Lane::Reads, Lane::Repairs, Lane::Proposals, Lane::Digests, Lane::Gossip, Lane::Layout];
+    pub const ALL: [Lane; 9] = [
+        Lane::Writes,
+        Lane::Reads,
+        Lane::Repairs,
+        Lane::Proposals,
+        Lane::Digests,
+        Lane::Gossip,
+        Lane::Layout,
+        Lane::Following,
+        Lane::Awaiting,
+    ];
 
     /// The endpoint the lane's batches are posted to.
     pub fn path(self) -> &'static str {
         match self {
             Lane::Writes | Lane::Repairs | Lane::Proposals => "/replicate",
-            Lane::Reads => "/store/key",
+            Lane::Reads | Lane::Following | Lane::Awaiting => "/store/key",
             Lane::Digests => "/store/hash",
             Lane::Gossip => "/ping",
             Lane::Layout => "/cluster",
@@ -56,14 +69,16 @@ impl Request {
             Request::Sync(_) => Lane::Digests,
             Request::Propose { .. } => Lane::Proposals,
             Request::Layout(_) => Lane::Layout,
+            Request::Follow(follow) if follow.wait_ms > 0 => Lane::Awaiting,
+            Request::Follow(_) => Lane::Following,
             Request::Greet(_) | Request::UnderWay { .. } | Request::Gossip { .. } => Lane::Gossip,
             _ => Lane::Writes,
         }
     }
 
     /// Whether it is about who keeps what: asked under another layout than the receiver's it is not answered. What nodes
-    /// say of themselves and of the layout is.
+    /// say of themselves and of the layout, and have to tell, is.
     pub fn is_bound_to_epoch(&self) -> bool {
-        !matches!(self.lane(), Lane::Gossip | Lane::Layout)
+        !matches!(self.lane(), Lane::Gossip | Lane::Layout | Lane::Following | Lane::Awaiting)
     }
 }

@@ -1,6 +1,7 @@
 //! What peers ask and answer.
 
 use super::Refusal;
+use super::feed::{FeedPage, Follow};
 use super::layout::{LayoutAnswer, LayoutRequest};
 use super::sync::{MemberTag, SyncAnswer, SyncRequest};
 use crate::membership::{Life, Word};
@@ -187,6 +188,8 @@ pub enum Request {
     },
     /// Who is a member, and what is to become of that; past every queue, by `/cluster`. → [`Answer::Layout`]
     Layout(LayoutRequest),
+    /// What was made there, or happened there, behind a place of its feed. → [`Answer::Followed`]
+    Follow(Follow),
 }
 
 /// What a node answers to one [`Request`].
@@ -255,6 +258,8 @@ pub enum Answer {
     Decided(Decision),
     /// What the receiver says of the layout.
     Layout(LayoutAnswer),
+    /// What its feed has behind that place.
+    Followed(FeedPage),
 }
 
 /// Which owners must accept a proposal. The numbers are the wire's.
@@ -413,6 +418,7 @@ impl Request {
             | Request::UnderWay { .. }
             | Request::Greet(_)
             | Request::Layout(_)
+            | Request::Follow(_)
             | Request::Gossip { .. } => None,
         }
     }
@@ -444,6 +450,7 @@ impl Request {
             }
             Request::Sync(request) => request.size_hint(),
             Request::UnderWay { .. } => 16,
+            Request::Follow(follow) => follow.prefixes.iter().map(|prefix| prefix.len() + 2).sum(),
             Request::Layout(request) => request.size_hint(),
             Request::Gossip { packets } => packets.iter().map(|packet| packet.len() + 4).sum(),
         };

@@ -4,6 +4,7 @@
 //! request carries a [`Batch`], one response a [`Reply`] with an answer for each request, in order.
 
 mod codec;
+mod feed;
 mod lane;
 mod layout;
 mod message;
@@ -12,6 +13,7 @@ mod sync;
 mod version;
 
 pub use codec::{MalformedMessage, wire_bytes};
+pub use feed::{ChangeKind, FeedEntry, FeedOf, FeedPage, Follow, News, PREFIXES_MAX, Place, ToldChange, ToldEvent};
 pub use lane::Lane;
 pub use layout::{LayoutAnswer, LayoutRequest, LayoutWish, Progress, ROUNDS_MAX};
 pub use message::{

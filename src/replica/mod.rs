@@ -9,7 +9,7 @@ mod forgettable;
 pub use compare::{compare, is_quick, shared};
 pub use forgettable::{Candidate, Noted, count_spent, forgettable};
 
-use crate::protocol::{Answer, Greeting, LayoutRequest, MemberTag, Reach, Refusal, Request, SyncRequest};
+use crate::protocol::{Answer, Follow, Greeting, LayoutRequest, MemberTag, Reach, Refusal, Request, SyncRequest};
 use crate::record::{Context, Dot, Key, Proposal, Row};
 use crate::storage::{Address, Change, Hint, Kind, Outcome, Refused};
 use bytes::Bytes;
@@ -45,6 +45,8 @@ pub enum Step {
     Gossip(Vec<Vec<u8>>),
     /// See what the layout is, and what is to become of it.
     Layout(LayoutRequest),
+    /// Tell what there is behind a place of the node's feed, or wait for it.
+    Follow(Follow),
 }
 
 /// The first step towards answering `request`.
@@ -71,6 +73,7 @@ pub fn step(request: Request) -> Step {
         Request::UnderWay { between } => Step::UnderWay(between),
         Request::Gossip { packets } => Step::Gossip(packets),
         Request::Layout(request) => Step::Layout(request),
+        Request::Follow(follow) => Step::Follow(follow),
     }
 }
 

@@ -187,6 +187,7 @@ impl World {
                 self.answered(node, done, Answer::Gossip { packets });
             }
             Step::Layout(request) => self.answer_layout(node, request, done),
+            Step::Follow(_) => panic!("nobody watches here"),
             Step::UnderWay(between) => {
                 let answer = self.writes_under_way(node, between);
                 self.answered(node, done, answer);
