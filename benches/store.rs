@@ -90,7 +90,7 @@ fn node(folder: &Path) -> Node {
     let opened = open(folder, OpenOptions::new("bench", 1, 2)).unwrap();
     let forest = Arc::new(Forest::new());
     let store = opened.store.clone();
-    let feed = Arc::new(Feed::new(store.last_sequence(), 10_000));
+    let feed = Arc::new(Feed::new(1, 10_000, 1 << 20));
     let clock = Clock::starting_after(store.last_stamp());
     let hints = Arc::new(HintLedger::new(1 << 20));
     let (slowest_read_us, slowest_append_us) = (AtomicU64::new(0), AtomicU64::new(0));

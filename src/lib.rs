@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | nouns | [`record`], [`placement`], [`merkle`] | nothing outside |
 //! | seams | [`membership`], [`protocol`], [`operation`], [`storage`] | nouns |
-//! | verbs | [`replica`], [`coordinator`], [`antientropy`] | nouns and seams, never each other |
+//! | verbs | [`replica`], [`coordinator`], [`antientropy`], [`watching`] | nouns and seams, never each other |
 //! | shell | `config`, `node`, `client`, `http` | everything below, and the outside world |
 //!
 //! Invariants that hold everywhere:
@@ -37,6 +37,8 @@ pub mod replica;
 pub mod coordinator;
 
 pub mod antientropy;
+
+pub mod watching;
 
 #[cfg(feature = "shell")]
 pub mod config;

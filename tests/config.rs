@@ -213,6 +213,7 @@ fn every_kind_of_nonsense_is_refused_in_one_line() {
         ("cluster", "", name),
         ("workers", "0", "is not a number of threads from 1 to 256"),
         ("max-connections", "0", "is not a number of connections from 1 to 1000000"),
+        ("max-watchers", "0", "is not a number of watchers from 1 to 100000"),
         ("data", "", "is not a path"),
         (
             "log",

@@ -110,7 +110,7 @@ fn key(number: usize) -> Key {
 }
 
 fn committer(opened: &Opened) -> Committer {
-    let feed = Arc::new(Feed::new(opened.store.last_sequence(), 9));
+    let feed = Arc::new(Feed::new(1, 9, 1 << 20));
     let hints = Arc::new(kringle::storage::HintLedger::new(1 << 20));
     let clock = Clock::starting_after(opened.store.last_stamp());
     Committer::new(opened.store.clone(), Arc::new(Forest::new()), feed, hints, Arc::default(), Actor(7), clock)

@@ -242,7 +242,7 @@ pub fn upkeep(options: &Options) -> Outcome<()> {
 
     let folder = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
     let opened = open(folder.path(), OpenOptions::new("bench", 1, 2)).map_err(|error| error.to_string())?;
-    let feed = Arc::new(Feed::new(opened.store.last_sequence(), 10_000));
+    let feed = Arc::new(Feed::new(1, 10_000, 1 << 20));
     let forest = Arc::new(Forest::new());
     let hints = Arc::new(HintLedger::new(1 << 20));
     let clock = Clock::starting_after(Stamp(0));

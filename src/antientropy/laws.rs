@@ -7,7 +7,7 @@ use crate::placement::{ClusterId, Layout, Member, MemberIndex, Mode, NodeId, Par
 use crate::protocol::{Answer, Difference, Lacking, Refusal, Request, SyncAnswer, SyncRequest};
 use crate::record::{Actor, Ballot, Clock, Content, Edit, Key, Seen, Stamp};
 use crate::replica::{self, Step};
-use crate::storage::{Address, Change, Committer, Feed, HintLedger, MemoryStore, Outcome, Sequence, Store};
+use crate::storage::{Address, Change, Committer, Feed, HintLedger, MemoryStore, Outcome, Store};
 use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -31,7 +31,7 @@ impl Node {
     fn new(actor: u64) -> Node {
         let (store, forest) = (Arc::new(MemoryStore::new()), Arc::new(Forest::new()));
         Partition::all().for_each(|partition| forest.mark_built(partition));
-        let feed = Arc::new(Feed::new(Sequence(0), 16));
+        let feed = Arc::new(Feed::new(1, 16, 1 << 20));
         let hints = Arc::new(HintLedger::new(1 << 20));
         let committer = Committer::new(
             store.clone(),
@@ -123,7 +123,7 @@ impl World {
             Step::UnderWay(_) => Answer::UnderWay { since: None, hints: false },
             Step::Compare(request) => replica::compare(&ring, me, &node.forest, &*node.store, request, &mut || ()),
             Step::List(request) => panic!("no session lists: {request:?}"),
-            Step::Layout(_) | Step::Gossip(_) => panic!("a session does not gossip"),
+            Step::Layout(_) | Step::Gossip(_) | Step::Follow(_) => panic!("a session does not gossip"),
         }
     }
 

@@ -119,6 +119,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "Client connections held at once, 1 to 1000000; more wait to be accepted",
     },
     Setting {
+        name: "max-watchers",
+        value: "COUNT",
+        fallback: Fallback::Value("1000"),
+        heading: Heading::Node,
+        help: "Clients that may watch at once, of keys and of events each, 1 to 100000; more are refused",
+    },
+    Setting {
         name: "cors-origin",
         value: "ORIGINS",
         fallback: Fallback::Rule("none"),

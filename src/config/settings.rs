@@ -28,6 +28,8 @@ pub const REPLICAS_MAX: usize = 16;
 /// Most threads that serve HTTP; each has its own caches and connections.
 const WORKERS_MAX: usize = 256;
 
+/// Most clients that watch: each may hold on to some megabytes while it reads slowly.
+const WATCHERS_MAX: usize = 100_000;
 /// Most client connections; beyond it the limit of open files decides anyway.
 const CONNECTIONS_MAX: usize = 1_000_000;
 
@@ -68,6 +70,8 @@ pub struct Settings {
     pub workers: usize,
     /// Client connections at once, 1 to 1,000,000.
     pub connections_max: usize,
+    /// Clients that may watch at once, of keys and of events each, 1 to 100,000.
+    pub watchers_max: usize,
     /// The origins whose pages may use the node from a browser, in lower case; `*` for all, empty for none.
     pub cors_origins: Vec<String>,
     /// The peers as listed, each once, perhaps this node among them. See [`Settings::peers_besides_self`].
@@ -223,6 +227,7 @@ impl Settings {
                 .unwrap_or_else(half_the_cores),
             connections_max: l
                 .take("max-connections", |given| text::count(given, "connections", 1..=CONNECTIONS_MAX))?,
+            watchers_max: l.take("max-watchers", |given| text::count(given, "watchers", 1..=WATCHERS_MAX))?,
             cors_origins: l.take_given("cors-origin", text::origins)?.unwrap_or_default(),
             peers: l.take_given("peers", Peers::read)?.unwrap_or_default(),
             joins: l.take("join", text::join)?,

@@ -22,7 +22,7 @@ pub use entrust::Entrust;
 pub use get::{Get, GetOptions, GetOutcome};
 pub use list::{List, ListItem, ListOptions, ListOutcome, ListPage, ListWish};
 pub use outcome::{PutOutcome, Replicas};
-pub use propose::{Propose, ProposeOptions, Proposed};
+pub use propose::{Agreed, Propose, ProposeOptions, Proposed};
 pub use put::{Put, PutOptions, Write};
 pub use quorum::{Count, Electorate, Quorum};
 pub use relayout::{Relaid, Relayout, RelayoutOptions};

@@ -24,6 +24,7 @@
 
 mod proposals;
 
+pub use self::proposals::Agreed;
 use self::proposals::{Proposals, Verdict};
 use super::{Electorate, Kept};
 use crate::operation::{CallId, Command, Event, Failure, Operation};
@@ -63,6 +64,8 @@ pub struct Proposed {
     pub kept: Option<Kept>,
     /// The latest stamp of a ballot that was used.
     pub used: Stamp,
+    /// What those are told who watch, in this order.
+    pub told: Vec<Agreed>,
 }
 
 /// How the machine concludes.
@@ -351,7 +354,7 @@ impl Propose {
     fn decisions(&self, end: End) -> Vec<Decision> {
         let cause = || self.cause.clone();
         let decide = |verdict: Option<&Verdict>| match (end, verdict) {
-            (End::Accepted { acked }, Some(Verdict::Made { created, record })) => {
+            (End::Accepted { acked }, Some(Verdict::Made { created, record, .. })) => {
                 let record = if self.covered { self.with_cover(record) } else { self.with_more(record) };
                 Decision::Made { created: *created, record, acked: acked as u8 }
             }
@@ -482,8 +485,9 @@ impl Operation for Propose {
         };
         let end = end?;
         self.concluded = true;
-        let kept = if matches!(end, End::Accepted { .. }) { self.kept() } else { None };
-        Some(Proposed { decisions: self.decisions(end), kept, used: self.used })
+        let is_made = matches!(end, End::Accepted { .. });
+        let (kept, told) = if is_made { (self.kept(), self.proposals.told()) } else { (None, Vec::new()) };
+        Some(Proposed { decisions: self.decisions(end), kept, used: self.used, told })
     }
 
     fn is_done(&self) -> bool {

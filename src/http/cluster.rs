@@ -54,7 +54,8 @@ pub(super) async fn show(worker: &Rc<Worker>, request: &HttpRequest) -> Result<H
     Ok(HttpResponse::Ok().json(describe(worker, &ring)))
 }
 
-fn seconds(text: &str) -> Result<Duration, ApiError> {
+/// A time to wait, such as `30s`.
+pub(super) fn seconds(text: &str) -> Result<Duration, ApiError> {
     let number = text.strip_suffix('s').unwrap_or(text).parse::<f64>().ok();
     let fine = number.filter(|number| (0.0..=WAIT_S_MAX).contains(number));
     fine.map(Duration::from_secs_f64).ok_or_else(|| {

@@ -18,6 +18,8 @@
 //! | `cluster` | who is a member, and what is to become of that |
 //! | `moving` | what moves between owners, and what would |
 //! | `admin` | ring, status, health, sessions on request |
+//! | `watch` | who watches keys, and what happens to nodes |
+//! | `told` | how what is told is written down |
 //! | `server` | listening, serving, stopping in order |
 //! | `stream` | a client's connection |
 //! | `cors` | what pages of other sites may do |
@@ -43,10 +45,13 @@ mod routes;
 mod server;
 mod store;
 mod stream;
+mod told;
+mod watch;
 
 pub use server::{RunError, ask_health, run};
 
 use crate::node::Worker;
+use crate::protocol::FeedOf;
 use actix_web::http::Method;
 use actix_web::http::header::{CONNECTION, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
@@ -157,6 +162,8 @@ async fn serve(
         Route::ClusterMember => cluster::set_member(worker, request, payload, rest).await,
         Route::ClusterLeave => cluster::leave(worker, request, payload).await,
         Route::ClusterDrain => cluster::drain(worker, request, payload).await,
+        Route::Watch => watch::serve(worker, request, FeedOf::Changes).await,
+        Route::WatchEvents => watch::serve(worker, request, FeedOf::Events).await,
         Route::Status => admin::status(worker),
         Route::Health => admin::health(),
         Route::Readyz => admin::ready(worker, request),

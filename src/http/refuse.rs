@@ -72,6 +72,11 @@ pub(super) enum ApiError {
     Store(String),
     /// There is too much to do.
     Busy(&'static str),
+    /// As many watch this node as may.
+    TooManyWatchers {
+        /// How many that is.
+        max: usize,
+    },
     /// The digests are not built yet.
     NotBuilt,
     /// The node broke its own word.
@@ -245,6 +250,11 @@ impl ApiError {
             ApiError::Busy(what) => {
                 (StatusCode::SERVICE_UNAVAILABLE, (*what).into(), "nothing was stored; try again shortly".into())
             }
+            ApiError::TooManyWatchers { max } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{max} watch this node already"),
+                "watch on another node; the operator sets the limit with --max-watchers".into(),
+            ),
             ApiError::NotBuilt => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the digests are still being built after the start".into(),

@@ -2,13 +2,17 @@
 //!
 //! Changes of state only: a request makes no event.
 
-use super::outside::wall_ms;
+use super::outside::{random, wall_ms};
+use crate::protocol::{News, ToldEvent};
+use crate::storage::Feed;
 use serde::Serialize;
 use std::collections::VecDeque;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 /// How many events are kept. Some hours of a quiet node, some minutes of a troubled one, about 200 KB.
 const EVENTS_MAX: usize = 1_000;
+/// Most bytes of them that are kept for those who follow.
+const EVENTS_BYTES_MAX: usize = 1 << 20;
 
 /// One event.
 #[derive(Clone, Debug, Serialize)]
@@ -26,9 +30,16 @@ pub struct Event {
 }
 
 /// The ring.
-#[derive(Default)]
 pub struct Events {
     ring: Mutex<(u64, VecDeque<Event>)>,
+    /// The same for those who follow, on this node and on others.
+    pub(super) feed: Feed,
+}
+
+impl Default for Events {
+    fn default() -> Events {
+        Events { ring: Mutex::default(), feed: Feed::new(random(), EVENTS_MAX, EVENTS_BYTES_MAX) }
+    }
 }
 
 impl Events {
@@ -63,6 +74,9 @@ impl Events {
             _ => "info",
         };
         let event = Event { sequence: ring.0, at_ms: wall_ms(), level, kind, text };
+        let told =
+            ToldEvent { at_ms: event.at_ms, level: level.into(), kind: kind.into(), text: event.text.as_str().into() };
+        self.feed.publish([News::Event(Arc::new(told))], None);
         if ring.1.len() == EVENTS_MAX {
             ring.1.pop_front();
         }

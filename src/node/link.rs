@@ -342,7 +342,7 @@ fn client(timeout: Duration) -> awc::Client {
     let connector = awc::Connector::new()
         .connector(undelayed)
         .timeout(timeout)
-        .limit(8)
+        .limit(Lane::ALL.len() + 1)
         .conn_keep_alive(Duration::from_secs(60))
         .conn_lifetime(Duration::from_secs(3_600));
     awc::Client::builder().connector(connector).disable_redirects().no_default_headers().disable_timeout().finish()

@@ -7,6 +7,7 @@
 //!        └──────── one message per worker and drain
 //! ```
 
+mod agreed;
 mod aside;
 mod background;
 mod belonging;
@@ -14,6 +15,7 @@ mod counting;
 mod dialects;
 mod events;
 mod filling;
+mod following;
 mod foreground;
 mod forgetting;
 mod gathering;
@@ -42,6 +44,7 @@ mod steward;
 mod sync;
 mod under_way;
 mod voting;
+mod watchers;
 mod worker;
 
 pub use belonging::meet;
@@ -59,9 +62,11 @@ pub use seen::SeenWrites;
 pub use shared::Shared;
 pub use steward::{ask_progress, named, outlook, request_change};
 pub use sync::{Account, Reason, Syncs, Totals, on_request as sync_with};
+pub use watchers::{Next, Told, Watch, Watches, What};
 pub use worker::Worker;
 
 use crate::config::Settings;
+use crate::protocol::FeedOf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -107,6 +112,8 @@ impl Node {
         rendezvous::look_around(&worker);
         steward::keep_watch(&worker);
         handing_over::let_go(&worker);
+        following::keep(&worker, FeedOf::Changes);
+        following::keep(&worker, FeedOf::Events);
         worker
     }
 

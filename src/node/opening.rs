@@ -20,8 +20,10 @@ use crate::storage::{
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Changes the feed remembers: a watcher that falls behind by more is told of a gap. About 1 MB of short keys.
-const FEED_EVENTS_MAX: usize = 8_192;
+/// Changes the feed remembers, and about how many bytes of them: a watcher that falls behind by more is told of a gap. About
+/// 16 MB of short keys, some seconds of a busy node and hours of a quiet one; more only where values are watched.
+const FEED_EVENTS_MAX: usize = 65_536;
+const FEED_BYTES_MAX: usize = 32 << 20;
 /// Bytes of rows kept in memory beside the recent ones. A write must see the row it replaces: at a million small keys
 /// that is still a look-up in memory (300 bytes each, of 100-byte values). Taken only as rows come.
 const CACHE_BYTES_MAX: u64 = 320 << 20;
@@ -155,7 +157,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
         true => Ring::new(layout.clone()),
         false => Ring::with_guest(layout.clone(), Member { url: own.url().to_string(), ..Member::new(name.as_str()) }),
     };
-    let (hints, feed) = (Arc::new(hints), Arc::new(Feed::new(store.last_sequence(), FEED_EVENTS_MAX)));
+    let (hints, feed) = (Arc::new(hints), Arc::new(Feed::new(random(), FEED_EVENTS_MAX, FEED_BYTES_MAX)));
     let completeness = completeness(&*store, &ring, id, &name);
     if let Some(lack) = kept.as_ref().and_then(|kept| kept.lack) {
         completeness.lost(lack);

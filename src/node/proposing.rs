@@ -123,6 +123,7 @@ impl Worker {
             return None;
         };
         proposer.used.set(proposer.used.get().max(proposed.used));
+        node.told_agreed.tell(&node.feed, key, proposed.told);
         told.into_iter().zip(proposed.decisions).for_each(|(told, decision)| told(Answer::Decided(decision)));
         proposed.kept
     }

@@ -381,7 +381,7 @@ mod tests {
     use crate::merkle::Forest;
     use crate::record::{Content, Edit, Key, Seen};
     use crate::storage::sim_files::SimFiles;
-    use crate::storage::{Feed, HintLedger, LogStore, LogStoreOptions, MemoryBase, MemoryStore, Sequence, Store};
+    use crate::storage::{Feed, HintLedger, LogStore, LogStoreOptions, MemoryBase, MemoryStore, Store};
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
     fn write(token: u64) -> (u64, Change) {
@@ -392,7 +392,7 @@ mod tests {
 
     /// Lets a committer of `store` work on the queue.
     fn run(queue: &Arc<CommitQueue>, store: Arc<dyn Store>) {
-        let (feed, hints) = (Arc::new(Feed::new(Sequence(0), 10)), Arc::new(HintLedger::new(1 << 20)));
+        let (feed, hints) = (Arc::new(Feed::new(1, 10, 1 << 20)), Arc::new(HintLedger::new(1 << 20)));
         let clock = Clock::starting_after(store.last_stamp());
         let committer = Committer::new(store, Arc::new(Forest::new()), feed, hints, Arc::default(), Actor(1), clock);
         let running = queue.clone();

@@ -74,7 +74,7 @@ impl Worker {
         for (at, request) in requests.into_iter().enumerate() {
             let gathering = gathering.clone();
             let partial = self.node.answers_in_part(&request);
-            if matches!(request.lane(), Lane::Proposals | Lane::Digests | Lane::Gossip | Lane::Layout | Lane::Lists) {
+            if !matches!(request.lane(), Lane::Writes | Lane::Reads | Lane::Repairs) {
                 self.answer(request, class, epoch, Box::new(move |answer| gathering.put(at, answer)));
             } else if request.lane() == Lane::Reads {
                 let room = room.clone();

@@ -1,5 +1,6 @@
 //! What all threads of one node share.
 
+use super::agreed::ToldAgreed;
 use super::aside::Aside;
 use super::dialects::Dialects;
 use super::events::Events;
@@ -14,6 +15,7 @@ use super::rot::Rot;
 use super::seen::SeenWrites;
 use super::sync::Syncs;
 use super::under_way::UnderWay;
+use super::watchers::Watches;
 use crate::config::Settings;
 use crate::membership::{Liveness, Pace, State, Transition, View};
 use crate::merkle::Forest;
@@ -42,8 +44,14 @@ pub struct Shared {
     pub store: Arc<dyn Store>,
     /// The digests of its rows.
     pub forest: Arc<Forest>,
-    /// What was committed lately.
+    /// What was made here lately.
     pub feed: Arc<Feed>,
+    /// Which agreed writes it has told.
+    pub(super) told_agreed: ToldAgreed,
+    /// Who watches keys.
+    pub watches: Watches,
+    /// Who watches what happens to nodes.
+    pub event_watches: Watches,
     /// What is kept for others.
     pub hints: Arc<HintLedger>,
     /// The way to the committer.
@@ -131,6 +139,9 @@ impl Shared {
             store,
             forest,
             feed,
+            told_agreed: ToldAgreed::default(),
+            watches: Watches::default(),
+            event_watches: Watches::default(),
             hints,
             queue: Arc::new(CommitQueue::beside(foreground.clone(), transfer_rate)),
             foreground,
@@ -282,6 +293,9 @@ impl Shared {
     /// Begins to stop: `/readyz` fails, background loops end, clients are told to close.
     pub fn begin_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        // Whoever waits for something to be told looks again.
+        self.feed.wake();
+        self.events.feed.wake();
     }
 
     /// Whether the node is stopping.

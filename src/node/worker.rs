@@ -355,6 +355,7 @@ impl Worker {
             Step::Gossip(packets) => told(Answer::Gossip { packets: self.node.hear_gossip(&packets) }),
             Step::Layout(request) => super::layouts::answer(self, request, Box::new(told)),
             Step::List(request) => super::listing::answer(self, request, Box::new(self.unless_moved_on(epoch, told))),
+            Step::Follow(follow) => super::following::answer(&self.node, follow, told),
         }
     }
 

@@ -11,9 +11,10 @@
 //! A node speaks its own version and the previous one, and answers in the version it was asked in. What was damaged on the
 //! way is refused whole, not stored: the sum of TCP alone misses a flipped pair of bits.
 
+use super::feed::{Follow, PREFIXES_MAX};
 use super::message::{Batch, FORGET_KEYS_MAX, PACKETS_MAX, REQUESTS_PER_BATCH_MAX, Reply, Request};
 use super::version::{PREVIOUS_VERSION, PROTOCOL_VERSION, ProtocolVersion};
-use crate::record::{CHECKSUM_BYTES, CONTENT_TYPE_BYTES_MAX, Content, Edit, checksum};
+use crate::record::{CHECKSUM_BYTES, CONTENT_TYPE_BYTES_MAX, Content, Edit, KEY_BYTES_MAX, checksum};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -73,6 +74,9 @@ impl Batch {
             if let Request::List(request) = request {
                 request.check()?;
             }
+            if let Request::Follow(follow) = request {
+                check_follow(follow)?;
+            }
             if matches!(request, Request::Yield { .. }) {
                 return Err(MalformedMessage::Limit("only a node itself lets go of what it accepted"));
             }
@@ -100,6 +104,13 @@ impl Reply {
 pub fn wire_bytes<T: Serialize>(part: &T) -> u64 {
     // Only a part that cannot be written has no size, and all of them can.
     postcard::experimental::serialized_size(part).expect("a message in memory always has a form in bytes") as u64
+}
+
+fn check_follow(follow: &Follow) -> Result<(), MalformedMessage> {
+    if follow.prefixes.len() > PREFIXES_MAX || follow.prefixes.iter().any(|prefix| prefix.len() > KEY_BYTES_MAX) {
+        return Err(MalformedMessage::Limit("too many prefixes to follow, or too long ones"));
+    }
+    Ok(())
 }
 
 fn check_content(content: &Content) -> Result<(), MalformedMessage> {

@@ -21,11 +21,15 @@ pub enum Lane {
     Layout,
     /// Lists of keys, each of which takes many reads' time.
     Lists,
+    /// What a node has to tell now.
+    Following,
+    /// The same, waited for: nothing that is wanted at once may stand behind it.
+    Awaiting,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Lane; 8] = [
+    pub const ALL: [Lane; 10] = [
         Lane::Writes,
         Lane::Reads,
         Lane::Repairs,
@@ -34,19 +38,21 @@ impl Lane {
         Lane::Gossip,
         Lane::Layout,
         Lane::Lists,
+        Lane::Following,
+        Lane::Awaiting,
     ];
 
     /// Whether the previous version of the protocol has requests that travel in it. Any other is said to no peer that
     /// speaks that.
     pub fn is_in_previous_version(self) -> bool {
-        self != Lane::Lists
+        !matches!(self, Lane::Lists | Lane::Following | Lane::Awaiting)
     }
 
     /// The endpoint the lane's batches are posted to.
     pub fn path(self) -> &'static str {
         match self {
             Lane::Writes | Lane::Repairs | Lane::Proposals => "/replicate",
-            Lane::Reads | Lane::Lists => "/store/key",
+            Lane::Reads | Lane::Lists | Lane::Following | Lane::Awaiting => "/store/key",
             Lane::Digests => "/store/hash",
             Lane::Gossip => "/ping",
             Lane::Layout => "/cluster",
@@ -73,14 +79,16 @@ impl Request {
             Request::Propose { .. } => Lane::Proposals,
             Request::Layout(_) => Lane::Layout,
             Request::List(_) => Lane::Lists,
+            Request::Follow(follow) if follow.wait_ms > 0 => Lane::Awaiting,
+            Request::Follow(_) => Lane::Following,
             Request::Greet(_) | Request::UnderWay { .. } | Request::Gossip { .. } => Lane::Gossip,
             _ => Lane::Writes,
         }
     }
 
     /// Whether it is about who keeps what: asked under another layout than the receiver's it is not answered. What nodes
-    /// say of themselves and of the layout is.
+    /// say of themselves and of the layout, and have to tell, is.
     pub fn is_bound_to_epoch(&self) -> bool {
-        !matches!(self.lane(), Lane::Gossip | Lane::Layout)
+        !matches!(self.lane(), Lane::Gossip | Lane::Layout | Lane::Following | Lane::Awaiting)
     }
 }

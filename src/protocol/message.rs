@@ -1,6 +1,7 @@
 //! What peers ask and answer.
 
 use super::Refusal;
+use super::feed::{FeedPage, Follow};
 use super::layout::{LayoutAnswer, LayoutRequest};
 use super::list::{ListAnswer, ListRequest};
 use super::sync::{MemberTag, SyncAnswer, SyncRequest};
@@ -190,6 +191,8 @@ pub enum Request {
     Layout(LayoutRequest),
     /// The keys of some partitions, in order. → [`Answer::Listed`]
     List(ListRequest),
+    /// What was made there, or happened there, behind a place of its feed. → [`Answer::Followed`]
+    Follow(Follow),
 }
 
 /// What a node answers to one [`Request`].
@@ -260,6 +263,8 @@ pub enum Answer {
     Layout(LayoutAnswer),
     /// Keys in order, and what is held of them.
     Listed(ListAnswer),
+    /// What its feed has behind that place.
+    Followed(FeedPage),
 }
 
 /// Which owners must accept a proposal. The numbers are the wire's.
@@ -419,6 +424,7 @@ impl Request {
             | Request::Greet(_)
             | Request::Layout(_)
             | Request::List(_)
+            | Request::Follow(_)
             | Request::Gossip { .. } => None,
         }
     }
@@ -450,6 +456,7 @@ impl Request {
             }
             Request::Sync(request) => request.size_hint(),
             Request::UnderWay { .. } => 16,
+            Request::Follow(follow) => follow.prefixes.iter().map(|prefix| prefix.len() + 2).sum(),
             Request::Layout(request) => request.size_hint(),
             Request::List(request) => request.size_hint(),
             Request::Gossip { packets } => packets.iter().map(|packet| packet.len() + 4).sum(),

@@ -4,6 +4,7 @@
 //! request carries a [`Batch`], one response a [`Reply`] with an answer for each request, in order.
 
 mod codec;
+mod feed;
 mod lane;
 mod layout;
 mod list;
@@ -13,6 +14,7 @@ mod sync;
 mod version;
 
 pub use codec::{MalformedMessage, wire_bytes};
+pub use feed::{ChangeKind, FeedEntry, FeedOf, FeedPage, FeedPlace, Follow, News, PREFIXES_MAX, ToldChange, ToldEvent};
 pub use lane::Lane;
 pub use layout::{LayoutAnswer, LayoutRequest, LayoutWish, Progress, ROUNDS_MAX};
 pub use list::{Filter, LIST_KEYS_MAX, ListAnswer, ListEntry, ListRequest, Place};

@@ -23,13 +23,14 @@ pub struct Tag(pub u128);
 impl Tag {
     /// Of the values that are shown, in the order of the record. Ids are for good, so copies of one version agree on it
     /// whatever else they know.
-    pub(super) fn of(ids: impl Iterator<Item = Dot>) -> Tag {
+    pub(super) fn of(mut ids: impl Iterator<Item = Dot>) -> Tag {
         const DOMAIN: &[u8; 32] = b"kringle tag of several values 01";
-        let mut ids: Vec<Dot> = ids.collect();
-        ids.sort_unstable();
-        if let [only] = ids.as_slice() {
+        let (first, second) = (ids.next(), ids.next());
+        if let (Some(only), None) = (first, second) {
             return Tag(u128::from(only.stamp.0) << 64 | u128::from(only.actor.0));
         }
+        let mut ids: Vec<Dot> = first.into_iter().chain(second).chain(ids).collect();
+        ids.sort_unstable();
         let mut hasher = blake3::Hasher::new_keyed(DOMAIN);
         for id in ids {
             hasher.update(&id.stamp.0.to_le_bytes());

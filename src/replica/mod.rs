@@ -11,7 +11,9 @@ pub use compare::{compare, is_quick, shared};
 pub use forgettable::{Candidate, Noted, count_spent, forgettable};
 pub use list::{Found, list};
 
-use crate::protocol::{Answer, Greeting, LayoutRequest, ListRequest, MemberTag, Reach, Refusal, Request, SyncRequest};
+use crate::protocol::{
+    Answer, Follow, Greeting, LayoutRequest, ListRequest, MemberTag, Reach, Refusal, Request, SyncRequest,
+};
 use crate::record::{Context, Dot, Key, Proposal, Row};
 use crate::storage::{Address, Change, Hint, Kind, Outcome, Refused};
 use bytes::Bytes;
@@ -49,6 +51,8 @@ pub enum Step {
     Layout(LayoutRequest),
     /// Ask [`list`].
     List(ListRequest),
+    /// Tell what there is behind a place of the node's feed, or wait for it.
+    Follow(Follow),
 }
 
 /// The first step towards answering `request`.
@@ -76,6 +80,7 @@ pub fn step(request: Request) -> Step {
         Request::Gossip { packets } => Step::Gossip(packets),
         Request::Layout(request) => Step::Layout(request),
         Request::List(request) => Step::List(request),
+        Request::Follow(follow) => Step::Follow(follow),
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
 use crate::membership::Lack;
 use crate::merkle::Forest;
 use crate::placement::{MemberName, Partition};
+use crate::protocol::News;
 use crate::record::{Actor, Clock, Dot, Edit, Key, Record, Row, Stamp, StampAhead};
 use bytes::{Bytes, BytesMut};
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +77,8 @@ struct Batch {
     names_hints: bool,
     /// Rows that are dropped as they are, whether they can be read or not.
     dropped: Vec<Address>,
+    /// What those are told who follow this node.
+    told: Vec<News>,
 }
 
 struct DataDraft {
@@ -83,9 +86,8 @@ struct DataDraft {
     /// The record as stored; `None` when there is no row.
     before: Option<Record>,
     row: Row,
-    /// Whether the row changed, and whether the record in it did.
+    /// Whether the row changed.
     changed: bool,
-    recorded: bool,
     /// Whether it is noted anew if something of it is due, whatever was noted before.
     renoted: bool,
 }
@@ -199,9 +201,10 @@ impl Committer {
                 if let Some(latest) = draft.row.record.context().latest().filter(|latest| *latest > until) {
                     return Err(Refused::Overtaken { latest });
                 }
-                let (record, created) = self.edit(self.actor, &draft.row.record, &edit, wall_ms)?;
+                let (record, created, dot) = self.edit(self.actor, &draft.row.record, &edit, wall_ms)?;
                 if record != draft.row.record {
                     draft.set(record.clone());
+                    batch.told.push(self.told(key, &edit, &record, dot, wall_ms));
                 }
                 Ok(Outcome::Written { created, record })
             }
@@ -235,9 +238,13 @@ impl Committer {
             Change::HintWrite { key, edit, targets } => {
                 self.observe_seen(&edit, wall_ms)?;
                 let mut hint = self.hint(batch, &key)?;
-                let (record, created) = self.edit(self.hint_actor, &hint.record, &edit, wall_ms)?;
+                let (record, created, dot) = self.edit(self.hint_actor, &hint.record, &edit, wall_ms)?;
+                let is_news = hint.record != record;
                 hint.record = record.clone();
-                self.keep_hint(batch, key, hint, &targets)?;
+                self.keep_hint(batch, key.clone(), hint, &targets)?;
+                if is_news {
+                    batch.told.push(self.told(key, &edit, &record, dot, wall_ms));
+                }
                 batch.names_hints |= self.hint_names.begin(self.hint_actor);
                 Ok(Outcome::Written { created, record })
             }
@@ -295,15 +302,15 @@ impl Committer {
         }
     }
 
-    /// An edit of `held`, under a new dot: the record since, and whether nothing live was there before.
-    fn edit(&mut self, actor: Actor, held: &Record, edit: &Edit, wall_ms: u64) -> Result<(Record, bool), Refused> {
+    /// An edit of `held`, under a new dot: the record since, whether nothing live was there before, and the dot.
+    fn edit(&mut self, actor: Actor, held: &Record, edit: &Edit, wall_ms: u64) -> Result<(Record, bool, Dot), Refused> {
         // What is stored was observed before it was stored, but perhaps by an earlier process whose last stamp is lost.
         if let Some(latest) = held.context().latest() {
             self.clock.observe(latest, wall_ms)?;
         }
         let dot = Dot { stamp: self.clock.next(wall_ms), actor };
         let created = !held.siblings().iter().any(|sibling| sibling.content.lives(dot.stamp.ms()));
-        Ok((held.edit(edit, dot)?, created))
+        Ok((held.edit(edit, dot)?, created, dot))
     }
 
     fn observe_seen(&mut self, edit: &Edit, wall_ms: u64) -> Result<(), StampAhead> {
@@ -332,18 +339,11 @@ impl Committer {
                         self.damaged.push(key.clone());
                         Refused::Damaged(why)
                     })?;
-                    DataDraft {
-                        address,
-                        before: Some(row.record.clone()),
-                        row,
-                        changed: false,
-                        recorded: false,
-                        renoted: false,
-                    }
+                    DataDraft { address, before: Some(row.record.clone()), row, changed: false, renoted: false }
                 }
                 None => {
                     let row = Row::default();
-                    DataDraft { address, before: None, row, changed: false, recorded: false, renoted: false }
+                    DataDraft { address, before: None, row, changed: false, renoted: false }
                 }
             };
             batch.data.insert(key.clone(), draft);
@@ -397,22 +397,20 @@ impl Committer {
             return if batch.promises { Ok(self.store.sync()?) } else { Ok(()) };
         }
         let due = DueLedger::among(&rows);
-        let sequence = self.store.append(rows, self.clock.last())?;
+        self.store.append(rows, self.clock.last())?;
         self.dues.note(due);
         if batch.promises {
             self.store.sync()?;
         }
         kept.into_iter().for_each(|changes| self.contexts.note_kept(changes));
-        let mut committed = Vec::with_capacity(batch.data.len());
         for (key, draft) in batch.data.into_iter().filter(|(_, draft)| draft.changed) {
             let version = draft.row.record.version(&key);
             let before = draft.before.as_ref().and_then(|record| super::digest_entry(record, record.version(&key)));
             self.forest.apply(key.position(), before, super::digest_entry(&draft.row.record, version));
             draft.before.into_iter().for_each(|replaced| self.keep_spare(replaced));
-            committed.extend(draft.recorded.then_some((key, version)));
         }
         self.follow_hints(batch.hints, names_hints);
-        self.feed.publish(sequence, committed);
+        self.feed.publish(batch.told, Some(self.clock.last()));
         self.recount(&batch.recounts);
         Ok(())
     }
@@ -463,7 +461,6 @@ impl DataDraft {
 
     fn set(&mut self, record: Record) {
         self.row.record = record;
-        self.recorded = true;
         self.changed = true;
     }
 }
@@ -475,3 +472,4 @@ mod hinting;
 mod mend;
 #[cfg(test)]
 mod tests;
+mod told;

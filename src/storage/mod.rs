@@ -58,7 +58,7 @@ pub use contexts::{CONTEXTS_FACT, ContextLedger, Contexts};
 #[cfg(feature = "disk")]
 pub use disk::{BaseOpenError, FjallBase, FjallOptions};
 pub use due_ledger::DueLedger;
-pub use feed::{Committed, Feed, Gap};
+pub use feed::{FEED_VALUE_BYTES_MAX, Feed};
 pub use files::{Files, RealFiles};
 #[cfg(feature = "disk")]
 pub use folder::{Identity, OpenError, OpenOptions, Opened, mend_identity, open};

@@ -181,7 +181,7 @@ mod tests {
     fn fill(store: Arc<dyn Store>) -> (Arc<Forest>, Committer) {
         let forest = Arc::new(Forest::new());
         Partition::all().for_each(|partition| forest.mark_built(partition));
-        let (feed, hints) = (Arc::new(Feed::new(Default::default(), 9)), Arc::new(HintLedger::new(HINT_BYTES_MAX)));
+        let (feed, hints) = (Arc::new(Feed::new(1, 9, 1 << 20)), Arc::new(HintLedger::new(HINT_BYTES_MAX)));
         let clock = Clock::starting_after(Stamp(0));
         let mut committer = Committer::new(store, forest.clone(), feed, hints, Arc::default(), Actor(1), clock);
         let write = |number| Change::Write {

@@ -8,7 +8,7 @@ use kringle::record::{Actor, Clock, Content, Context, Edit, Key, Record, Row, Se
 use kringle::storage::sim_files::{Fault, SimFiles};
 use kringle::storage::{
     Address, Change, Committer, Feed, HINT_BYTES_MAX, Hint, HintLedger, LogStore, LogStoreOptions, MemoryBase, Outcome,
-    Sequence, Store,
+    Store,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Machine {
         let opened = LogStore::open(Arc::new(self.files.clone()), Arc::new(self.base.clone()), options);
         let store = Arc::new(opened.ok()?.0);
         let hints = Arc::new(HintLedger::scan(&*store, HINT_BYTES_MAX).0);
-        let (forest, feed) = (Arc::new(Forest::new()), Arc::new(Feed::new(Sequence(0), 16)));
+        let (forest, feed) = (Arc::new(Forest::new()), Arc::new(Feed::new(1, 16, 1 << 20)));
         let clock = Clock::starting_after(store.last_stamp());
         let committer = Committer::new(store.clone(), forest, feed, hints, Arc::default(), Actor(self.lives), clock);
         Some((store, committer))

@@ -46,7 +46,7 @@ fn restart(world: &mut World, contexts: &mut Contexts, actor: Actor) {
     let node = &mut world.nodes[0];
     let recovered = node.store.last_stamp();
     contexts.begin(actor, recovered);
-    let feed = Arc::new(Feed::new(node.store.last_sequence(), 16));
+    let feed = Arc::new(Feed::new(1, 16, 1 << 20));
     let hints = Arc::new(HintLedger::new(1 << 20));
     let clock = Clock::starting_after(recovered);
     let ledger = Arc::new(ContextLedger::new(contexts.clone()));

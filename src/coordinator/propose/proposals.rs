@@ -4,12 +4,23 @@ use crate::record::{Dot, Edit, Proposal, Record, Seen, Unfit, Unmet};
 
 /// What becomes of one proposal, if what all of them leave is accepted.
 pub(super) enum Verdict {
-    /// It is made, or was before, and this is the record then.
-    Made { created: bool, record: Record },
+    /// It is made, or was before, and this is the record then; under this name, if it is made now.
+    Made { created: bool, record: Record, id: Option<Dot> },
     /// Its condition is not true of this record.
     Unmet { record: Record },
     /// It does not fit.
     Unfit(Unfit),
+}
+
+/// A change that is agreed on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Agreed {
+    /// Its name for good.
+    pub id: Dot,
+    /// What was wanted; nothing, of one that an earlier proposal began, and this one may have completed.
+    pub edit: Option<Edit>,
+    /// The record then.
+    pub record: Record,
 }
 
 /// Several proposals, in their order; one that is `None` asks for nothing but that what is held be agreed on.
@@ -18,17 +29,21 @@ pub(super) struct Proposals {
     /// As they were worked out last.
     verdicts: Vec<Verdict>,
     changes: bool,
+    /// The value that they were worked out on, agreed on or on its way there.
+    found: Option<Agreed>,
 }
 
 impl Proposals {
     pub(super) fn new(asked: Vec<Option<Proposal>>) -> Proposals {
-        Proposals { asked, verdicts: Vec::new(), changes: false }
+        Proposals { asked, verdicts: Vec::new(), changes: false, found: None }
     }
 
     /// Makes one after the other on what is `held`, and takes down what becomes of each; what the last one leaves. `mint`
     /// makes ids that are used for nothing else.
     pub(super) fn work_out(&mut self, mut held: Record, now_ms: u64, mut mint: impl FnMut() -> Dot) -> Record {
         (self.verdicts, self.changes) = (Vec::with_capacity(self.asked.len()), false);
+        let found = held.agreed().map(|value| value.id());
+        self.found = found.map(|id| Agreed { id, edit: None, record: held.clone() });
         for asked in &self.asked {
             let id = mint();
             let verdict = match asked.as_ref().map(|proposal| held.propose(proposal, id, now_ms)) {
@@ -36,9 +51,9 @@ impl Proposals {
                     let created = !held.siblings().iter().any(|sibling| sibling.content.lives(now_ms));
                     self.changes = true;
                     held = record.clone();
-                    Verdict::Made { created, record }
+                    Verdict::Made { created, record, id: Some(id) }
                 }
-                None | Some(Err(Unmet::Repetition)) => Verdict::Made { created: false, record: held.clone() },
+                None | Some(Err(Unmet::Repetition)) => Verdict::Made { created: false, record: held.clone(), id: None },
                 Some(Err(Unmet::Condition)) => Verdict::Unmet { record: held.clone() },
                 Some(Err(Unmet::Unfit(why))) => Verdict::Unfit(why),
             };
@@ -68,6 +83,18 @@ impl Proposals {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.asked.len()
+    }
+
+    /// What is agreed on once what they leave is accepted: the value that was found, which may have been before, and what
+    /// was made of it.
+    pub(super) fn told(&self) -> Vec<Agreed> {
+        let made = self.asked.iter().zip(&self.verdicts).filter_map(|(asked, verdict)| match (asked, verdict) {
+            (Some(asked), Verdict::Made { record, id: Some(id), .. }) => {
+                Some(Agreed { id: *id, edit: Some(asked.edit.clone()), record: record.clone() })
+            }
+            _ => None,
+        });
+        self.found.iter().cloned().chain(made).collect()
     }
 
     /// What became of each, where they were worked out.

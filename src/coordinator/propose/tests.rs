@@ -32,7 +32,7 @@ impl Owners {
     fn new(count: u64) -> Owners {
         let committer = |actor| {
             let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-            let feed = Arc::new(Feed::new(store.last_sequence(), 10));
+            let feed = Arc::new(Feed::new(1, 10, 1 << 20));
             let (forest, hints) = (Arc::new(Forest::new()), Arc::new(HintLedger::new(0)));
             Committer::new(store, forest, feed, hints, Arc::default(), Actor(actor), Clock::default())
         };

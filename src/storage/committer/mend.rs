@@ -67,7 +67,6 @@ impl Committer {
             before: None,
             row: Row { promised, record },
             changed: true,
-            recorded: true,
             renoted: true,
         };
         batch.data.insert(key, draft);
@@ -100,10 +99,9 @@ impl Committer {
         facts.push((Address::fact(HINT_NAMES_FACT), Some(self.hint_names.encode().into())));
         // What counted as promised because it could not be read is written down nowhere yet.
         facts.extend(self.ballots.rows());
-        if !facts.is_empty()
-            && let Ok(sequence) = self.store.append(facts, self.clock.last())
-        {
-            self.feed.publish(sequence, []);
+        if !facts.is_empty() {
+            // Where it cannot be kept, the next start counts as promised what cannot be read, once more.
+            let _ = self.store.append(facts, self.clock.last());
         }
         Ok(old)
     }

@@ -201,6 +201,7 @@ impl World {
                 };
                 self.answered(node, done, answer);
             }
+            Step::Follow(_) => panic!("nobody watches here"),
             Step::UnderWay(between) => {
                 let answer = self.writes_under_way(node, between);
                 self.answered(node, done, answer);

@@ -164,7 +164,7 @@ impl Up {
     /// The planted bug: whatever stamps were made or seen, the clock begins with the wall's.
     fn forget_time(&mut self, wall_ms: u64) {
         let clock = Clock::starting_after(Stamp::from_ms(wall_ms));
-        let feed = Arc::new(Feed::new(self.store.last_sequence(), 64));
+        let feed = Arc::new(Feed::new(1, 64, 1 << 20));
         let (store, forest, hints) = (self.store.clone(), self.forest.clone(), self.hints.clone());
         let contexts = self.contexts.clone();
         self.committer = Committer::new(store, forest, feed, hints, contexts, self.committer.actor(), clock);
@@ -221,7 +221,7 @@ impl World {
             hints.void_names();
         }
         let hints = Arc::new(hints);
-        let feed = Arc::new(Feed::new(store.last_sequence(), 64));
+        let feed = Arc::new(Feed::new(1, 64, 1 << 20));
         let mut clock = Clock::starting_after(store.last_stamp());
         let mut actor = Actor(self.rng.random());
         if self.plant == Some(Plant::ActorReused) {

@@ -129,7 +129,7 @@ impl World {
 
     pub(super) fn proposed(&mut self, node: usize, turn: Turn, proposed: Proposed) {
         let Turn { worker, key, reach, dones, given, overtaken } = turn;
-        let Proposed { decisions, mut kept, used } = proposed;
+        let Proposed { decisions, mut kept, used, .. } = proposed;
         if self.plant == Some(Plant::BallotReused) {
             kept = kept.or(given);
         }

@@ -66,7 +66,7 @@ fn a_start_goes_on_telling_and_one_that_met_a_damaged_hint_does_not() {
             store.append(vec![row], Stamp(0)).unwrap();
         }
         let hints = Arc::new(HintLedger::scan(&*store, 10_000).0);
-        let (forest, feed) = (Arc::new(Forest::new()), Arc::new(Feed::new(store.last_sequence(), 10)));
+        let (forest, feed) = (Arc::new(Forest::new()), Arc::new(Feed::new(1, 10, 1 << 20)));
         let clock = Clock::starting_after(store.last_stamp());
         let committer =
             Committer::new(store.clone(), forest.clone(), feed.clone(), hints.clone(), Arc::default(), Actor(8), clock);
