@@ -170,7 +170,7 @@ impl MessageBody for Stream {
         if chunk.is_empty() {
             return Poll::Pending;
         }
-        this.heartbeat.as_mut().reset(tokio::time::Instant::now() + HEARTBEAT);
+        this.heartbeat.as_mut().set(tokio::time::sleep(HEARTBEAT));
         Poll::Ready(Some(Ok(chunk.freeze())))
     }
 }
