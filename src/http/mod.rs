@@ -44,7 +44,7 @@ mod server;
 mod store;
 mod stream;
 
-pub use server::{RunError, ask_health, run};
+pub use server::{Address, RunError, ask_health, run};
 
 use crate::node::Worker;
 use actix_web::http::Method;
