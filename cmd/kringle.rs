@@ -1,7 +1,7 @@
 //! `kringle`: a node, and `kringle health`. Arguments and exit codes; everything else is the library's.
 
 use kringle::config::{Load, LogFormat, Settings};
-use kringle::http;
+use kringle::http::{self, Address};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -21,10 +21,14 @@ fn main() -> ExitCode {
         },
         Ok(Load::Run(settings)) => {
             start_log(&settings);
-            let announce = |url: &str| {
+            let announce = |address: &Address| {
+                let url = &address.url;
                 say(&format!(
                     "kringle listens on {url}\ntry: curl -X PUT {url}/kv/hello -d world && curl {url}/kv/hello"
                 ));
+                if let Some((host, port)) = &address.resp {
+                    say(&format!("redis clients: redis-cli -h {host} -p {port}"));
+                }
             };
             match http::run(*settings, announce) {
                 Ok(()) => ExitCode::SUCCESS,

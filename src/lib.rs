@@ -9,7 +9,7 @@
 //! | nouns | [`record`], [`placement`], [`merkle`] | nothing outside |
 //! | seams | [`membership`], [`protocol`], [`operation`], [`storage`] | nouns |
 //! | verbs | [`replica`], [`coordinator`], [`antientropy`], [`watching`] | nouns and seams, never each other |
-//! | shell | `config`, `node`, `client`, `http` | everything below, and the outside world |
+//! | shell | `config`, `node`, `client`, `resp`, `http` | everything below, and the outside world |
 //!
 //! Invariants that hold everywhere:
 //!
@@ -48,6 +48,9 @@ pub mod node;
 
 #[cfg(feature = "shell")]
 pub mod client;
+
+#[cfg(feature = "resp")]
+pub mod resp;
 
 #[cfg(feature = "shell")]
 pub mod http;

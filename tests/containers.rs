@@ -294,6 +294,7 @@ impl Cluster {
         command.args(words).current_dir(repository());
         command.env("IMAGE", &self.name).env("CLIENT_IMAGE", self.base());
         command.envs(["N1_PORT", "N2_PORT", "N3_PORT", "NODE_PORTS"].map(|port| (port, "0")));
+        command.envs(["N1_RESP_PORT", "N2_RESP_PORT", "N3_RESP_PORT"].map(|port| (port, "0")));
         command
     }
 

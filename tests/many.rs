@@ -29,7 +29,9 @@ fn start(flags: &[&str], tell: mpsc::Sender<String>) -> JoinHandle<()> {
     let nothing: [(&str, &str); 0] = [];
     let no_file = |_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into());
     let Ok(Load::Run(settings)) = Settings::load(words, nothing, no_file) else { panic!("{flags:?} are no settings") };
-    let announce = move |url: &str| tell.send(url.trim_start_matches("http://").to_owned()).expect("the test waits");
+    let announce = move |address: &http::Address| {
+        tell.send(address.url.trim_start_matches("http://").to_owned()).expect("the test waits");
+    };
     std::thread::spawn(move || http::run(*settings, announce).expect("the node runs"))
 }
 

@@ -23,6 +23,7 @@ mod map_server;
 mod paced;
 mod process;
 mod report;
+mod resp;
 mod scenarios;
 mod servers;
 mod wrk;
@@ -67,6 +68,7 @@ cargo bench --bench compare -- <scenario> … [options]
   put        one node, durable PUT /kv, against Redis with AOF always, and against that map
   cluster    three nodes, majority PUT and R=2 GET, against a three-node etcd; also with one connection
   agree      three nodes, linearizable PUT and GET, against a three-node etcd; and many clients that swap one value
+  resp       one node, redis-benchmark's SET and GET, -P 1 and 16, against Redis; and what an idle connection takes
   growth     one node, a PUT at 1,000 and at 1,000,000 keys, beside what the map and Redis lose
   memory     resident memory of a node with 100,000 keys of 100 B
   restart    clean and after kill -9, until ready, and until the digests are built (--large: 1,000,000 keys)

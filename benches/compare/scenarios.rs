@@ -6,7 +6,7 @@ use crate::process::{ask, wait_for_ok};
 use crate::report::{Side, Target, judged, median, ratio, take_turns};
 use crate::servers;
 use crate::wrk::{self, Shape, VALUE_BYTES};
-use crate::{Options, Outcome, agree, felt, forgetting, growth, healing, joining};
+use crate::{Options, Outcome, agree, felt, forgetting, growth, healing, joining, resp};
 use kringle::placement::{ClusterId, Layout, Member, Mode, Ring, Transfer};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,7 @@ const ALL: &[(&str, Scenario)] = &[
     ("put", put),
     ("cluster", cluster),
     ("agree", agree::agree),
+    ("resp", resp::against_redis),
     ("growth", growth::growth),
     ("memory", memory),
     ("restart", restart),

@@ -86,6 +86,17 @@ pub fn kringle(options: &Options, pin: Pin) -> Outcome<Server> {
     Ok(Server::new("kringle", url, folder, vec![process]))
 }
 
+/// One node, asked at its port for Redis clients.
+pub fn kringle_for_redis_clients(options: &Options, pin: Pin, durability: &str) -> Outcome<Server> {
+    let folder = folder()?;
+    let [port] = free_ports()?;
+    let mut command = node(options, folder.path(), pin);
+    command.args(["--port", "0", "--resp-port", &port.to_string(), "--durability", durability]);
+    let (process, url) = Process::start_and_hear_url("kringle", &mut command)?;
+    wait_for_ok(&url, "/readyz")?;
+    Ok(Server::new("kringle", format!("redis://127.0.0.1:{port}"), folder, vec![process]))
+}
+
 /// Three nodes that keep every key on each.
 pub fn kringle_of_three(options: &Options) -> Outcome<Server> {
     let folder = folder()?;
@@ -230,14 +241,19 @@ pub fn redis() -> Outcome<Option<Server>> {
     if !is_installed("redis-server") || !is_installed("redis-benchmark") {
         return Ok(None);
     }
+    redis_with("always").map(Some)
+}
+
+/// Redis that syncs its log `always`, or `everysec`.
+pub fn redis_with(fsync: &str) -> Outcome<Server> {
     let folder = folder()?;
     let [port] = free_ports()?;
     let mut command = Command::new("redis-server");
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"]);
-    command.args(["--appendfsync", "always", "--dir"]).arg(folder.path());
+    command.args(["--appendfsync", fsync, "--dir"]).arg(folder.path());
     let process = Process::start("redis", &mut command)?;
     wait_until(|| Ok(std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()))?;
-    Ok(Some(Server::new("redis AOF always", format!("redis://127.0.0.1:{port}"), folder, vec![process])))
+    Ok(Server::new(&format!("redis AOF {fsync}"), format!("redis://127.0.0.1:{port}"), folder, vec![process]))
 }
 
 /// Three members of etcd, asked at their leader, which is where they are fastest. `None` if it is not installed.

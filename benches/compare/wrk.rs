@@ -151,15 +151,15 @@ fn measure(server: &Server, script: &str, connections: u32, duration: Duration, 
 
 /// Sets nearly all of the first `keys` keys, many at a time.
 pub fn redis_fill(server: &Server, keys: u64) -> Outcome<()> {
-    let mut command = redis_benchmark(server, keys, 50, Pin::Free);
+    let mut command = redis_benchmark(server, "set", keys, 50, Pin::Free);
     command.args(["-P", "64", "-n", &(keys * 5).to_string()]);
     process::run(&mut command, Duration::from_secs(600)).map(drop)
 }
 
-fn redis_benchmark(server: &Server, keys: u64, connections: u32, pin: Pin) -> Command {
+fn redis_benchmark(server: &Server, what: &str, keys: u64, connections: u32, pin: Pin) -> Command {
     let port = server.url.rsplit(':').next().unwrap_or_default();
     let mut command = command_on(pin.client().as_deref(), "redis-benchmark");
-    command.args(["-h", "127.0.0.1", "-p", port, "-t", "set", "--csv"]);
+    command.args(["-h", "127.0.0.1", "-p", port, "-t", what, "--csv"]);
     command.args(["-c", &connections.to_string(), "-d", &VALUE_BYTES.to_string(), "-r", &keys.to_string()]);
     command
 }
@@ -173,14 +173,34 @@ pub fn redis_set(
     options: &Options,
     pin: Pin,
 ) -> Outcome<Load> {
-    let requests = (rate * options.duration().as_secs_f64()).max(1e4) as u64;
-    let mut command = redis_benchmark(server, keys, connections, pin);
-    command.args(["-P", "1", "-n", &requests.to_string()]);
+    redis_load(server, Ask { what: "set", depth: 1, keys, connections, rate }, options, pin)
+}
+
+/// What `redis-benchmark` asks.
+#[derive(Clone, Copy)]
+pub struct Ask {
+    /// One of its tests, in lower case.
+    pub what: &'static str,
+    /// How many commands a connection sends at once.
+    pub depth: u32,
+    /// Of how many keys.
+    pub keys: u64,
+    pub connections: u32,
+    /// How many a second are to be expected.
+    pub rate: f64,
+}
+
+/// The same for any of its tests.
+pub fn redis_load(server: &Server, ask: Ask, options: &Options, pin: Pin) -> Outcome<Load> {
+    let requests = (ask.rate * options.duration().as_secs_f64()).max(1e4) as u64;
+    let mut command = redis_benchmark(server, ask.what, ask.keys, ask.connections, pin);
+    command.args(["-P", &ask.depth.to_string(), "-n", &requests.to_string()]);
     let meter = Meter::start(server.pids());
     let printed = process::run(&mut command, options.duration() * 10 + GRACE)?;
     let usage = meter.stop();
     // "test","rps","avg_latency_ms","min_latency_ms","p50_latency_ms","p95_latency_ms","p99_latency_ms","max_latency_ms"
-    let line = printed.lines().find_map(|line| line.strip_prefix("\"SET\",")).unwrap_or_default();
+    let name = format!("\"{}\",", ask.what.to_uppercase());
+    let line = printed.lines().find_map(|line| line.strip_prefix(&name)).unwrap_or_default();
     let numbers: Vec<f64> = line.split(',').filter_map(|number| number.trim_matches('"').parse().ok()).collect();
     let [per_second, _, _, p50_ms, _, p99_ms, max_ms] = numbers[..] else {
         return Err(format!("redis-benchmark printed no result: {printed}"));

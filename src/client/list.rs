@@ -53,6 +53,17 @@ impl Listing {
         from: Place,
     ) -> Listing {
         let partitions = partition.map_or_else(|| Partition::all().collect(), |partition| vec![partition]);
+        Listing::of(worker, terms, partitions, filter, from)
+    }
+
+    /// Of some partitions' keys only: these, ascending, at least one.
+    pub fn of(
+        worker: &Rc<Worker>,
+        terms: ListTerms,
+        partitions: Vec<Partition>,
+        filter: Filter,
+        from: Place,
+    ) -> Listing {
         let (worker, silent) = (worker.clone(), (0, Vec::new()));
         Listing { worker, terms, partitions, filter, next: Some(from), silent }
     }

@@ -28,11 +28,11 @@ pub struct Read {
     pub now_ms: u64,
 }
 
-/// Whether a read that says nothing else is content with one owner's word.
-pub fn one_is_enough(worker: &Worker, ring: &Ring) -> bool {
-    let layout = ring.layout();
-    let reads_one = layout.mode() == Mode::Async || worker.node.settings.r.of(layout.table().width()) <= 1;
-    reads_one && !layout.mode().agrees()
+/// Whether a read that says nothing else than perhaps its mode is content with one owner's word.
+pub fn one_is_enough(worker: &Worker, ring: &Ring, mode: Option<Mode>) -> bool {
+    let mode = terms::mode(mode, ring);
+    let reads_one = mode == Mode::Async || worker.node.settings.r.of(ring.layout().table().width()) <= 1;
+    reads_one && !mode.agrees()
 }
 
 /// What this node holds, where [`one_is_enough`], it is an owner, and memory can tell: nobody else need be asked, and

@@ -83,6 +83,13 @@ pub const SETTINGS: &[Setting] = &[
         help: "The port to listen on; 0 picks a free one and prints it",
     },
     Setting {
+        name: "resp-port",
+        value: "PORT",
+        fallback: Fallback::Value("off"),
+        heading: Heading::Node,
+        help: "The port for clients that speak the Redis protocol, on the same address; 0 picks a free one and prints it; or off",
+    },
+    Setting {
         name: "host",
         value: "HOST",
         fallback: Fallback::Value("127.0.0.1"),

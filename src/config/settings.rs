@@ -60,6 +60,8 @@ pub struct Settings {
     pub config: Option<PathBuf>,
     /// The port to listen on; 0 stands for any free one.
     pub port: u16,
+    /// The port for clients that speak the Redis protocol, on the same address; 0 stands for any free one, `None` for none.
+    pub resp_port: Option<u16>,
     /// The address to listen on. Loopback unless `insecure`.
     pub host: Host,
     /// Whether the operator accepts strangers.
@@ -219,6 +221,7 @@ impl Settings {
         let settings = Settings {
             config: l.take_given("config", folder_or_file)?,
             port: l.take("port", text::port)?,
+            resp_port: l.take("resp-port", text::port_or_off)?,
             host: l.take("host", str::parse)?,
             insecure: l.take("insecure", text::switch)?,
             advertise: l.take_given("advertise", str::parse)?,
@@ -268,6 +271,9 @@ impl Settings {
                 "is not a loopback address, and until there is a cluster secret anybody who reaches the port can \
                  read and write; add --insecure if only friends can",
             ));
+        }
+        if self.resp_port == Some(self.port) && self.port != 0 {
+            return Err(layers.refuse("resp-port", "is the port for HTTP: choose another, such as 6000"));
         }
         if self.host.is_unspecified() && self.advertise.is_none() && !self.peers.nodes.is_empty() {
             return Err(layers.refuse(

@@ -40,6 +40,14 @@ pub(super) fn port(text: &str) -> Result<u16, Nonsense> {
     text.parse().ok().filter(|_| digits).ok_or_else(|| Nonsense::new(text, "is not a port from 0 to 65535"))
 }
 
+/// A port as for [`port`], or off.
+pub(super) fn port_or_off(text: &str) -> Result<Option<u16>, Nonsense> {
+    match text.trim() {
+        text if text.eq_ignore_ascii_case("off") => Ok(None),
+        text => port(text).map(Some),
+    }
+}
+
 pub(super) fn seconds(text: &str) -> Result<Duration, Nonsense> {
     seconds_up_to(text, SECONDS_MAX)
 }

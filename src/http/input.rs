@@ -1,7 +1,7 @@
 //! Paths, queries and bodies, decoded once and held to their limits.
 
 use super::refuse::ApiError;
-use crate::node::Shared;
+use crate::node::{BODIES_BYTES_MAX, Shared};
 use crate::record::Key;
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
@@ -20,8 +20,6 @@ use std::time::Duration;
 const BODY_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long a body may pause. A client that has nothing more to say for so long has gone.
 const BODY_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Most bytes of bodies taken in at once, over all connections. Past it requests are turned away, early.
-const BODIES_BYTES_MAX: u64 = 256 << 20;
 
 /// Decodes percent escapes, once. A `%` that begins none is an error, not a guess.
 pub(super) fn percent_decode(text: &[u8], plus_is_space: bool) -> Result<Vec<u8>, ApiError> {

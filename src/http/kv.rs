@@ -40,7 +40,7 @@ pub(super) fn get_at_hand(worker: &Worker, request: &HttpRequest) -> Option<Http
     let head = request.head();
     let key = head.uri.path().strip_prefix("/kv/").filter(|_| head.method == Method::GET)?;
     let ring = worker.node.ring();
-    if head.uri.query().is_some() || !ask::one_is_enough(worker, &ring) {
+    if head.uri.query().is_some() || !ask::one_is_enough(worker, &ring, None) {
         return None;
     }
     let key = input::key(key, worker.node.settings.key_bytes_max).ok()?;

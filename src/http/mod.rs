@@ -48,7 +48,7 @@ mod stream;
 mod told;
 mod watch;
 
-pub use server::{RunError, ask_health, run};
+pub use server::{Address, RunError, ask_health, run};
 
 use crate::node::Worker;
 use crate::protocol::FeedOf;

@@ -2,16 +2,20 @@
 
 use super::stream::{ClientStream, LINGER_MAX};
 use crate::config::Settings;
-use crate::node::{Node, StartError, Worker, own_address};
+use crate::node::{Node, Shared, StartError, Worker, own_address};
 use actix_http::error::DispatchError;
 use actix_http::{HttpService, Protocol};
-use actix_server::Server;
+use actix_server::{Server, ServerBuilder};
 use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::App;
 use actix_web::dev::AppConfig;
 use actix_web::rt::net::TcpStream;
 use actix_web::rt::signal::unix::{SignalKind, signal};
+use std::cell::RefCell;
+#[cfg(feature = "resp")]
+use std::convert::Infallible;
 use std::net::TcpListener;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -41,6 +45,9 @@ pub enum RunError {
         /// Why.
         error: std::io::Error,
     },
+    /// A port was named for a protocol that was left out when this program was built.
+    #[error("--resp-port: this program was built without the feature resp")]
+    NoResp,
     /// The node cannot start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -49,37 +56,75 @@ pub enum RunError {
     Server(std::io::Error),
 }
 
+/// Where a node that runs can be reached.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Address {
+    /// The URL for HTTP.
+    pub url: String,
+    /// Host and port for clients that speak the Redis protocol, where there is one.
+    pub resp: Option<(String, u16)>,
+}
+
 /// Runs a node until it is told to stop. `announce` is given the address it listens on, once clients can use it.
-pub fn run(mut settings: Settings, announce: impl FnOnce(&str)) -> Result<(), RunError> {
-    let address = format!("{}:{}", settings.host.for_socket(), settings.port);
-    let listen = |error| RunError::Listen { address: address.clone(), error };
-    let listener = TcpListener::bind(&address).map_err(listen)?;
-    rustix::net::listen(&listener, BACKLOG).map_err(|error| listen(error.into()))?;
-    let port = listener.local_addr().map_err(listen)?.port();
+pub fn run(mut settings: Settings, announce: impl FnOnce(&Address)) -> Result<(), RunError> {
+    let (listener, port) = listen(&settings, settings.port)?;
+    let resp = match settings.resp_port {
+        None => None,
+        Some(_) if !cfg!(feature = "resp") => return Err(RunError::NoResp),
+        Some(port) => Some(listen(&settings, port)?),
+    };
+    let resp_port = resp.as_ref().map(|(_, port)| *port);
+    let host = settings.host.for_socket();
     let url = format!("http://{}:{port}", settings.host);
     if settings.finds_own_address() {
         settings.advertise = Some(own_address(&settings).ok_or(StartError::Address)?);
     }
     let node = Node::start(settings, port)?;
-    let served = actix_web::rt::System::new().block_on(serve(&node, listener, || announce(&url)));
+    let address = Address { url, resp: resp_port.map(|port| (host, port)) };
+    let resp = resp.map(|(listener, _)| listener);
+    let served = actix_web::rt::System::new().block_on(serve(&node, listener, resp, || announce(&address)));
     node.stop();
     served.map_err(RunError::Server)
 }
 
-async fn serve(node: &Node, listener: TcpListener, announce: impl FnOnce()) -> std::io::Result<()> {
+/// Listens on a port of the node's address; the port, which is another where any was asked for.
+fn listen(settings: &Settings, port: u16) -> Result<(TcpListener, u16), RunError> {
+    let address = format!("{}:{port}", settings.host.for_socket());
+    let failed = |error| RunError::Listen { address: address.clone(), error };
+    let listener = TcpListener::bind(&address).map_err(failed)?;
+    rustix::net::listen(&listener, BACKLOG).map_err(|error| failed(error.into()))?;
+    let port = listener.local_addr().map_err(failed)?.port();
+    Ok((listener, port))
+}
+
+std::thread_local! {
+    static WORKER: RefCell<Option<Rc<Worker>>> = const { RefCell::new(None) };
+}
+
+/// The calling thread's worker, which all its clients share, whatever they speak.
+fn worker_of_this_thread(node: &Arc<Shared>) -> Rc<Worker> {
+    WORKER.with_borrow_mut(|worker| worker.get_or_insert_with(|| Worker::start(node.clone())).clone())
+}
+
+async fn serve(
+    node: &Node,
+    listener: TcpListener,
+    resp: Option<TcpListener>,
+    announce: impl FnOnce(),
+) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let settings = &node.shared.settings;
     let serving = Arc::new(AtomicUsize::new(0));
     let (shared, count) = (node.shared.clone(), serving.clone());
     // Not actix_web's own server, which would not let us have the connections.
-    let server = Server::build()
+    let mut server = Server::build()
         .workers(settings.workers)
         .max_concurrent_connections(settings.connections_max.div_ceil(settings.workers))
         .worker_max_blocking_threads(READERS + node.shared.aside.places())
         .disable_signals()
         .listen("clients", listener, move || {
-            let (worker, count) = (Worker::start(shared.clone()), count.clone());
+            let (worker, count) = (worker_of_this_thread(&shared), count.clone());
             let app = App::new().configure(move |config| super::configure(config, worker, count));
             // The default tells the app an address of its own, which nobody asks it for.
             let app = map_config(app, |()| AppConfig::default());
@@ -95,8 +140,11 @@ async fn serve(node: &Node, listener: TcpListener, announce: impl FnOnce()) -> s
                 Ok::<_, DispatchError>((ClientStream::new(socket), Protocol::Http1, client))
             })
             .and_then(http)
-        })?
-        .run();
+        })?;
+    if let Some(listener) = resp {
+        server = listen_for_resp(server, listener, node.shared.clone(), serving.clone())?;
+    }
+    let server = server.run();
     let handle = server.handle();
     let running = actix_web::rt::spawn(server);
     let _worker = node.start_loops();
@@ -110,6 +158,38 @@ async fn serve(node: &Node, listener: TcpListener, announce: impl FnOnce()) -> s
     drain(&serving).await;
     handle.stop(false).await;
     running.await.unwrap_or(Ok(()))
+}
+
+/// Clients that speak the Redis protocol, on the same threads.
+#[cfg(feature = "resp")]
+fn listen_for_resp(
+    server: ServerBuilder,
+    listener: TcpListener,
+    node: Arc<Shared>,
+    serving: Arc<AtomicUsize>,
+) -> std::io::Result<ServerBuilder> {
+    let clients = Arc::<crate::resp::Clients>::default();
+    server.listen("redis clients", listener, move || {
+        let (worker, clients, serving) = (worker_of_this_thread(&node), clients.clone(), serving.clone());
+        fn_service(move |socket: TcpStream| {
+            let (worker, clients, serving) = (worker.clone(), clients.clone(), serving.clone());
+            async move {
+                crate::resp::serve(worker, clients, serving, socket).await;
+                Ok::<_, Infallible>(())
+            }
+        })
+    })
+}
+
+/// There is none: [`run`] has refused it.
+#[cfg(not(feature = "resp"))]
+fn listen_for_resp(
+    server: ServerBuilder,
+    _: TcpListener,
+    _: Arc<Shared>,
+    _: Arc<AtomicUsize>,
+) -> std::io::Result<ServerBuilder> {
+    Ok(server)
 }
 
 /// Waits until no request has been served for a moment; those that come meanwhile are told to close.

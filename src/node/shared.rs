@@ -28,6 +28,10 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
+/// Most bytes of what clients send that are taken in at once and not there whole yet, over all connections. Past it they are
+/// turned away, early.
+pub const BODIES_BYTES_MAX: u64 = 256 << 20;
+
 /// One node, seen from any of its threads.
 pub struct Shared {
     /// How it was set up.
@@ -91,7 +95,7 @@ pub struct Shared {
     pub(super) gossip: Notify,
     /// Set when the node is told to stop: no new work is begun in the background.
     pub(super) stopping: AtomicBool,
-    /// Bytes of request bodies being taken in.
+    /// Bytes of request bodies and commands being taken in, at most about [`BODIES_BYTES_MAX`].
     pub body_bytes: AtomicU64,
     /// Lists of keys that are being made for clients.
     pub lists: Arc<AtomicU64>,

@@ -95,7 +95,7 @@ impl Record {
     /// and comes first. `id` names the write for good, and names no other.
     ///
     /// A write supersedes what was agreed on, and of the rest what its client had seen: all there is, where it names no
-    /// context. An increment is worked out here, and supersedes all there is.
+    /// context. An increment is worked out here, and supersedes all there is; it ends when what it adds to would have.
     pub fn propose(&self, proposal: &Proposal, id: Dot, now_ms: u64) -> Result<Record, Unmet> {
         let dot = self.context.ballot().map(Ballot::dot).expect("a record is proposed on under a ballot");
         if let Edit::Add { request: Some(request), .. } = proposal.edit
@@ -124,11 +124,11 @@ impl Record {
                 if request.is_some() && remembered >= REQUESTS_MAX {
                     return Err(Unmet::Unfit(Unfit::TooManyRequests));
                 }
-                let content_type = self.winner(now_ms).and_then(|winner| winner.content.content_type.clone());
+                let winner = self.winner(now_ms).map(|winner| winner.content.clone()).unwrap_or_default();
                 let content = Content {
                     value: sum.to_string().into(),
-                    content_type: content_type.or_else(|| Some("text/plain".into())),
-                    expires_ms: None,
+                    content_type: winner.content_type.or_else(|| Some("text/plain".into())),
+                    expires_ms: winner.expires_ms,
                     kind: ContentKind::Plain,
                 };
                 let counted =
@@ -287,6 +287,19 @@ mod tests {
         let text = agreed(&sum, "text", 7);
         let more = Proposal { edit: add(1, None), condition: None };
         assert_eq!(propose(&text, &more, 8), Err(Unmet::Unfit(Unfit::NotACounter)));
+    }
+
+    #[test]
+    fn an_increment_ends_when_what_it_adds_to_would_have() {
+        let brief = Content { expires_ms: Some(1_000), ..Content::plain("40") };
+        let set = Proposal::from(Edit::write(Seen::Everything, Some(brief)));
+        let add = Proposal::from(Edit::Add { by: 2, request: None });
+        let held = propose(&Record::default(), &set, 5).unwrap();
+        let ends = |record: &Record, now_ms| record.winner(now_ms).map(|winner| winner.content.expires_ms);
+        let counted = propose(&held, &add, 999).unwrap();
+        assert_eq!((shown(&counted), ends(&counted, 999)), (vec!["42"], Some(Some(1_000))));
+        let anew = propose(&held, &add, 1_000).unwrap();
+        assert_eq!((shown(&anew), ends(&anew, 1_000)), (vec!["2"], Some(None)));
     }
 
     #[test]

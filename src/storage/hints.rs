@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(keys(None, 1), [key("old")]);
         assert_eq!(keys(Some(&(Stamp(3), key("old"))), 9), [key("young")], "those before it are passed over");
         assert!(ledger.has_any("b") && !ledger.has_any("c"));
-        assert_eq!(ledger.targets(), ["a".into(), "b".into()]);
+        assert_eq!(ledger.targets(), ["a", "b"].map(Box::<str>::from));
         assert_eq!((ledger.bytes("a"), ledger.bytes("b"), ledger.bytes("c")), (15, 10, 0));
         ledger.replace(&key("young"), Some(&first), Some(&entry(&["a"], 12, 20)));
         assert_eq!(ledger.status(), [HintStatus { target: "a".into(), count: 2, bytes: 25 }]);

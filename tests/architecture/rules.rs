@@ -203,7 +203,9 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ("actix_tls", &["src/node/link.rs"]),
     // The second is `kringle health`, a client of one call.
     ("awc", &["src/node/link.rs", "src/http/server.rs"]),
-    ("tokio", &["src/client/between.rs", "src/http/", "src/node/"]),
+    ("tokio", &["src/client/between.rs", "src/http/", "src/node/", "src/resp/"]),
+    // RESP2 and RESP3 as bytes.
+    ("redis_protocol", &["src/resp/frame.rs"]),
     ("futures_core", &["src/http/input.rs"]),
     ("clap", &["src/config/"]),
     ("toml", &["src/config/"]),
@@ -270,7 +272,7 @@ pub fn files_say_what_they_are(source: &Source) -> Vec<String> {
 }
 
 /// Rooms that meet bytes made by others.
-const FOREIGN: &[&str] = &["protocol", "http", "storage", "replica", "config"];
+const FOREIGN: &[&str] = &["protocol", "client", "http", "resp", "storage", "replica", "config"];
 
 /// Suites that live in the library so that benchmarks and the simulator share them. They are tests.
 const SUITES: &[&str] = &["src/storage/contract.rs", "src/storage/sim_files.rs"];

@@ -19,6 +19,7 @@ pub mod load;
 pub mod node;
 pub mod peer;
 pub mod proxy;
+pub mod resp;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -282,6 +282,11 @@ impl Node {
         kill_process(Pid::from_child(child), signal).expect("a signal to the node");
     }
 
+    /// Of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
