@@ -7,12 +7,13 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion};
 use kringle::merkle::Forest;
 use kringle::placement::Partition;
+use kringle::protocol::{Filter, ListRequest, Place};
 use kringle::record::{Actor, Clock, Content, Edit, Key, Seen, Stamp};
+use kringle::replica;
 use kringle::storage::{
-    Address, Change, Committer, Feed, Health, HintLedger, Kind, LogStore, OpenOptions, Page, PageSize, Peek, Rebuild,
+    Address, Change, Committer, Feed, Health, HintLedger, LogStore, OpenOptions, Page, PageSize, Peek, Rebuild,
     RebuildStep, RowChange, Sequence, Span, Store, StoreError, Usage, open,
 };
-use std::collections::BinaryHeap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -169,47 +170,42 @@ fn reads(criterion: &mut Criterion) {
     });
 }
 
-/// Keys in order over all partitions: a merge of as many scans. One page of a scan is held for each partition.
-fn list(store: &dyn Store, limit: usize, page: usize) -> usize {
-    let more = |span: &Span| {
-        let found = store.scan(span, PageSize::rows(page)).unwrap();
-        let rest = found.next.map(|next| span.rest(next));
-        let mut keys: Vec<Bytes> = found.rows.into_iter().map(|(address, _)| address.key_bytes()).collect();
-        keys.reverse();
-        (keys, rest)
-    };
-    let mut scans: Vec<_> = Partition::all().map(|partition| more(&Span::partition(Kind::Data, partition))).collect();
-    let mut heads = BinaryHeap::new();
-    for (at, scan) in scans.iter_mut().enumerate() {
-        heads.extend(scan.0.pop().map(|key| std::cmp::Reverse((key, at))));
-    }
+/// Keys in order over all partitions, as a node answers for them, in answers of so many keys.
+fn list(store: &dyn Store, limit: usize, keys_max: u32, prefix: &'static str) -> usize {
+    let filter = Filter { prefix: Bytes::from_static(prefix.as_bytes()), delimiter: Bytes::new() };
+    let partitions = Partition::all().collect();
+    let mut request =
+        ListRequest { partitions, filter, from: Place::default(), keys_max, bytes_max: 8 << 20, goes_on: true };
+    let mut kept = None;
     let mut listed = 0;
-    while let Some(std::cmp::Reverse((_, at))) = heads.pop() {
-        listed += 1;
-        if listed == limit {
-            break;
+    loop {
+        let found = replica::list(store, &request, kept.take(), |_| true, 0, &mut || false).unwrap();
+        kept = found.ahead;
+        listed += found.answer.entries.len();
+        match found.answer.next {
+            Some(next) if listed < limit => request.from = next,
+            _ => return listed,
         }
-        let scan = &mut scans[at];
-        if scan.0.is_empty()
-            && let Some(rest) = scan.1.take()
-        {
-            *scan = more(&rest);
-        }
-        heads.extend(scan.0.pop().map(|key| std::cmp::Reverse((key, at))));
     }
-    listed
 }
 
 fn listing(criterion: &mut Criterion) {
-    let folder = tempfile::tempdir().unwrap();
-    filled(folder.path(), 100_000);
-    let store = node(folder.path()).store;
-    let mut group = criterion.benchmark_group("list in key order, 1,024 partitions, 100,000 keys");
-    group.sample_size(10);
-    group.bench_function("first 100, pages of 1", |bencher| bencher.iter(|| list(&*store, 100, 1)));
-    group.bench_function("first 100, pages of 4", |bencher| bencher.iter(|| list(&*store, 100, 4)));
-    group.bench_function("first 1,000, pages of 4", |bencher| bencher.iter(|| list(&*store, 1_000, 4)));
-    group.bench_function("all, pages of 100", |bencher| bencher.iter(|| list(&*store, usize::MAX, 100)));
+    for keys in [100_000u64, 1_000_000] {
+        let folder = tempfile::tempdir().unwrap();
+        filled(folder.path(), keys);
+        let store = node(folder.path()).store;
+        let name = format!("list in key order, 1,024 partitions, {keys} keys");
+        let mut group = criterion.benchmark_group(name);
+        group.sample_size(10);
+        group.bench_function("one answer of 100", |bencher| bencher.iter(|| list(&*store, 100, 100, "")));
+        group.bench_function("one answer of 1,000", |bencher| bencher.iter(|| list(&*store, 1_000, 1_000, "")));
+        group.bench_function("one answer of 4,096", |bencher| bencher.iter(|| list(&*store, 4_096, 4_096, "")));
+        group.bench_function("one answer of 16,384", |bencher| bencher.iter(|| list(&*store, 16_384, 16_384, "")));
+        group.bench_function("a prefix that no key has", |bencher| bencher.iter(|| list(&*store, 1, 1_000, "none")));
+        group.bench_function("all, answers of 4,096", |bencher| {
+            bencher.iter(|| assert_eq!(list(&*store, usize::MAX, 4_096, ""), keys as usize));
+        });
+    }
 }
 
 fn opening(criterion: &mut Criterion) {

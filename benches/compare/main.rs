@@ -19,6 +19,7 @@ mod growth;
 mod healing;
 mod joining;
 mod machine;
+mod many_keys;
 mod map_server;
 mod paced;
 mod process;
@@ -72,7 +73,8 @@ cargo bench --bench compare -- <scenario> … [options]
   growth     one node, a PUT at 1,000 and at 1,000,000 keys, beside what the map and Redis lose
   memory     resident memory of a node with 100,000 keys of 100 B
   restart    clean and after kill -9, until ready, and until the digests are built (--large: 1,000,000 keys)
-  listing    all keys in key order over all partitions
+  listing    1,000,000 keys listed in key order, by one node and by three: as a stream, and page by page
+  batch      100 writes as one batch, one after the other, and at once; one node and three
   placement  the fullest member against the mean, and what a join moves
   sync             two nodes of 1,000,000 keys: in sync, one key differing, 10,000 differing, 10,000 missing; and of 31,000
   sync-latency     three nodes: what a client feels of a repair and of hints being handed over

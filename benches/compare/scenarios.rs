@@ -6,7 +6,7 @@ use crate::process::{ask, wait_for_ok};
 use crate::report::{Side, Target, judged, median, ratio, take_turns};
 use crate::servers;
 use crate::wrk::{self, Shape, VALUE_BYTES};
-use crate::{Options, Outcome, agree, felt, forgetting, growth, healing, joining, resp};
+use crate::{Options, Outcome, agree, felt, forgetting, growth, healing, joining, many_keys, resp};
 use kringle::placement::{ClusterId, Layout, Member, Mode, Ring, Transfer};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,8 @@ const ALL: &[(&str, Scenario)] = &[
     ("growth", growth::growth),
     ("memory", memory),
     ("restart", restart),
-    ("listing", listing),
+    ("listing", many_keys::listing),
+    ("batch", many_keys::batch),
     ("placement", placement),
     ("sync", healing::sync),
     ("sync-latency", felt::latency),
@@ -225,12 +226,6 @@ fn restart(options: &Options) -> Outcome<()> {
             println!("{keys} keys, {how}: digests after {digest:.3} s");
         }
     }
-    Ok(())
-}
-
-/// Left to the bench of the store: no request lists keys yet.
-fn listing(_options: &Options) -> Outcome<()> {
-    println!("measured on the store itself, by `cargo bench --bench store -- 'list in key order'`");
     Ok(())
 }
 

@@ -48,6 +48,8 @@ pub struct ListWish {
     pub from: Place,
     /// How many items a page has at most, 1 to [`LIST_KEYS_MAX`].
     pub items_max: usize,
+    /// Whether the next page is asked for at once: members may keep for it what they read ahead.
+    pub goes_on: bool,
 }
 
 /// How a [`List`] is to go about it.
@@ -202,6 +204,7 @@ impl List {
             from: self.wish.from.clone(),
             keys_max: keys_max as u32,
             bytes_max: bytes.max(MEMBER_BYTES_MIN) as u32,
+            goes_on: self.wish.goes_on,
         }
     }
 

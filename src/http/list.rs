@@ -92,7 +92,7 @@ pub(super) async fn serve(
     let listing = Listing::new(worker, terms, None, filter.clone(), from);
     let shown = Shown { worker: worker.clone(), request: request.clone(), filter, with_values };
     match as_lines {
-        true => stream(shown, listing, limit, seat, serving).await,
+        true => stream(shown, listing.going_on(), limit, seat, serving).await,
         false => page(shown, listing, limit.unwrap_or(LIMIT)).await,
     }
 }

@@ -5,10 +5,11 @@ use super::worker::Worker;
 use crate::coordinator::{List, ListOptions, ListOutcome, ListWish, Quorum};
 use crate::placement::{MemberIndex, Ring};
 use crate::protocol::{Answer, ListRequest, Refusal};
-use crate::replica;
+use crate::replica::{self, Ahead};
+use crate::storage::StoreError;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 /// How long a list rests beside clients, at most, for each part of a page: it is itself waited for.
 const REST_MAX: Duration = Duration::from_millis(50);
@@ -34,7 +35,10 @@ pub(super) fn answer(worker: &Rc<Worker>, request: ListRequest, told: Box<dyn Fn
                 give_way();
                 now() >= until
             };
-            replica::list(&*shared.store, &request, kept, now_ms, &mut is_over)
+            let ahead = shared.read_ahead.take(&request, ring.epoch());
+            let mut found = replica::list(&*shared.store, &request, ahead, kept, now_ms, &mut is_over)?;
+            shared.read_ahead.keep(found.ahead.take(), ring.epoch());
+            Ok::<_, StoreError>(found)
         };
         told(match node.aside.run(scan).await {
             Some(Ok(found)) => {
@@ -44,6 +48,48 @@ pub(super) fn answer(worker: &Rc<Worker>, request: ListRequest, told: Box<dyn Fn
             Some(Err(_)) | None => Answer::Refused(Refusal::Unreadable),
         });
     });
+}
+
+/// How many lists this node keeps something for at a time: a few that go on are several times as quick, and each takes up
+/// some 20 MiB.
+const KEPT_MAX: usize = 4;
+/// For how long, at most: who goes on with a list does so at once.
+const KEPT_FOR: Duration = Duration::from_secs(2);
+
+/// What was read ahead for the next answers of lists that go on. What is not there is read anew.
+#[derive(Default)]
+pub struct ReadAhead(Mutex<Vec<Kept>>);
+
+struct Kept {
+    ahead: Ahead,
+    epoch: u64,
+    since: Instant,
+}
+
+impl ReadAhead {
+    /// What was read for this request, under the layout of this epoch.
+    fn take(&self, request: &ListRequest, epoch: u64) -> Option<Ahead> {
+        let mut all = self.all();
+        all.retain(|kept| kept.epoch == epoch && now().duration_since(kept.since) < KEPT_FOR);
+        let at = all.iter().position(|kept| kept.ahead.is_for(request))?;
+        Some(all.swap_remove(at).ahead)
+    }
+
+    /// Keeps it for the next request, in place of what was kept longest.
+    fn keep(&self, ahead: Option<Ahead>, epoch: u64) {
+        let Some(ahead) = ahead else { return };
+        let mut all = self.all();
+        if all.len() >= KEPT_MAX
+            && let Some(oldest) = (0..all.len()).min_by_key(|at| all[*at].since)
+        {
+            all.swap_remove(oldest);
+        }
+        all.push(Kept { ahead, epoch, since: now() });
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
 }
 
 impl Worker {

@@ -53,6 +53,7 @@ pub use filling::Completeness;
 pub use foreground::{Class, Foreground};
 pub use forgetting::{Waiting, Waits};
 pub use layout_facts::keep_left;
+pub use listing::ReadAhead;
 pub use opening::StartError;
 pub use outside::{now, random, wall_ms};
 pub use own_address::own_address;

@@ -8,6 +8,7 @@ use super::filling::Completeness;
 use super::foreground::Foreground;
 use super::forgetting::Waits;
 use super::layouts::Layouts;
+use super::listing::ReadAhead;
 use super::outside::{now, random, wall_ms};
 use super::proposing::Contested;
 use super::queue::CommitQueue;
@@ -97,6 +98,8 @@ pub struct Shared {
     pub(super) stopping: AtomicBool,
     /// Bytes of request bodies and commands being taken in, at most about [`BODIES_BYTES_MAX`].
     pub body_bytes: AtomicU64,
+    /// What was read ahead for lists that go on.
+    pub read_ahead: ReadAhead,
     /// Lists of keys that are being made for clients.
     pub lists: Arc<AtomicU64>,
     /// Batches of clients that are being worked off.
@@ -163,6 +166,7 @@ impl Shared {
             seen,
             stopping: AtomicBool::new(false),
             body_bytes: AtomicU64::new(0),
+            read_ahead: ReadAhead::default(),
             lists: Arc::default(),
             batches: Arc::default(),
             ring: RwLock::new(Arc::new(ring)),

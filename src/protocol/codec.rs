@@ -205,7 +205,7 @@ mod tests {
         let at = |index| Partition::try_from_index(index).unwrap();
         let filter = Filter { prefix: Bytes::from_static(b"p/"), delimiter: Bytes::from_static(b"/") };
         let from = Place(Bytes::from_static(b"p/a"));
-        ListRequest { partitions: vec![at(1), at(300)], filter, from, keys_max: 10, bytes_max: 1_000 }
+        ListRequest { partitions: vec![at(1), at(300)], filter, from, keys_max: 10, bytes_max: 1_000, goes_on: true }
     }
 
     fn listed() -> ListAnswer {
@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(hex(PROTOCOL_VERSION), "020701010200882709000105016b3edba6846c798ed5");
         let record: String = wire_hex(&record(b"v"));
         assert_eq!(record, "1601030000000000000005000000000000000104000176");
-        assert_eq!(wire_hex(&list()), "0201ac0202702f012f03702f610ae807");
+        assert_eq!(wire_hex(&list()), "0201ac0202702f012f03702f610ae80701");
         assert_eq!(wire_hex(&listed()), format!("01016b{record}010101610105"));
     }
 

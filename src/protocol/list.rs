@@ -75,6 +75,8 @@ pub struct ListRequest {
     pub keys_max: u32,
     /// After how many bytes of them no further key is added.
     pub bytes_max: u32,
+    /// Whether the next answer is asked for at once: what was read ahead may be kept for it, and be as old as this.
+    pub goes_on: bool,
 }
 
 /// A node's part. Every key of the partitions it counts for, from the place that was asked for up to `next`, is in it, but
@@ -188,8 +190,14 @@ mod tests {
         let mut partitions = [b"p/a", b"p/b"].map(|name| Partition::of(key(name).position())).to_vec();
         partitions.sort_unstable();
         let filter = Filter { prefix: Bytes::from_static(b"p/"), delimiter: Bytes::new() };
-        let request =
-            ListRequest { partitions, filter, from: Place(Bytes::from_static(b"p/a")), keys_max: 2, bytes_max: 1 };
+        let request = ListRequest {
+            partitions,
+            filter,
+            from: Place(Bytes::from_static(b"p/a")),
+            keys_max: 2,
+            bytes_max: 1,
+            goes_on: false,
+        };
         assert_eq!(request.check(), Ok(()));
         let answer = |keys: &[&[u8]], next: Option<&'static [u8]>| ListAnswer {
             entries: keys

@@ -25,39 +25,67 @@ use std::collections::{BinaryHeap, VecDeque};
 /// Rows read of a partition at a time, at least and at most: a few more than an answer takes of each.
 const ROWS_MIN: usize = 4;
 const ROWS_MAX: usize = 256;
+/// Rows read of a partition at a time where the next answer is asked for at once, at least.
+const ROWS_AHEAD: usize = 64;
 /// Bytes of rows after which no further is read at a time: what is kept of them for all partitions is 64 MiB at most.
 const CHUNK_BYTES_MAX: usize = 64 << 10;
 
 /// What was found.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Debug)]
 pub struct Found {
     /// What is answered.
     pub answer: ListAnswer,
     /// Keys whose rows cannot be read: of their partitions nothing can be told.
     pub damaged: Vec<Key>,
+    /// What was read ahead, for the answer to the same request from where this one ends, if that was asked for.
+    pub ahead: Option<Ahead>,
+}
+
+/// What was read and not told yet: some 20 MiB at most, unless keys are long.
+#[derive(Debug)]
+pub struct Ahead {
+    request: ListRequest,
+    columns: Vec<Column>,
+    heads: BinaryHeap<Reverse<(Key, usize)>>,
+}
+
+impl Ahead {
+    /// Whether it was read for this request.
+    pub fn is_for(&self, request: &ListRequest) -> bool {
+        let ListRequest { partitions, filter, from, .. } = &self.request;
+        *from == request.from && *filter == request.filter && *partitions == request.partitions
+    }
 }
 
 /// Answers `request` from the rows of the partitions that are `kept` here. `now_ms`, in milliseconds since 1970, tells what
-/// has expired. `is_over` is asked after each scan, every 0.1 ms or sooner, and may rest: once it says so, what was
+/// has expired; `ahead` is what was read ahead for this request, if anything was. `is_over` is asked after each scan, every 0.1 ms or sooner, and may rest: once it says so, what was
 /// found till then is the answer, one key at least. For a thread that may wait.
 pub fn list(
     store: &dyn Store,
     request: &ListRequest,
+    ahead: Option<Ahead>,
     kept: impl Fn(Partition) -> bool,
     now_ms: u64,
     is_over: &mut dyn FnMut() -> bool,
 ) -> Result<Found, StoreError> {
     let (here, lacking): (Vec<Partition>, Vec<Partition>) =
         request.partitions.iter().partition(|partition| kept(**partition));
-    let rows_max = request.keys_max as usize / here.len().max(1) * 5 / 4 + ROWS_MIN;
+    let share = request.keys_max as usize / here.len().max(1);
+    let rows_max = if request.goes_on { ROWS_AHEAD.max(share) } else { share * 5 / 4 + ROWS_MIN };
     let size = PageSize { rows_max: rows_max.min(ROWS_MAX), bytes_max: CHUNK_BYTES_MAX };
     let mut merge = Merge { store, size, columns: Vec::new(), heads: BinaryHeap::new(), damaged: Vec::new() };
     let mut over = false;
-    for partition in here {
-        let span = Span::partition(Kind::Data, partition).starting_with(&request.filter.prefix);
-        merge.columns.push(Column { partition, rest: Some(span), rows: VecDeque::new(), is_damaged: false });
-        merge.advance(merge.columns.len() - 1, &request.from)?;
-        over = is_over();
+    let is_of_here = |ahead: &Ahead| ahead.columns.iter().map(|column| column.partition).eq(here.iter().copied());
+    match ahead.filter(|ahead| ahead.is_for(request) && is_of_here(ahead)) {
+        Some(ahead) => (merge.columns, merge.heads) = (ahead.columns, ahead.heads),
+        None => {
+            for partition in here {
+                let span = Span::partition(Kind::Data, partition).starting_with(&request.filter.prefix);
+                merge.columns.push(Column { partition, rest: Some(span), rows: VecDeque::new(), is_damaged: false });
+                merge.advance(merge.columns.len() - 1, &request.from)?;
+                over = is_over();
+            }
+        }
     }
     let mut answer = ListAnswer { entries: Vec::new(), next: None, lacking };
     let (mut bytes, mut passed) = (0, request.from.clone());
@@ -70,6 +98,7 @@ pub fn list(
         let is_full = answer.entries.len() >= request.keys_max as usize || bytes >= request.bytes_max as usize;
         if (is_full || over) && !answer.entries.is_empty() {
             answer.next = Some(Place::of(&key));
+            merge.heads.push(Reverse((key, at)));
             break;
         }
         let Some(record) = merge.take(at) else { continue };
@@ -89,7 +118,12 @@ pub fn list(
         }
     }
     answer.lacking.extend(merge.columns.iter().filter(|column| column.is_damaged).map(|column| column.partition));
-    Ok(Found { answer, damaged: merge.damaged })
+    let ahead = answer.next.clone().filter(|_| request.goes_on && merge.damaged.is_empty()).map(|from| Ahead {
+        request: ListRequest { from, ..request.clone() },
+        columns: merge.columns,
+        heads: merge.heads,
+    });
+    Ok(Found { answer, damaged: merge.damaged, ahead })
 }
 
 /// About what an entry takes on the wire.
@@ -99,6 +133,7 @@ fn bytes_of(key: &Key, record: &Record) -> usize {
 }
 
 /// The rows of one partition, as far as they are held.
+#[derive(Debug)]
 struct Column {
     partition: Partition,
     /// What has not been read yet.
@@ -192,21 +227,20 @@ mod tests {
             from: Place::default(),
             keys_max: 100,
             bytes_max: u32::MAX,
+            goes_on: false,
         }
-    }
-
-    fn asked(store: &dyn Store, request: &ListRequest) -> ListAnswer {
-        let found = list(store, request, |_| true, NOW_MS, &mut || false).unwrap();
-        assert_eq!(found.damaged, []);
-        assert!(request.is_answered_by(&found.answer), "{request:?} {:?}", found.answer);
-        found.answer
     }
 
     /// Pages until there is no more.
     fn all(store: &dyn Store, mut request: ListRequest) -> Vec<ListEntry> {
-        let mut entries = Vec::new();
+        let (mut entries, mut ahead) = (Vec::new(), None);
         loop {
-            let answer = asked(store, &request);
+            let found = list(store, &request, ahead.take(), |_| true, NOW_MS, &mut || false).unwrap();
+            assert_eq!(found.damaged, []);
+            assert!(request.is_answered_by(&found.answer), "{request:?} {:?}", found.answer);
+            assert_eq!(found.ahead.is_some(), request.goes_on && found.answer.next.is_some());
+            ahead = found.ahead;
+            let answer = found.answer;
             entries.extend(answer.entries);
             match answer.next {
                 Some(next) => request.from = next,
@@ -221,6 +255,9 @@ mod tests {
     }
 
     proptest! {
+        // Each looks into 1,024 partitions for every page.
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn pages_of_any_size_are_a_sorted_map_without_what_a_key_stands_for(
             names in names(),
@@ -255,7 +292,9 @@ mod tests {
                 stood_for = group.map(|group| String::from_utf8(group.to_vec()).unwrap()).or(stood_for);
                 expected.push(ListEntry { key: key(name), record: record.sketch(), stands_for_all: group.is_some() });
             }
-            prop_assert_eq!(all(&store, request), expected);
+            let going_on = ListRequest { goes_on: true, ..request.clone() };
+            prop_assert_eq!(&all(&store, request), &expected);
+            prop_assert_eq!(all(&store, going_on), expected);
         }
     }
 
@@ -266,7 +305,7 @@ mod tests {
         let (rotten, away) = (key("k7"), Partition::of(key("k8").position()));
         store.append(vec![(Address::data(&rotten), Some(Bytes::from_static(b"rot")))], Stamp(1)).unwrap();
         let request = request("", "");
-        let found = list(&store, &request, |partition| partition != away, NOW_MS, &mut || false).unwrap();
+        let found = list(&store, &request, None, |partition| partition != away, NOW_MS, &mut || false).unwrap();
         assert_eq!(found.damaged, std::slice::from_ref(&rotten));
         let mut lacking = vec![away, Partition::of(rotten.position())];
         assert_eq!(found.answer.lacking, lacking);
@@ -280,7 +319,7 @@ mod tests {
     fn an_answer_is_cut_short_once_its_time_is_over_and_still_gets_on() {
         let store = MemoryStore::new();
         (0..50).for_each(|number| put(&store, &format!("k{number}"), &record(number, None)));
-        let found = list(&store, &request("", ""), |_| true, NOW_MS, &mut || true).unwrap();
+        let found = list(&store, &request("", ""), None, |_| true, NOW_MS, &mut || true).unwrap();
         assert_eq!((found.answer.entries.len(), found.answer.next), (1, Some(Place::of(&key("k1")))));
     }
 

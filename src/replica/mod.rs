@@ -9,7 +9,7 @@ mod list;
 
 pub use compare::{compare, is_quick, shared};
 pub use forgettable::{Candidate, Noted, count_spent, forgettable};
-pub use list::{Found, list};
+pub use list::{Ahead, Found, list};
 
 use crate::protocol::{
     Answer, Follow, Greeting, LayoutRequest, ListRequest, MemberTag, Reach, Refusal, Request, SyncRequest,

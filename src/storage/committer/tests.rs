@@ -71,7 +71,7 @@ impl Desk {
 
     /// All that those were told who follow from the beginning.
     fn followed(&self) -> Vec<Arc<crate::protocol::ToldChange>> {
-        use crate::protocol::{FeedOf, Follow, FeedPlace};
+        use crate::protocol::{FeedOf, FeedPlace, Follow};
         let after = Some(FeedPlace { incarnation: 1, sequence: 0 });
         let follow = Follow { of: FeedOf::Changes, after, prefixes: vec![vec![]], values: false, wait_ms: 0 };
         let told = self.feed.page(&follow).entries.into_iter().map(|entry| match entry.news {

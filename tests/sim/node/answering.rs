@@ -192,7 +192,7 @@ impl World {
                 let partial: Vec<bool> = Partition::all().map(|at| self.is_partial(node, at)).collect();
                 let kept = |at: Partition| ring.is_owner(me, at) && !partial[at.index()];
                 let store = self.up(node).store.clone();
-                let answer = match replica::list(&*store, &request, kept, now_ms, &mut || false) {
+                let answer = match replica::list(&*store, &request, None, kept, now_ms, &mut || false) {
                     Ok(found) => {
                         found.damaged.into_iter().for_each(|key| self.note_rot(node, key, By::Read));
                         Answer::Listed(found.answer)
