@@ -125,6 +125,20 @@ impl Stream {
         (0..count).map(|at| self.next().unwrap_or_else(|| panic!("it ended after {at} of {count}"))).collect()
     }
 
+    /// Everything until so many different keys were told of. A write that a busy owner was too slow to answer is made, and
+    /// told, once more under another name: so there may be more than that.
+    #[track_caller]
+    pub fn until_keys(&mut self, count: usize) -> Vec<Told> {
+        let mut keys = std::collections::BTreeSet::new();
+        let mut taken = Vec::new();
+        while keys.len() < count {
+            let told = self.next().unwrap_or_else(|| panic!("it ended after {} of {count} keys", keys.len()));
+            keys.insert(told.text("key"));
+            taken.push(told);
+        }
+        taken
+    }
+
     /// Everything up to one that fits, which is the last.
     #[track_caller]
     pub fn until(&mut self, fits: impl Fn(&Told) -> bool) -> Vec<Told> {
