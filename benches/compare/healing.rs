@@ -13,7 +13,7 @@ use crate::{Options, Outcome};
 use kringle::merkle::{Entry, Forest, VersionDigest};
 use kringle::protocol::Request;
 use kringle::record::{Actor, Clock, Content, Edit, Seen, Stamp};
-use kringle::storage::{Change, Committer, Feed, HintLedger, OpenOptions, Store, open};
+use kringle::storage::{Change, Committer, Feed, HintLedger, OpenOptions, open};
 use serde_json::Value;
 use std::hint::black_box;
 use std::sync::Arc;
