@@ -175,7 +175,7 @@ fn list(store: &dyn Store, limit: usize, keys_max: u32, prefix: &'static str) ->
     let filter = Filter { prefix: Bytes::from_static(prefix.as_bytes()), delimiter: Bytes::new() };
     let partitions = Partition::all().collect();
     let mut request =
-        ListRequest { partitions, filter, from: Place::default(), keys_max, bytes_max: 8 << 20, goes_on: true };
+        ListRequest { partitions, filter, from: Place::default(), keys_max, bytes_max: 8 << 20, listing: Some(1) };
     let mut kept = None;
     let mut listed = 0;
     loop {

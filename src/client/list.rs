@@ -3,7 +3,7 @@
 use super::terms::{self, Counted, DEADLINE_SHARE};
 use super::{Error, agree, between};
 use crate::coordinator::{Count, ListItem, ListOutcome, ListPage, ListWish, Quorum};
-use crate::node::Worker;
+use crate::node::{Worker, random};
 use crate::placement::{MemberIndex, Mode, Partition, Ring};
 use crate::protocol::{Filter, Place};
 use std::rc::Rc;
@@ -28,8 +28,8 @@ pub struct Listing {
     filter: Filter,
     /// Where the next page begins; `None` at the end.
     next: Option<Place>,
-    /// Whether pages are asked for one right after the other.
-    goes_on: bool,
+    /// By which nodes know it again, where its pages are asked for one right after the other.
+    number: Option<u64>,
     /// Members that did not answer lately, and the epoch whose they are.
     silent: (u64, Vec<MemberIndex>),
 }
@@ -67,13 +67,13 @@ impl Listing {
         from: Place,
     ) -> Listing {
         let (worker, silent) = (worker.clone(), (0, Vec::new()));
-        Listing { worker, terms, partitions, filter, next: Some(from), goes_on: false, silent }
+        Listing { worker, terms, partitions, filter, next: Some(from), number: None, silent }
     }
 
     /// The same, of pages that are asked for one right after the other: nodes keep for the next what they read ahead, which is
     /// several times as quick. What is written meanwhile may be shown later than on pages that each look anew.
     pub fn going_on(self) -> Listing {
-        Listing { goes_on: true, ..self }
+        Listing { number: Some(random()), ..self }
     }
 
     /// Where the next page begins; `None` once there is no more.
@@ -116,7 +116,7 @@ impl Listing {
         };
         let from = self.next.clone().unwrap_or_default();
         let (partitions, filter) = (self.partitions.clone(), self.filter.clone());
-        let wish = ListWish { partitions, filter, from, items_max, goes_on: self.goes_on };
+        let wish = ListWish { partitions, filter, from, items_max, listing: self.number };
         let silent: &[MemberIndex] = if self.silent.0 == ring.epoch() { &self.silent.1 } else { &[] };
         let deadline = node.settings.timeout.mul_f64(DEADLINE_SHARE);
         match self.worker.list(wish, ring.clone(), quorum, silent, deadline).await {

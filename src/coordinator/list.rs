@@ -24,14 +24,16 @@ use super::Quorum;
 use super::order::asking_order;
 use crate::operation::{CallId, Command, Event, Operation};
 use crate::placement::{MemberIndex, PARTITIONS, Partition, Ring};
-use crate::protocol::{Answer, Filter, LIST_KEYS_MAX, ListAnswer, ListEntry, ListRequest, Place, Request};
+use crate::protocol::{
+    Answer, Filter, LIST_BYTES_MAX, LIST_KEYS_MAX, ListAnswer, ListEntry, ListRequest, Place, Request,
+};
 use crate::record::{Key, Record};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Bytes of keys that all members together are asked for, about.
-const PAGE_BYTES: u64 = 8 << 20;
+const PAGE_BYTES: u64 = LIST_BYTES_MAX as u64;
 /// Bytes that any one of them may tell.
 const MEMBER_BYTES_MIN: u64 = 64 << 10;
 /// More keys than its share that a member is asked for, as shares differ: the page ends where the first of them does.
@@ -48,8 +50,8 @@ pub struct ListWish {
     pub from: Place,
     /// How many items a page has at most, 1 to [`LIST_KEYS_MAX`].
     pub items_max: usize,
-    /// Whether the next page is asked for at once: members may keep for it what they read ahead.
-    pub goes_on: bool,
+    /// The number of the list, where the next page is asked for at once: members may keep for it what they read ahead.
+    pub listing: Option<u64>,
 }
 
 /// How a [`List`] is to go about it.
@@ -204,7 +206,7 @@ impl List {
             from: self.wish.from.clone(),
             keys_max: keys_max as u32,
             bytes_max: bytes.max(MEMBER_BYTES_MIN) as u32,
-            goes_on: self.wish.goes_on,
+            listing: self.wish.listing,
         }
     }
 
@@ -268,8 +270,14 @@ impl List {
             if counts.iter().any(|counts| *counts) {
                 next = sooner(next, answer.next);
             }
-            let counted = |entry: &ListEntry| counts[Partition::of(entry.key.position()).index()];
-            entries.extend(answer.entries.into_iter().filter(counted));
+            for entry in answer.entries {
+                if counts[Partition::of(entry.key.position()).index()] {
+                    entries.push(entry);
+                } else if entry.stands_for_all {
+                    // What it was passed over for in other partitions is nobody's word.
+                    next = sooner(next, Some(Place::behind(&entry.key)));
+                }
+            }
         }
         // Each member's are in order already, which the sort makes use of.
         entries.sort_by(|one, other| one.key.cmp(&other.key));

@@ -71,6 +71,11 @@ impl Lines {
         if self.waiting.len() < CHUNK_BYTES { Ok(()) } else { self.flush().await }
     }
 
+    /// Whether nobody takes them any more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Sends what waits.
     pub(super) async fn flush(&mut self) -> Result<(), Gone> {
         if self.waiting.is_empty() {

@@ -34,7 +34,7 @@ const LISTS_MAX: u64 = 32;
 const VALUES_AT_A_TIME_BYTES: u64 = 4 << 20;
 const VALUES_PAGE_BYTES: u64 = 16 << 20;
 /// Values read at a time.
-const VALUES_AT_A_TIME: usize = 128;
+const VALUES_AT_A_TIME: usize = 32;
 
 /// What is asked for.
 struct Wanted {
@@ -226,6 +226,13 @@ impl Streaming {
             if left == 0 || self.listing.next().is_none() {
                 return self.end().await;
             }
+            // There may be nothing to show for many pages, and nobody any more to show it to.
+            if self.lines.is_gone() {
+                return Err(Gone);
+            }
+            if self.shown.worker.node.is_stopping() {
+                return self.break_off(ApiError::Busy("the node is stopping"), None).await;
+            }
             page = match self.listing.page(left).await {
                 Ok(page) => page,
                 Err(error) => return self.break_off(error.into(), None).await,
@@ -327,7 +334,9 @@ impl Shown {
         let mut bytes = 0;
         let fits = |item: &&ListItem| {
             bytes += match item {
-                ListItem::Key(_, record) => record.latest().map_or(0, |latest| latest.content.sketched_bytes()),
+                ListItem::Key(_, record) => {
+                    record.siblings().iter().map(|sibling| sibling.content.sketched_bytes()).sum()
+                }
                 ListItem::Prefix(_) => 0,
             };
             bytes <= VALUES_AT_A_TIME_BYTES

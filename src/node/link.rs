@@ -13,8 +13,8 @@ use super::outside::now;
 use super::shared::Shared;
 use crate::operation::Failure;
 use crate::protocol::{
-    Answer, Batch, Envelope, Lane, MEDIA_TYPE, PREVIOUS_VERSION, PROTOCOL_VERSION, ProtocolVersion,
-    REQUESTS_PER_BATCH_MAX, Refusal, Reply, Request,
+    Answer, Batch, Envelope, LISTS_PER_BATCH_MAX, Lane, MEDIA_TYPE, PREVIOUS_VERSION, PROTOCOL_VERSION,
+    ProtocolVersion, REQUESTS_PER_BATCH_MAX, Refusal, Reply, Request,
 };
 use actix_service::Service;
 use actix_tls::connect::{ConnectInfo, Connector as TcpConnector};
@@ -168,7 +168,8 @@ impl Link {
             let mut queue = self.lanes[lane as usize].borrow_mut();
             while let Some(Waiting { turn: next, .. }) = queue.waiting.front() {
                 let is_of_another = turns.first().is_some_and(|first: &Turn| first.epoch != next.epoch);
-                if requests.len() == REQUESTS_PER_BATCH_MAX
+                let most = if lane == Lane::Lists { LISTS_PER_BATCH_MAX } else { REQUESTS_PER_BATCH_MAX };
+                if requests.len() == most
                     || !requests.is_empty() && bytes + next.bytes > BATCH_BYTES_MAX
                     || is_of_another
                 {

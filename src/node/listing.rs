@@ -1,6 +1,7 @@
 //! Lists: this node's part in one, off the threads that serve clients, and the pages that it coordinates.
 
 use super::outside::now;
+use super::shared::Shared;
 use super::worker::Worker;
 use crate::coordinator::{List, ListOptions, ListOutcome, ListWish, Quorum};
 use crate::placement::{MemberIndex, Ring};
@@ -35,13 +36,16 @@ pub(super) fn answer(worker: &Rc<Worker>, request: ListRequest, told: Box<dyn Fn
                 give_way();
                 now() >= until
             };
-            let ahead = shared.read_ahead.take(&request, ring.epoch());
+            let ahead = request.listing.and_then(|_| shared.read_ahead.take(&request, ring.epoch()));
             let mut found = replica::list(&*shared.store, &request, ahead, kept, now_ms, &mut is_over)?;
-            shared.read_ahead.keep(found.ahead.take(), ring.epoch());
-            Ok::<_, StoreError>(found)
+            let kept = shared.read_ahead.keep(found.ahead.take(), ring.epoch());
+            Ok::<_, StoreError>((found, kept))
         };
         told(match node.aside.run(scan).await {
-            Some(Ok(found)) => {
+            Some(Ok((found, kept))) => {
+                if kept {
+                    node.clone().let_go_of_read_ahead();
+                }
                 found.damaged.into_iter().for_each(|key| node.rot.note(key));
                 Answer::Listed(found.answer)
             }
@@ -75,9 +79,9 @@ impl ReadAhead {
         Some(all.swap_remove(at).ahead)
     }
 
-    /// Keeps it for the next request, in place of what was kept longest.
-    fn keep(&self, ahead: Option<Ahead>, epoch: u64) {
-        let Some(ahead) = ahead else { return };
+    /// Keeps it for the next request, in place of what was kept longest. Whether there was anything.
+    fn keep(&self, ahead: Option<Ahead>, epoch: u64) -> bool {
+        let Some(ahead) = ahead else { return false };
         let mut all = self.all();
         if all.len() >= KEPT_MAX
             && let Some(oldest) = (0..all.len()).min_by_key(|at| all[*at].since)
@@ -85,10 +89,25 @@ impl ReadAhead {
             all.swap_remove(oldest);
         }
         all.push(Kept { ahead, epoch, since: now() });
+        true
+    }
+
+    fn retain_fresh(&self) {
+        self.all().retain(|kept| now().duration_since(kept.since) < KEPT_FOR);
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Shared {
+    /// Lets go of what was read ahead for a list that did not go on.
+    fn let_go_of_read_ahead(self: Arc<Self>) {
+        actix_web::rt::spawn(async move {
+            tokio::time::sleep(KEPT_FOR).await;
+            self.read_ahead.retain_fresh();
+        });
     }
 }
 

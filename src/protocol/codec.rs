@@ -12,6 +12,7 @@
 //! way is refused whole, not stored: the sum of TCP alone misses a flipped pair of bits.
 
 use super::feed::{Follow, PREFIXES_MAX};
+use super::list::LISTS_PER_BATCH_MAX;
 use super::message::{Batch, FORGET_KEYS_MAX, PACKETS_MAX, REQUESTS_PER_BATCH_MAX, Reply, Request};
 use super::version::{PREVIOUS_VERSION, PROTOCOL_VERSION, ProtocolVersion};
 use crate::record::{CHECKSUM_BYTES, CONTENT_TYPE_BYTES_MAX, Content, Edit, KEY_BYTES_MAX, checksum};
@@ -51,6 +52,7 @@ impl Batch {
         if batch.requests.len() > REQUESTS_PER_BATCH_MAX {
             return Err(MalformedMessage::Limit("too many requests in one batch"));
         }
+        let mut lists = 0;
         for request in &batch.requests {
             let edit = match request {
                 Request::Write { edit, .. } | Request::HintWrite { edit, .. } => Some(edit),
@@ -73,6 +75,10 @@ impl Batch {
             }
             if let Request::List(request) = request {
                 request.check()?;
+                lists += 1;
+                if lists > LISTS_PER_BATCH_MAX {
+                    return Err(MalformedMessage::Limit("too many lists in one batch"));
+                }
             }
             if let Request::Follow(follow) = request {
                 check_follow(follow)?;
@@ -205,7 +211,7 @@ mod tests {
         let at = |index| Partition::try_from_index(index).unwrap();
         let filter = Filter { prefix: Bytes::from_static(b"p/"), delimiter: Bytes::from_static(b"/") };
         let from = Place(Bytes::from_static(b"p/a"));
-        ListRequest { partitions: vec![at(1), at(300)], filter, from, keys_max: 10, bytes_max: 1_000, goes_on: true }
+        ListRequest { partitions: vec![at(1), at(300)], filter, from, keys_max: 10, bytes_max: 1_000, listing: Some(7) }
     }
 
     fn listed() -> ListAnswer {

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 /// Most keys in one answer.
 pub const LIST_KEYS_MAX: u32 = 16_384;
+/// Most bytes of keys in one answer, about.
+pub const LIST_BYTES_MAX: u32 = 8 << 20;
+/// Most lists in one batch: what they bring fits into one reply.
+pub const LISTS_PER_BATCH_MAX: usize = 8;
 
 /// A place in the order of keys, which is that of their bytes: that of the first key which is not below it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Serialize, Deserialize)]
@@ -73,10 +77,11 @@ pub struct ListRequest {
     pub from: Place,
     /// How many at most, up to [`LIST_KEYS_MAX`].
     pub keys_max: u32,
-    /// After how many bytes of them no further key is added.
+    /// After how many bytes of them no further key is added, up to [`LIST_BYTES_MAX`].
     pub bytes_max: u32,
-    /// Whether the next answer is asked for at once: what was read ahead may be kept for it, and be as old as this.
-    pub goes_on: bool,
+    /// Which list it is, where the next answer is asked for at once: what was read ahead may be kept for it, and be as old as
+    /// the first of them. A number that no other list has.
+    pub listing: Option<u64>,
 }
 
 /// A node's part. Every key of the partitions it counts for, from the place that was asked for up to `next`, is in it, but
@@ -117,6 +122,9 @@ impl ListRequest {
         }
         if !(1..=LIST_KEYS_MAX).contains(&self.keys_max) {
             return Err(MalformedMessage::Limit("too many keys in one list, or none"));
+        }
+        if self.bytes_max > LIST_BYTES_MAX {
+            return Err(MalformedMessage::Limit("too many bytes of keys in one list"));
         }
         Ok(())
     }
@@ -196,7 +204,7 @@ mod tests {
             from: Place(Bytes::from_static(b"p/a")),
             keys_max: 2,
             bytes_max: 1,
-            goes_on: false,
+            listing: None,
         };
         assert_eq!(request.check(), Ok(()));
         let answer = |keys: &[&[u8]], next: Option<&'static [u8]>| ListAnswer {

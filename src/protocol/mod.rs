@@ -17,7 +17,7 @@ pub use codec::{MalformedMessage, wire_bytes};
 pub use feed::{ChangeKind, FeedEntry, FeedOf, FeedPage, FeedPlace, Follow, News, PREFIXES_MAX, ToldChange, ToldEvent};
 pub use lane::Lane;
 pub use layout::{LayoutAnswer, LayoutRequest, LayoutWish, Progress, ROUNDS_MAX};
-pub use list::{Filter, LIST_KEYS_MAX, ListAnswer, ListEntry, ListRequest, Place};
+pub use list::{Filter, LIST_BYTES_MAX, LIST_KEYS_MAX, LISTS_PER_BATCH_MAX, ListAnswer, ListEntry, ListRequest, Place};
 pub use message::{
     Answer, Batch, Decision, Envelope, Evidence, FORGET_KEYS_MAX, Greeting, PACKETS_MAX, Part, REQUESTS_PER_BATCH_MAX,
     Reach, Reply, Request, SeenGroups,

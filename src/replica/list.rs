@@ -37,29 +37,39 @@ pub struct Found {
     pub answer: ListAnswer,
     /// Keys whose rows cannot be read: of their partitions nothing can be told.
     pub damaged: Vec<Key>,
-    /// What was read ahead, for the answer to the same request from where this one ends, if that was asked for.
+    /// What was read ahead, for the answer to the same request from where this one ends or some way before, if that was asked
+    /// for.
     pub ahead: Option<Ahead>,
 }
 
-/// What was read and not told yet: some 20 MiB at most, unless keys are long.
+/// What was read for a list and not told yet, or told last: some 20 MiB at most, unless keys are long.
 #[derive(Debug)]
 pub struct Ahead {
     request: ListRequest,
+    /// What was told last, as others may have told less: the list goes on where the first of them ended. Nothing, where
+    /// entries stand for others.
+    told: VecDeque<ListEntry>,
+    /// From where on that is whole.
+    since: Place,
+    /// Where the columns go on.
+    until: Place,
     columns: Vec<Column>,
     heads: BinaryHeap<Reverse<(Key, usize)>>,
 }
 
 impl Ahead {
-    /// Whether it was read for this request.
+    /// Whether it was read for the list of which this request asks for more.
     pub fn is_for(&self, request: &ListRequest) -> bool {
-        let ListRequest { partitions, filter, from, .. } = &self.request;
-        *from == request.from && *filter == request.filter && *partitions == request.partitions
+        let ListRequest { partitions, filter, listing, .. } = &self.request;
+        let is_same = *listing == request.listing && *filter == request.filter && *partitions == request.partitions;
+        is_same && (&self.since..=&self.until).contains(&&request.from)
     }
 }
 
 /// Answers `request` from the rows of the partitions that are `kept` here. `now_ms`, in milliseconds since 1970, tells what
-/// has expired; `ahead` is what was read ahead for this request, if anything was. `is_over` is asked after each scan, every 0.1 ms or sooner, and may rest: once it says so, what was
-/// found till then is the answer, one key at least. For a thread that may wait.
+/// has expired; `ahead` is what was read ahead for this request, if anything was. `is_over` is asked after each scan, every
+/// 0.1 ms or sooner, and may rest: once it says so, what was found till then is the answer, one key at least. For a thread
+/// that may wait.
 pub fn list(
     store: &dyn Store,
     request: &ListRequest,
@@ -71,13 +81,17 @@ pub fn list(
     let (here, lacking): (Vec<Partition>, Vec<Partition>) =
         request.partitions.iter().partition(|partition| kept(**partition));
     let share = request.keys_max as usize / here.len().max(1);
-    let rows_max = if request.goes_on { ROWS_AHEAD.max(share) } else { share * 5 / 4 + ROWS_MIN };
+    let rows_max = if request.listing.is_some() { ROWS_AHEAD.max(share) } else { share * 5 / 4 + ROWS_MIN };
     let size = PageSize { rows_max: rows_max.min(ROWS_MAX), bytes_max: CHUNK_BYTES_MAX };
     let mut merge = Merge { store, size, columns: Vec::new(), heads: BinaryHeap::new(), damaged: Vec::new() };
-    let mut over = false;
+    let (mut over, mut again, mut until) = (false, VecDeque::new(), request.from.clone());
     let is_of_here = |ahead: &Ahead| ahead.columns.iter().map(|column| column.partition).eq(here.iter().copied());
     match ahead.filter(|ahead| ahead.is_for(request) && is_of_here(ahead)) {
-        Some(ahead) => (merge.columns, merge.heads) = (ahead.columns, ahead.heads),
+        Some(ahead) => {
+            (merge.columns, merge.heads) = (ahead.columns, ahead.heads);
+            (again, until) = (ahead.told, ahead.until);
+            again.retain(|entry| !request.from.is_behind(entry.key.as_bytes()));
+        }
         None => {
             for partition in here {
                 let span = Span::partition(Kind::Data, partition).starting_with(&request.filter.prefix);
@@ -88,8 +102,18 @@ pub fn list(
         }
     }
     let mut answer = ListAnswer { entries: Vec::new(), next: None, lacking };
-    let (mut bytes, mut passed) = (0, request.from.clone());
-    while let Some((key, at)) = merge.next() {
+    let (mut bytes, mut passed) = (0, until.clone());
+    while let Some(entry) = again.front() {
+        if answer.entries.len() >= request.keys_max as usize || bytes >= request.bytes_max as usize {
+            answer.next = Some(Place::of(&entry.key));
+            break;
+        }
+        bytes += bytes_of(&entry.key, &entry.record);
+        answer.entries.extend(again.pop_front());
+    }
+    while answer.next.is_none()
+        && let Some((key, at)) = merge.next()
+    {
         if passed.is_behind(key.as_bytes()) {
             merge.advance(at, &passed)?;
             over = is_over() || over;
@@ -97,7 +121,7 @@ pub fn list(
         }
         let is_full = answer.entries.len() >= request.keys_max as usize || bytes >= request.bytes_max as usize;
         if (is_full || over) && !answer.entries.is_empty() {
-            answer.next = Some(Place::of(&key));
+            (answer.next, until) = (Some(Place::of(&key)), Place::of(&key));
             merge.heads.push(Reverse((key, at)));
             break;
         }
@@ -118,8 +142,13 @@ pub fn list(
         }
     }
     answer.lacking.extend(merge.columns.iter().filter(|column| column.is_damaged).map(|column| column.partition));
-    let ahead = answer.next.clone().filter(|_| request.goes_on && merge.damaged.is_empty()).map(|from| Ahead {
-        request: ListRequest { from, ..request.clone() },
+    let may_go_on = request.listing.is_some() && answer.next.is_some() && merge.damaged.is_empty();
+    let stands_for_others = !request.filter.delimiter.is_empty();
+    let ahead = may_go_on.then(|| Ahead {
+        since: if stands_for_others { until.clone() } else { request.from.clone() },
+        told: if stands_for_others { again } else { answer.entries.iter().cloned().chain(again).collect() },
+        request: request.clone(),
+        until,
         columns: merge.columns,
         heads: merge.heads,
     });
@@ -227,7 +256,7 @@ mod tests {
             from: Place::default(),
             keys_max: 100,
             bytes_max: u32::MAX,
-            goes_on: false,
+            listing: None,
         }
     }
 
@@ -238,14 +267,21 @@ mod tests {
             let found = list(store, &request, ahead.take(), |_| true, NOW_MS, &mut || false).unwrap();
             assert_eq!(found.damaged, []);
             assert!(request.is_answered_by(&found.answer), "{request:?} {:?}", found.answer);
-            assert_eq!(found.ahead.is_some(), request.goes_on && found.answer.next.is_some());
+            assert_eq!(found.ahead.is_some(), request.listing.is_some() && found.answer.next.is_some());
             ahead = found.ahead;
-            let answer = found.answer;
+            let mut answer = found.answer;
+            let mut next = answer.next;
+            if request.listing.is_some() && answer.entries.len() > 1 && next.is_some() {
+                // Others have told less.
+                next = answer.entries.pop().map(|last| Place::of(&last.key));
+            }
             entries.extend(answer.entries);
-            match answer.next {
+            match next {
                 Some(next) => request.from = next,
                 None => return entries,
             }
+            let is_simple = request.listing.is_some() && request.filter.delimiter.is_empty();
+            assert!(!is_simple || ahead.as_ref().is_some_and(|ahead| ahead.is_for(&request)));
         }
     }
 
@@ -292,7 +328,7 @@ mod tests {
                 stood_for = group.map(|group| String::from_utf8(group.to_vec()).unwrap()).or(stood_for);
                 expected.push(ListEntry { key: key(name), record: record.sketch(), stands_for_all: group.is_some() });
             }
-            let going_on = ListRequest { goes_on: true, ..request.clone() };
+            let going_on = ListRequest { listing: Some(7), ..request.clone() };
             prop_assert_eq!(&all(&store, request), &expected);
             prop_assert_eq!(all(&store, going_on), expected);
         }

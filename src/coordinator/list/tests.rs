@@ -41,7 +41,7 @@ fn options(count: Count) -> ListOptions {
 
 fn wish(prefix: &str, delimiter: &str, from: Place, items_max: usize) -> ListWish {
     let filter = Filter { prefix: prefix.to_owned().into(), delimiter: delimiter.to_owned().into() };
-    ListWish { partitions: Partition::all().collect(), filter, from, items_max, goes_on: false }
+    ListWish { partitions: Partition::all().collect(), filter, from, items_max, listing: None }
 }
 
 /// What each member holds.
