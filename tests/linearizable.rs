@@ -89,7 +89,8 @@ fn one_node_alone_is_linearizable_in_any_mode() {
     let (mixes, kinds) = (&[Mix::Plain, Mix::Counter, Mix::ResetCounter], &[Kind::Kill, Kind::Freeze]);
     let plan = Plan { modes: &["sloppy"], clients: 5, nodes: &[1], kinds, mixes, wants: Wants::Linearizable };
     let sum = play("one_node_alone_is_linearizable_in_any_mode", &plan, 2, 20);
-    assert!(sum.operations > 500, "{sum:?}");
+    // A busy machine gets through fewer in the same time.
+    assert!(sum.operations > 200, "{sum:?}");
 }
 
 #[test]

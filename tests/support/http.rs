@@ -293,10 +293,14 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 }
 
 fn read_by(stream: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
-    stream.set_read_timeout(Some(left(deadline)?))?;
-    match stream.read(buffer) {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),
-        other => other,
+    loop {
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        match stream.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
+            // A read with a timeout is not gone on with by itself after the process was stopped for a moment.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
