@@ -12,6 +12,7 @@ use super::access::{Begun, Later, cut_short};
 use super::commands::{self, Command, Effect};
 use super::reply::Reply;
 use super::session::Session;
+use super::transactions;
 use bytes::Bytes;
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
@@ -53,9 +54,11 @@ impl Pipeline {
 
     /// Begins a command. Its answer, where that is known and nothing is before it.
     pub(super) fn begin(&mut self, session: &Rc<Session>, words: &[Bytes]) -> Option<Reply> {
-        let Some(command) = words.first().and_then(|name| commands::find(name)) else {
-            return self.known(commands::unknown(words));
-        };
+        let command = words.first().and_then(|name| commands::find(name));
+        if let Some(refused) = transactions::refused(session, command) {
+            return self.known(refused);
+        }
+        let Some(command) = command else { return self.known(commands::unknown(words)) };
         match command.begin(session, words) {
             Begun::Now(reply) => self.known(reply),
             Begun::Later(work) => {
