@@ -1,13 +1,16 @@
 //! Lists: the keys there are, in the order of their bytes, page by page.
 
 use super::terms::{self, Counted, DEADLINE_SHARE};
-use super::{Error, agree, between};
+use super::{Error, Seat, agree, between};
 use crate::coordinator::{Count, ListItem, ListOutcome, ListPage, ListWish, Quorum};
 use crate::node::{Worker, random};
 use crate::placement::{MemberIndex, Mode, Partition, Ring};
 use crate::protocol::{Filter, Place};
 use std::rc::Rc;
 use std::sync::Arc;
+
+/// Lists on their way at once, whoever asks for them. Each may hold what is asked for at a time, a few MiB.
+const LISTS_MAX: u64 = 32;
 
 /// Whom a list is to ask.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -46,6 +49,11 @@ pub struct Listed {
 }
 
 impl Listing {
+    /// A place for a list, to be held as long as it is made; nothing where too many are being made on this node.
+    pub fn seat(worker: &Worker) -> Option<Seat> {
+        Seat::take(&worker.node.lists, LISTS_MAX)
+    }
+
     /// Of the whole cluster, or of one partition's keys only.
     pub fn new(
         worker: &Rc<Worker>,

@@ -6,6 +6,7 @@
 //! | `write` | writes |
 //! | `read` | reads |
 //! | `list` | lists of keys |
+//! | `seat` | places for what holds much memory while it is made |
 //! | `agree` | both in the modes that agree |
 //! | `between` | those that meet a change of the layout |
 //! | `error` | what can keep a wish from being fulfilled |
@@ -15,11 +16,13 @@ mod between;
 mod error;
 mod list;
 mod read;
+mod seat;
 mod terms;
 mod write;
 
 pub use error::Error;
 pub use list::{ListTerms, Listed, Listing};
 pub use read::{Read, one_is_enough, read, read_at_hand};
+pub use seat::Seat;
 pub use terms::{ReadTerms, WriteTerms};
 pub use write::{Stored, StoredKind, write};

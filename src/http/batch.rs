@@ -6,8 +6,9 @@
 use super::ask::{self, StoredKind};
 use super::condition;
 use super::input::{self, Query};
-use super::lines::{self, Gone, Lines, NDJSON, Seat};
+use super::lines::{self, Gone, Lines, NDJSON};
 use super::refuse::ApiError;
+use crate::client::Seat;
 use crate::node::Worker;
 use crate::protocol::{REQUESTS_PER_BATCH_MAX, Refusal};
 use crate::record::{
@@ -34,8 +35,9 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 const BATCHES_MAX: u64 = 16;
 /// Lines worked off at a time: as many as fit into one message to a peer.
 const AT_A_TIME: usize = REQUESTS_PER_BATCH_MAX;
-/// Reads among them at first, and at least: fewer, where the values are so large that those of one time are longer than this.
-const READS_AT_A_TIME: usize = 128;
+/// Reads among them at first, and at least. They become more as long as the answers of one time are short beside so many
+/// bytes, and fewer where they are longer.
+const READS_AT_A_TIME: usize = 8;
 const READS_AT_A_TIME_MIN: usize = 4;
 const ANSWER_BYTES: usize = 16 << 20;
 /// Longest name of an increment that may be repeated.
@@ -87,7 +89,8 @@ pub(super) async fn serve(
             "send each key's Kringle-Context as \"context\" in its line",
         ));
     }
-    let seat = Seat::take(&worker.node.batches, BATCHES_MAX, "too many batches are being worked off at once")?;
+    let seat = Seat::take(&worker.node.batches, BATCHES_MAX);
+    let seat = seat.ok_or(ApiError::Busy("too many batches are being worked off at once"))?;
     let body = input::body(&worker.node, request, payload, BODY_BYTES_MAX, "batch", "").await?;
     let lines: VecDeque<Bytes> = lines_of(&body);
     if lines.len() > ITEMS_MAX {
@@ -109,6 +112,16 @@ pub(super) async fn serve(
         let _ = batch.run(first, lines).await;
     });
     Ok(response)
+}
+
+/// How many reads to make next, where so many could be made, so many were, and the answers had so many bytes. Only reads
+/// that were made tell how long values are.
+fn reads_next(most: usize, made: usize, bytes: usize) -> usize {
+    match bytes {
+        bytes if bytes > ANSWER_BYTES => (most / 4).max(READS_AT_A_TIME_MIN),
+        bytes if bytes <= ANSWER_BYTES / 4 && made >= most => (most * 2).min(AT_A_TIME),
+        _ => most,
+    }
 }
 
 /// The lines of a body that are not blank.
@@ -167,11 +180,8 @@ impl Batch {
         for answer in answers.iter_mut().filter(|answer| answer.is_empty()) {
             *answer = of_error(None, ApiError::Bug("a wish was cut short"));
         }
-        let is_much = answers.iter().map(String::len).sum::<usize>() > ANSWER_BYTES;
-        self.reads_at_a_time = match is_much {
-            true => (self.reads_at_a_time / 4).max(READS_AT_A_TIME_MIN),
-            false => (self.reads_at_a_time * 2).min(AT_A_TIME),
-        };
+        let bytes = answers.iter().map(String::len).sum();
+        self.reads_at_a_time = reads_next(self.reads_at_a_time, reads, bytes);
         answers
     }
 
@@ -367,6 +377,17 @@ async fn read(worker: &Rc<Worker>, request: &HttpRequest, key: &Key, token: Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_is_read_at_a_time_only_after_as_many_reads_with_short_answers() {
+        assert_eq!(reads_next(8, 8, 1_000), 16);
+        assert_eq!(reads_next(8, 0, 1_000), 8, "writes say nothing of what is read");
+        assert_eq!(reads_next(8, 7, 1_000), 8);
+        assert_eq!(reads_next(8, 8, ANSWER_BYTES / 2), 8);
+        assert_eq!(reads_next(AT_A_TIME, AT_A_TIME, 1_000), AT_A_TIME);
+        assert_eq!(reads_next(64, 64, ANSWER_BYTES + 1), 16);
+        assert_eq!(reads_next(4, 4, ANSWER_BYTES + 1), READS_AT_A_TIME_MIN);
+    }
 
     #[test]
     fn lines_are_told_apart_and_blank_ones_count_for_nothing() {

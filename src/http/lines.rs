@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -23,26 +23,6 @@ pub(super) const CHUNK_BYTES: usize = 64 << 10;
 const CHUNKS_WAITING: usize = 2;
 /// How long the client may take for the next one, before it counts as gone.
 const CHUNK_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// One of a limited number of places on this node, given back when dropped.
-pub(super) struct Seat(Arc<AtomicU64>);
-
-impl Seat {
-    /// Takes one of `most`.
-    pub(super) fn take(taken: &Arc<AtomicU64>, most: u64, what: &'static str) -> Result<Seat, ApiError> {
-        let seat = Seat(taken.clone());
-        match taken.fetch_add(1, Ordering::Relaxed) < most {
-            true => Ok(seat),
-            false => Err(ApiError::Busy(what)),
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// Counts the answer as being served until its last line is on its way, so that stopping waits for it.
 struct Serving(Arc<AtomicUsize>);

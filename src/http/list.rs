@@ -4,9 +4,9 @@ use super::ask::{self, REPLICAS, ascii};
 use super::condition;
 use super::cursor;
 use super::input::Query;
-use super::lines::{self, CHUNK_BYTES, Gone, Lines, NDJSON, Seat};
+use super::lines::{self, CHUNK_BYTES, Gone, Lines, NDJSON};
 use super::refuse::ApiError;
-use crate::client::{ListTerms, Listed, Listing};
+use crate::client::{ListTerms, Listed, Listing, Seat};
 use crate::coordinator::ListItem;
 use crate::node::{Worker, now};
 use crate::protocol::{Filter, Place};
@@ -28,8 +28,6 @@ const LIMIT: usize = 1_000;
 const LIMIT_MAX: usize = 10_000;
 /// Items asked for at a time where there are many: each time costs a look into every partition.
 const AT_A_TIME: usize = 4_096;
-/// Lists on their way at once. Each may hold what is asked for at a time, a few MiB.
-const LISTS_MAX: u64 = 32;
 /// Bytes of values read at a time, and in one JSON page; a larger one goes alone.
 const VALUES_AT_A_TIME_BYTES: u64 = 4 << 20;
 const VALUES_PAGE_BYTES: u64 = 16 << 20;
@@ -87,7 +85,7 @@ pub(super) async fn serve(
     let wanted = Wanted::of(&query)?;
     let accepts = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let as_lines = accepts.split(',').any(|kind| kind.trim().split(';').next() == NDJSON.to_str().ok());
-    let seat = Seat::take(&worker.node.lists, LISTS_MAX, "too many lists are being made on this node at once")?;
+    let seat = Listing::seat(worker).ok_or(ApiError::Busy("too many lists are being made on this node at once"))?;
     let Wanted { filter, from, limit, with_values, terms } = wanted;
     let listing = Listing::new(worker, terms, None, filter.clone(), from);
     let shown = Shown { worker: worker.clone(), request: request.clone(), filter, with_values };

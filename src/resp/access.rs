@@ -4,7 +4,7 @@ use super::refuse;
 use super::reply::Reply;
 use super::session::Session;
 use crate::client::{self, Read, ReadTerms, StoredKind, WriteTerms};
-use crate::node::Worker;
+use crate::node::{self, Worker};
 use crate::record::{Content, Edit, Key, Proposal, Record, Seen};
 use bytes::Bytes;
 use std::future::Future;
@@ -96,18 +96,54 @@ pub(super) async fn set(
     Ok(write(worker, terms, key, Edit::write(Seen::Everything, content)).await?.0)
 }
 
-/// Does several things at once, a bounded number at a time; what came of each, in order.
-pub(super) async fn together<T: 'static>(work: Vec<Later<T>>) -> Result<Vec<T>, Reply> {
-    let (mut done, mut work) = (Vec::with_capacity(work.len()), work.into_iter());
-    loop {
+/// What is said of a key whose turn did not come.
+const NOT_BEGUN: &str =
+    "UNAVAILABLE the keys before it took longer than --timeout or could not be had: it was not begun";
+
+/// Does several things at once, a bounded number at a time; what came of each, in order. No further ones are begun once
+/// `--timeout` has passed, or nodes could not be had, or `is_enough` says so of those that are done: the rest count as not
+/// made.
+pub(super) async fn together<T: 'static>(
+    worker: &Worker,
+    work: Vec<Later<Result<T, Reply>>>,
+    mut is_enough: impl FnMut(&[Result<T, Reply>]) -> bool,
+) -> Vec<Result<T, Reply>> {
+    let (until, all) = (node::now() + worker.node.settings.timeout, work.len());
+    let (mut done, mut work) = (Vec::with_capacity(all), work.into_iter());
+    while done.len() < all {
+        let from = done.len();
         let some: Vec<_> = work.by_ref().take(TOGETHER_MAX).map(tokio::task::spawn_local).collect();
-        if some.is_empty() {
-            return Ok(done);
-        }
         for one in some {
-            done.push(one.await.map_err(|_| cut_short())?);
+            done.push(one.await.unwrap_or_else(|_| Err(cut_short())));
+        }
+        let group = &done[from..];
+        if is_enough(group) || group.iter().any(is_cut_off) || node::now() >= until {
+            break;
         }
     }
+    done.extend(work.map(|_| Err(Reply::error(NOT_BEGUN))));
+    done
+}
+
+/// Whether nodes could not be had: the same would come of the next key, and later.
+fn is_cut_off<T>(done: &Result<T, Reply>) -> bool {
+    matches!(done, Err(Reply::Error(line)) if line.starts_with("UNAVAILABLE") || line.starts_with("UNCERTAIN"))
+}
+
+/// The error of a command that writes several keys, where there is one. That a write may still surface goes before any
+/// other, and so does that one key was written where another was not.
+pub(super) fn failure(done: &[Result<bool, Reply>]) -> Option<Reply> {
+    let (written, all) = (done.iter().filter(|done| done.is_ok()).count(), done.len());
+    let mut lines = done.iter().filter_map(|done| match done {
+        Err(Reply::Error(line)) => Some(line),
+        _ => None,
+    });
+    let uncertain = lines.clone().find(|line| line.starts_with("UNCERTAIN"));
+    let line = uncertain.or_else(|| lines.next())?;
+    Some(Reply::Error(match written {
+        0 if uncertain.is_none() => line.clone(),
+        _ => format!("UNCERTAIN {written} of {all} keys were written; of another: {line}"),
+    }))
 }
 
 /// A task of ours has ended without a word, as it does where it panicked or the node stops.
@@ -122,4 +158,25 @@ pub(super) fn bulk(content: Option<&Content>) -> Reply {
 /// The bytes of a value; none where there is none.
 pub(super) fn bytes(content: Option<&Content>) -> Bytes {
     content.map_or_else(Bytes::new, |content| content.value.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_a_write_may_surface_is_told_before_any_other_error() {
+        let uncertain = || Err(Reply::error("UNCERTAIN 1 of 2"));
+        let unavailable = || Err(Reply::error("UNAVAILABLE nothing was stored"));
+        for done in [vec![uncertain(), unavailable()], vec![unavailable(), uncertain()]] {
+            let told = "UNCERTAIN 0 of 2 keys were written; of another: UNCERTAIN 1 of 2";
+            assert_eq!(failure(&done), Some(Reply::error(told)));
+        }
+        for done in [vec![Ok(true), unavailable()], vec![unavailable(), Ok(true)]] {
+            let told = "UNCERTAIN 1 of 2 keys were written; of another: UNAVAILABLE nothing was stored";
+            assert_eq!(failure(&done), Some(Reply::error(told)));
+        }
+        assert_eq!(failure(&[unavailable(), unavailable()]), unavailable().err());
+        assert_eq!(failure(&[Ok(true), Ok(false)]), None);
+    }
 }

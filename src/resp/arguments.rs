@@ -3,7 +3,7 @@
 use super::refuse::{self, NOT_AN_INTEGER};
 use super::reply::Reply;
 use super::session::Session;
-use crate::record::Key;
+use crate::record::{KEY_BYTES_MAX, Key};
 use bytes::Bytes;
 
 /// The key that a word names. Its bytes are copied: what they came with is many times as long.
@@ -30,6 +30,19 @@ pub(super) fn within(session: &Session, bytes: usize) -> Result<(), Reply> {
     Err(Reply::Error(format!("ERR the value is longer than {max} bytes, which --value-max allows")))
 }
 
+/// Longest pattern of keys, in bytes: what it is held against costs up to so many steps a byte. No longer than a key, so that
+/// what its keys begin with may be asked of peers.
+const PATTERN_BYTES_MAX: usize = 1 << 10;
+const _: () = assert!(PATTERN_BYTES_MAX <= KEY_BYTES_MAX);
+
+/// A pattern, if it is not too long.
+pub(super) fn pattern(word: &Bytes) -> Result<Bytes, Reply> {
+    if word.len() <= PATTERN_BYTES_MAX {
+        return Ok(Bytes::copy_from_slice(word));
+    }
+    Err(Reply::Error(format!("ERR a pattern has at most {PATTERN_BYTES_MAX} bytes")))
+}
+
 /// An integer in the one way it is written: no sign but a minus, no blanks, no leading zeros.
 pub(super) fn integer(word: &[u8]) -> Result<i64, Reply> {
     let text = std::str::from_utf8(word).ok();
@@ -50,6 +63,13 @@ pub(super) fn shown(word: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pattern_longer_than_its_limit_is_refused() {
+        assert!(pattern(&vec![b'*'; PATTERN_BYTES_MAX].into()).is_ok());
+        let refused = pattern(&vec![b'*'; PATTERN_BYTES_MAX + 1].into());
+        assert_eq!(refused, Err(Reply::error("ERR a pattern has at most 1024 bytes")));
+    }
 
     #[test]
     fn an_integer_is_written_in_one_way() {

@@ -6,6 +6,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// Most connections of this protocol, where a node takes so many of all kinds: those that say nothing must not take the
+/// places that peers need.
+pub(super) fn clients_max(connections_max: usize) -> usize {
+    connections_max - connections_max / 4
+}
+
 /// The connections of this protocol to one node, from any of its threads.
 #[derive(Default)]
 pub struct Clients {
@@ -36,8 +42,17 @@ impl Clients {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client comes, so long after the node's start.
-    pub(super) fn enter(self: &Arc<Clients>, address: Option<SocketAddr>, uptime: Duration) -> Connected {
+    /// A client comes, so long after the node's start; nothing where there are as many as `most`.
+    pub(super) fn enter(
+        self: &Arc<Clients>,
+        most: usize,
+        address: Option<SocketAddr>,
+        uptime: Duration,
+    ) -> Option<Connected> {
+        let mut connected = self.connected();
+        if connected.len() >= most {
+            return None;
+        }
         let id = self.entered.fetch_add(1, Ordering::Relaxed) + 1;
         let client = Arc::new(Client {
             id,
@@ -47,8 +62,8 @@ impl Clients {
             protocol: AtomicI64::new(2),
             name: Mutex::default(),
         });
-        self.connected().insert(id, client.clone());
-        Connected { clients: self.clone(), client }
+        connected.insert(id, client.clone());
+        Some(Connected { clients: self.clone(), client })
     }
 
     /// How many there are, how many came so far, and how many commands they have sent.

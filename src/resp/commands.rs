@@ -4,7 +4,7 @@ use super::access::Begun;
 use super::arguments::shown;
 use super::reply::Reply;
 use super::session::Session;
-use super::{cluster, counters, expiry, handshake, keys, manual, scan, server, strings};
+use super::{cluster, counters, expiry, handshake, keys, manual, scan, server, strings, transactions};
 use bytes::Bytes;
 use std::rc::Rc;
 
@@ -89,6 +89,7 @@ const CONNECTION: &str = "connection";
 const GENERIC: &str = "generic";
 const SERVER: &str = "server";
 const STRING: &str = "string";
+const TRANSACTIONS: &str = "transactions";
 
 /// All commands, by name.
 #[rustfmt::skip]
@@ -102,7 +103,9 @@ pub(super) const COMMANDS: &[Command] = &[
     row("decr", 2, Writes, One, STRING, "Takes 1 from an integer", counters::decr),
     row("decrby", 3, Writes, One, STRING, "Takes from an integer", counters::decrby),
     row("del", -2, Writes, All, GENERIC, "Deletes keys", keys::del),
+    row("discard", 1, Effect::None, Keys::None, TRANSACTIONS, "Ends what MULTI has begun", transactions::discard),
     row("echo", 2, Effect::None, Keys::None, CONNECTION, "Says the same", handshake::echo),
+    row("exec", 1, Effect::None, Keys::None, TRANSACTIONS, "Ends what MULTI has begun, of which nothing was done", transactions::exec),
     row("exists", -2, Reads, All, GENERIC, "How many of these keys have a value", keys::exists),
     row("expire", -3, Writes, One, GENERIC, "Ends a value in so many seconds", expiry::expire),
     row("expireat", -3, Writes, One, GENERIC, "Ends a value so many seconds after 1970", expiry::expireat),
@@ -124,6 +127,7 @@ pub(super) const COMMANDS: &[Command] = &[
     row("kringle.siblings", 2, Reads, One, GENERIC, "All concurrent values of a key, the winner first", cluster::siblings),
     row("mget", -2, Reads, All, STRING, "The values of keys", strings::mget),
     row("mset", -3, Writes, Pairs, STRING, "Sets keys, each by itself", strings::mset),
+    row("multi", 1, Effect::None, Keys::None, TRANSACTIONS, "Is refused, with all up to EXEC or DISCARD", transactions::multi),
     row("nodes", 1, Effect::None, Keys::None, SERVER, "A line for each node, with its state", cluster::nodes),
     row("persist", 2, Writes, One, GENERIC, "Lets a value stay", expiry::persist),
     row("pexpire", -3, Writes, One, GENERIC, "Ends a value in so many milliseconds", expiry::pexpire),

@@ -3,19 +3,19 @@
 //! What has come is taken apart and begun; once nothing more is there, what is under way is waited for, and the answers go
 //! out in one piece. Nothing is read meanwhile, so a client that sends faster than it is served is held back by its socket.
 
-use super::clients::Clients;
+use super::clients::{Clients, clients_max};
 use super::frame;
 use super::input::{Input, Limits, Taken};
-use super::pipeline::Pipeline;
+use super::pipeline::{Pipeline, Way};
 use super::reply::Reply;
 use super::session::Session;
-use crate::node::{BODIES_BYTES_MAX, Worker};
+use crate::node::{BODIES_BYTES_MAX, Worker, now};
 use bytes::{Bytes, BytesMut};
 use std::io::{Error, ErrorKind, Result};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -24,6 +24,8 @@ use tokio::time::timeout;
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(600);
 /// How long it may pause within one.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// How long a command may take to arrive, as a body over HTTP may.
+const COMMAND_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long it may take to read what it is answered, for each piece.
 const READ_MAX: Duration = Duration::from_secs(30);
 /// How long one that is refused may take to read why.
@@ -32,6 +34,8 @@ const LINGER_MAX: Duration = Duration::from_secs(1);
 const PIECE_BYTES: usize = 64 << 10;
 /// Answers of so many bytes are sent without waiting for those behind.
 const ANSWERS_BYTES_MAX: usize = 256 << 10;
+/// Commands that are begun before other clients have their turn.
+const COMMANDS_AT_A_TIME: u64 = 64;
 /// What a command may have beside its longest value, in bytes: several shorter ones, keys and options.
 const BESIDE_BYTES_MAX: usize = 1 << 20;
 /// Commands of a connection, of which bytes are not counted against the node's budget: most clients' are shorter.
@@ -43,11 +47,17 @@ std::thread_local! {
 }
 
 /// Serves a connection until it ends. `serving` counts what is being served, so that stopping can wait for it.
-pub async fn serve(worker: Rc<Worker>, clients: Arc<Clients>, serving: Arc<AtomicUsize>, socket: TcpStream) {
+pub async fn serve(worker: Rc<Worker>, clients: Arc<Clients>, serving: Arc<AtomicUsize>, mut socket: TcpStream) {
     // A connection without it still works, only slower.
     let _ = socket.set_nodelay(true);
-    let connected = clients.enter(socket.peer_addr().ok(), worker.node.uptime());
     let settings = &worker.node.settings;
+    let most = clients_max(settings.connections_max);
+    let Some(connected) = clients.enter(most, socket.peer_addr().ok(), worker.node.uptime()) else {
+        // Whoever is gone need not be told.
+        let _ = timeout(LINGER_MAX, socket.write_all(b"-ERR max number of clients reached\r\n")).await;
+        let _ = linger(&mut socket).await;
+        return;
+    };
     let limits = Limits {
         word_max: settings.value_bytes_max.max(settings.key_bytes_max),
         command_max: settings.value_bytes_max + BESIDE_BYTES_MAX,
@@ -60,6 +70,7 @@ pub async fn serve(worker: Rc<Worker>, clients: Arc<Clients>, serving: Arc<Atomi
         input: Input::new(limits),
         pipeline: Pipeline::default(),
         answers: BytesMut::new(),
+        began: None,
         held,
         serving,
     };
@@ -73,6 +84,8 @@ struct Connection {
     input: Input,
     pipeline: Pipeline,
     answers: BytesMut,
+    /// When the command began that is not there whole.
+    began: Option<Instant>,
     held: Held,
     serving: Arc<AtomicUsize>,
 }
@@ -133,11 +146,11 @@ impl Connection {
             if let Some(why) = broken {
                 self.answer(Reply::Error(why)).await?;
                 self.flush().await?;
-                return self.linger().await;
+                return linger(&mut self.socket).await;
             }
             self.flush().await?;
             if self.session.is_closing() || self.session.worker.node.is_stopping() {
-                return self.socket.shutdown().await;
+                return linger(&mut self.socket).await;
             }
             let has_room = self.held.set(self.input.len());
             if !has_room {
@@ -152,7 +165,10 @@ impl Connection {
     async fn commands(&mut self) -> Result<Option<String>> {
         let (mut count, mut broken) = (0, None);
         while let Some(taken) = self.input.next() {
-            count += 1;
+            (count, self.began) = (count + 1, None);
+            if count % COMMANDS_AT_A_TIME == 0 {
+                tokio::task::yield_now().await;
+            }
             let known = match taken {
                 Taken::Command(words) => {
                     self.make_way(&words).await?;
@@ -181,9 +197,13 @@ impl Connection {
 
     /// Waits for what these words must not overtake.
     async fn make_way(&mut self, words: &[Bytes]) -> Result<()> {
-        if self.pipeline.must_wait(words) {
-            while let Some(reply) = self.pipeline.next().await {
-                self.answer(reply).await?;
+        let mut way = self.pipeline.way(words);
+        while way != Way::Free {
+            let Some(reply) = self.pipeline.next().await else { break };
+            self.answer(reply).await?;
+            // Those who wait for all do so at once: what is behind them is begun together.
+            if way == Way::Crowded || self.pipeline.is_empty() {
+                way = self.pipeline.way(words);
             }
         }
         Ok(())
@@ -219,39 +239,71 @@ impl Connection {
 
     /// Waits for the next piece. Whether one came: the client may be done, or silent for too long.
     async fn read(&mut self) -> Result<bool> {
+        let mut has_waited = false;
         loop {
+            let within = self.input.is_within().then(|| {
+                let now = now();
+                now.duration_since(*self.began.get_or_insert(now))
+            });
+            let patience = patience(within);
+            if patience.is_zero() {
+                return Ok(false);
+            }
             let read = PIECE.with_borrow_mut(|piece| {
                 let read = self.socket.try_read(piece)?;
                 self.input.extend(&piece[..read]);
                 Ok::<_, Error>(read)
             });
             match read {
-                Ok(read) => return Ok(read > 0),
+                Ok(read) => {
+                    // Who sends without end would keep the thread, since nothing here waits for anybody.
+                    if !has_waited {
+                        tokio::task::yield_now().await;
+                    }
+                    return Ok(read > 0);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
-            let limit = if self.input.is_within() { PAUSE_MAX } else { IDLE_MAX };
-            match timeout(limit, self.socket.readable()).await {
+            match timeout(patience, self.socket.readable()).await {
                 Ok(ready) => ready?,
                 Err(_) => return Ok(false),
             }
+            has_waited = true;
         }
     }
+}
 
-    /// Lets a client that was refused read why: to close with bytes unread would take the answer back.
-    async fn linger(&mut self) -> Result<()> {
-        self.socket.shutdown().await?;
-        let waste = async {
-            let mut waste = [0; 4096];
-            loop {
-                self.socket.readable().await?;
-                match self.socket.try_read(&mut waste) {
-                    Ok(0) => return Ok(()),
-                    Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
-                    _ => {}
-                }
+/// How long a client may be silent, where a command has been on its way for so long.
+fn patience(within: Option<Duration>) -> Duration {
+    within.map_or(IDLE_MAX, |since| COMMAND_TIME_MAX.saturating_sub(since).min(PAUSE_MAX))
+}
+
+/// Lets a client that is sent away read why, and what else it was answered: to close with bytes unread would take it back.
+async fn linger(socket: &mut TcpStream) -> Result<()> {
+    socket.shutdown().await?;
+    let waste = async {
+        let mut waste = [0; 4096];
+        loop {
+            socket.readable().await?;
+            match socket.try_read(&mut waste) {
+                Ok(0) => return Ok(()),
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Err(error),
+                _ => tokio::task::yield_now().await,
             }
-        };
-        timeout(LINGER_MAX, waste).await.unwrap_or(Ok(()))
+        }
+    };
+    timeout(LINGER_MAX, waste).await.unwrap_or(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_has_ten_seconds_for_each_pause_and_two_minutes_in_all() {
+        let after = |seconds| patience(Some(Duration::from_secs(seconds))).as_secs();
+        assert_eq!(patience(None), IDLE_MAX);
+        assert_eq!([0, 100, 115, 120, 999].map(after), [10, 10, 5, 0, 0]);
     }
 }

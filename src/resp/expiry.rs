@@ -104,6 +104,11 @@ impl If {
         }
     }
 
+    /// Whether anything must be.
+    fn is_any(self) -> bool {
+        self.none || self.some || self.later || self.earlier
+    }
+
     /// A value that never ends counts as one that ends last.
     fn holds(self, stands: Option<u64>, at_ms: u64) -> bool {
         (!self.none || stands.is_none())
@@ -118,7 +123,9 @@ fn end(session: &Rc<Session>, words: &[Bytes], unit: Unit) -> Result<Begun, Repl
     let name = arguments::shown(&words[0]).to_lowercase();
     let at_ms = unit.moment(integer(&words[2])?, session.now_ms()).ok_or_else(|| invalid(&name))?;
     let wanted = If::read(&words[3..])?;
-    rewrite(session, key, Needs::SameValue, move |content, now_ms| {
+    // A condition on the end that stands is none where another one may come between.
+    let needs = if wanted.is_any() { Needs::OneValue } else { Needs::SameValue };
+    rewrite(session, key, needs, move |content, now_ms| {
         let Some(content) = content.filter(|content| wanted.holds(content.expires_ms, at_ms)) else {
             return Ok(Then::Keep(Reply::flag(false)));
         };

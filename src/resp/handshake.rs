@@ -34,6 +34,7 @@ pub(super) fn quit(session: &Rc<Session>, _: &[Bytes]) -> Result<Begun, Reply> {
 pub(super) fn reset(session: &Rc<Session>, _: &[Bytes]) -> Result<Begun, Reply> {
     session.speak(Protocol::Two);
     session.set_mode(None);
+    session.set_multi(false);
     session.client.rename("");
     now(Reply::Simple("RESET"))
 }

@@ -1,10 +1,9 @@
 //! Commands on keys, whatever they hold.
 
-use super::access::{self, Begun, Later, at_hand, later, now, reading, together};
+use super::access::{self, Begun, Later, at_hand, failure, later, now, reading, together};
 use super::arguments;
 use super::reply::Reply;
 use super::session::Session;
-use super::strings::partly;
 use bytes::Bytes;
 use std::rc::Rc;
 
@@ -33,7 +32,8 @@ pub(super) fn exists(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Re
             };
             Box::pin(work) as Later<_>
         });
-        together(work.collect()).await?.into_iter().collect::<Result<_, _>>().map(count)
+        let done = together(&worker, work.collect(), |group| group.iter().any(Result::is_err)).await;
+        done.into_iter().collect::<Result<_, _>>().map(count)
     })
 }
 
@@ -45,17 +45,14 @@ pub(super) fn del(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Reply
     keys.retain(|key| seen.insert(key.clone()));
     let (worker, terms) = (session.worker.clone(), session.write_terms());
     later(async move {
-        let all = keys.len();
         let work = keys.into_iter().map(|key| {
             let worker = worker.clone();
             Box::pin(async move { access::set(&worker, terms, key, None).await }) as Later<_>
         });
-        let done: Vec<Result<bool, Reply>> = together(work.collect()).await?;
-        let deleted = done.iter().filter(|done| done.is_ok()).count();
-        let had_value = done.iter().filter(|done| matches!(done, Ok(false))).count();
-        match done.into_iter().find_map(Result::err) {
-            None => Ok(Reply::count(had_value)),
-            Some(error) => Err(partly(deleted, all, error)),
+        let done = together(&worker, work.collect(), |_| false).await;
+        match failure(&done) {
+            None => Ok(Reply::count(done.iter().filter(|done| matches!(done, Ok(false))).count())),
+            Some(error) => Err(error),
         }
     })
 }

@@ -17,6 +17,7 @@
 //! | `rewrite` | writes that depend on what was there |
 //! | `strings`, `counters`, `expiry`, `keys`, `scan` | commands on keys |
 //! | `glob` | patterns |
+//! | `transactions` | that there are none |
 //! | `handshake`, `manual`, `server`, `cluster` | commands about the connection, the commands, this node, the cluster |
 
 mod access;
@@ -42,6 +43,7 @@ mod scan;
 mod server;
 mod session;
 mod strings;
+mod transactions;
 
 pub use clients::Clients;
 pub use connection::serve;

@@ -6,28 +6,48 @@
 //!                            └─ waits until they are done: it is about a key of theirs
 //! ```
 //!
-//! What a client sends at once is so committed at once, and what it sends about one key is done in its order.
+//! What a client sends at once is so committed at once, and what it sends about one key is done in its order. Fewer reads go
+//! at a time, since nobody knows how long their answers will be; and nothing is begun while much is answered that waits for an
+//! answer before it.
 
 use super::access::{Begun, Later, cut_short};
+use super::arguments::is;
 use super::commands::{self, Command, Effect};
 use super::reply::Reply;
 use super::session::Session;
+use super::transactions;
 use bytes::Bytes;
+use std::cell::Cell;
 use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 use tokio::task::JoinHandle;
 
 /// Most commands of one connection under way, and answers that wait for one before them.
 const TOGETHER_MAX: usize = 128;
+/// Most keys whose values are read at a time, but for those of one command. Clients that send sixteen commands at a time,
+/// as most do that measure, do not wait for it.
+const READS_MAX: usize = 16;
+/// Bytes of answers that wait for one before them, above which nothing is begun.
+const WAITING_BYTES_MAX: usize = 64 << 20;
 
 /// The commands of one connection that are not answered yet.
 #[derive(Default)]
 pub(super) struct Pipeline {
-    answers: VecDeque<Answer>,
+    answers: VecDeque<Pending>,
     /// The keys of those under way.
     keys: HashSet<Bytes>,
     /// Whether one of them looks at all keys.
     has_all: bool,
+    /// How many values they read.
+    reads: usize,
+    /// Bytes of the answers that are there.
+    waiting: Rc<Cell<usize>>,
+}
+
+struct Pending {
+    answer: Answer,
+    /// How many values it reads.
+    reads: usize,
 }
 
 enum Answer {
@@ -37,25 +57,60 @@ enum Answer {
     Under(JoinHandle<Reply>),
 }
 
+/// What these words must wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    Free,
+    /// More of the answers before them.
+    Crowded,
+    /// All of the answers before them.
+    Barred,
+}
+
+/// How many values a command reads, of which nobody knows how long they are.
+fn reads(command: &Command, words: &[Bytes]) -> usize {
+    let is_read = match command.effect {
+        Effect::Reads => true,
+        Effect::Writes => match command.name {
+            "append" | "getdel" | "getex" | "getset" => true,
+            "set" => words.iter().skip(3).any(|word| is(word, "GET") || is(word, "KEEPTTL")),
+            _ => false,
+        },
+        Effect::None | Effect::ReadsAll | Effect::Switches => false,
+    };
+    if is_read { command.keys.of(words).count() } else { 0 }
+}
+
 impl Pipeline {
-    /// Whether these words must wait until everything before them is answered.
-    pub(super) fn must_wait(&self, words: &[Bytes]) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+    }
+
+    /// What these words must wait for.
+    pub(super) fn way(&self, words: &[Bytes]) -> Way {
         if self.answers.is_empty() {
-            return false;
+            return Way::Free;
         }
         if self.has_all || self.answers.len() >= TOGETHER_MAX {
-            return true;
+            return Way::Barred;
         }
-        let Some(command) = words.first().and_then(|name| commands::find(name)) else { return false };
-        matches!(command.effect, Effect::ReadsAll | Effect::Switches)
-            || command.keys.of(words).any(|key| self.keys.contains(key))
+        let Some(command) = words.first().and_then(|name| commands::find(name)) else { return Way::Free };
+        let is_after_all = matches!(command.effect, Effect::ReadsAll | Effect::Switches);
+        if is_after_all || command.keys.of(words).any(|key| self.keys.contains(key)) {
+            return Way::Barred;
+        }
+        let reads = reads(command, words);
+        let is_much = reads > 0 && self.reads > 0 && self.reads + reads > READS_MAX;
+        if is_much || self.waiting.get() > WAITING_BYTES_MAX { Way::Crowded } else { Way::Free }
     }
 
     /// Begins a command. Its answer, where that is known and nothing is before it.
     pub(super) fn begin(&mut self, session: &Rc<Session>, words: &[Bytes]) -> Option<Reply> {
-        let Some(command) = words.first().and_then(|name| commands::find(name)) else {
-            return self.known(commands::unknown(words));
-        };
+        let command = words.first().and_then(|name| commands::find(name));
+        if let Some(refused) = transactions::refused(session, command) {
+            return self.known(refused);
+        }
+        let Some(command) = command else { return self.known(commands::unknown(words)) };
         match command.begin(session, words) {
             Begun::Now(reply) => self.known(reply),
             Begun::Later(work) => {
@@ -70,33 +125,112 @@ impl Pipeline {
         if self.answers.is_empty() {
             return Some(reply);
         }
-        self.answers.push_back(Answer::Known(reply));
+        self.waiting.set(self.waiting.get() + reply.size_hint());
+        self.answers.push_back(Pending { answer: Answer::Known(reply), reads: 0 });
         None
     }
 
     fn go(&mut self, command: &Command, words: &[Bytes], work: Later<Reply>) {
         self.has_all |= command.effect == Effect::ReadsAll;
         self.keys.extend(command.keys.of(words).cloned());
-        let spawn = |work| Answer::Under(tokio::task::spawn_local(work));
-        match self.answers.pop_front() {
-            None => return self.answers.push_back(Answer::Alone(work)),
-            Some(Answer::Alone(first)) => self.answers.push_front(spawn(first)),
-            Some(first) => self.answers.push_front(first),
-        }
-        self.answers.push_back(spawn(work));
+        let reads = reads(command, words);
+        self.reads += reads;
+        let Some(first) = self.answers.pop_front() else {
+            return self.answers.push_back(Pending { answer: Answer::Alone(work), reads });
+        };
+        let answer = match first.answer {
+            Answer::Alone(work) => self.spawn(work),
+            other => other,
+        };
+        self.answers.push_front(Pending { answer, ..first });
+        let answer = self.spawn(work);
+        self.answers.push_back(Pending { answer, reads });
+    }
+
+    fn spawn(&self, work: Later<Reply>) -> Answer {
+        let waiting = self.waiting.clone();
+        Answer::Under(tokio::task::spawn_local(async move {
+            let reply = work.await;
+            waiting.set(waiting.get() + reply.size_hint());
+            reply
+        }))
     }
 
     /// Waits for the next answer; nothing where all are given.
     pub(super) async fn next(&mut self) -> Option<Reply> {
-        let reply = match self.answers.pop_front()? {
-            Answer::Known(reply) => reply,
-            Answer::Alone(work) => work.await,
-            Answer::Under(work) => work.await.unwrap_or_else(|_| cut_short()),
+        let Pending { answer, reads } = self.answers.pop_front()?;
+        let (reply, has_waited) = match answer {
+            Answer::Known(reply) => (reply, true),
+            Answer::Alone(work) => (work.await, false),
+            Answer::Under(work) => match work.await {
+                Ok(reply) => (reply, true),
+                Err(_) => (cut_short(), false),
+            },
         };
+        self.reads -= reads;
+        if has_waited {
+            self.waiting.set(self.waiting.get() - reply.size_hint());
+        }
         if self.answers.is_empty() {
             self.keys.clear();
             self.has_all = false;
         }
         Some(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<Bytes> {
+        line.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
+    }
+
+    /// Takes note of a command that never ends.
+    fn go(pipeline: &mut Pipeline, line: &str) {
+        let words = words(line);
+        let command = commands::find(&words[0]).unwrap();
+        pipeline.keys.extend(command.keys.of(&words).cloned());
+        let reads = reads(command, &words);
+        pipeline.reads += reads;
+        pipeline.answers.push_back(Pending { answer: Answer::Alone(Box::pin(std::future::pending())), reads });
+    }
+
+    #[test]
+    fn few_values_are_read_at_a_time_and_writes_go_on_beside_them() {
+        let mut pipeline = Pipeline::default();
+        for number in 0..READS_MAX {
+            assert_eq!(pipeline.way(&words(&format!("GET k{number}"))), Way::Free, "{number}");
+            go(&mut pipeline, &format!("GET k{number}"));
+        }
+        for line in ["GET l", "MGET l m", "GETEX l", "SET l v GET"] {
+            assert_eq!(pipeline.way(&words(line)), Way::Crowded, "{line}");
+        }
+        for line in ["SET l v", "SET l v EX 1", "PING", "INCR l", "NONSENSE"] {
+            assert_eq!(pipeline.way(&words(line)), Way::Free, "{line}");
+        }
+        assert_eq!(pipeline.way(&words("SET k3 v")), Way::Barred);
+        assert_eq!(pipeline.way(&words("DBSIZE")), Way::Barred);
+    }
+
+    #[test]
+    fn a_command_that_reads_many_values_goes_without_other_reads() {
+        let mut pipeline = Pipeline::default();
+        let many = format!("MGET {}", ["k"; 100].join(" "));
+        assert_eq!(pipeline.way(&words(&many)), Way::Free);
+        go(&mut pipeline, "SET a b");
+        assert_eq!(pipeline.way(&words(&many)), Way::Free, "writes read nothing");
+        go(&mut pipeline, &many);
+        assert_eq!(pipeline.way(&words("GET c")), Way::Crowded);
+    }
+
+    #[test]
+    fn nothing_is_begun_while_much_is_answered_that_waits() {
+        let mut pipeline = Pipeline::default();
+        go(&mut pipeline, "SET a b");
+        assert!(pipeline.known(Reply::Bulk(vec![0; WAITING_BYTES_MAX].into())).is_none());
+        assert_eq!(pipeline.way(&words("GET c")), Way::Crowded);
+        assert_eq!(pipeline.way(&words("SET c d")), Way::Crowded);
     }
 }

@@ -4,27 +4,33 @@
 //! after a restart. A call lists partitions whole, so a key that is there all the while is told once, and once only.
 
 use super::access::{Begun, later};
-use super::arguments::{integer, is};
+use super::arguments::{self, integer, is};
 use super::glob;
 use super::refuse;
 use super::reply::Reply;
 use super::session::Session;
-use crate::client::{ListTerms, Listing};
+use crate::client::{ListTerms, Listing, Seat};
 use crate::coordinator::ListItem;
 use crate::node::{self, Worker};
 use crate::placement::{Mode, PARTITIONS, Partition};
 use crate::protocol::{Filter, LIST_KEYS_MAX, Place};
 use bytes::Bytes;
 use std::rc::Rc;
+use std::time::Instant;
 
 /// How many keys a SCAN looks for that names no number.
 const COUNT: usize = 10;
 /// How many a call may ask for.
 const COUNT_MAX: usize = 100_000;
-/// Most bytes of keys in one answer.
+/// Most bytes of keys in one answer, and what one costs beside its bytes.
 const BYTES_MAX: usize = 64 << 20;
-/// Partitions that RANDOMKEY looks into at a time.
-const RANDOM_PARTITIONS: usize = 64;
+const KEY_BYTES: usize = 100;
+/// Partitions that are looked into at first, at most: this node may keep few keys where others keep many.
+const PARTITIONS_FIRST: usize = 16;
+/// Keys that RANDOMKEY picks one of, about.
+const RANDOM_KEYS: usize = 1_000;
+/// Keys that are held against a pattern before other clients have their turn.
+const MATCHED_AT_A_TIME: usize = 16;
 
 /// Which keys a command is to show.
 #[derive(Clone, Default)]
@@ -47,23 +53,43 @@ impl Wanted {
     }
 }
 
-/// All keys of these partitions, those that live.
+/// A place for a list.
+fn seat(worker: &Worker) -> Result<Seat, Reply> {
+    Listing::seat(worker).ok_or_else(|| Reply::error("UNAVAILABLE too many lists are being made on this node at once"))
+}
+
+/// All keys of these partitions, those that live. Whether that is what was found: with a moment given, nothing is, where that
+/// has passed before all are told, or where they are too many.
 async fn all(
     worker: &Rc<Worker>,
     mode: Option<Mode>,
     partitions: Vec<Partition>,
     wanted: &Wanted,
+    until: Option<Instant>,
     found: &mut Vec<Bytes>,
-) -> Result<(), Reply> {
+) -> Result<bool, Reply> {
+    let before = found.len();
     let filter = Filter { prefix: wanted.prefix(), delimiter: Bytes::new() };
     let mut listing = Listing::of(worker, ListTerms { mode, r: None }, partitions, filter, Place::default());
-    let mut bytes: usize = found.iter().map(Bytes::len).sum();
+    let (mut bytes, mut matched) = (found.iter().map(|key| key.len() + KEY_BYTES).sum::<usize>(), 0);
     while listing.next().is_some() {
+        if until.is_some_and(|until| node::now() >= until) {
+            found.truncate(before);
+            return Ok(false);
+        }
         for item in listing.page(LIST_KEYS_MAX as usize).await.map_err(refuse::line)?.items {
+            matched += 1;
+            if wanted.pattern.is_some() && matched % MATCHED_AT_A_TIME == 0 {
+                tokio::task::yield_now().await;
+            }
             if let ListItem::Key(key, _) = item
                 && wanted.has(key.as_bytes())
             {
-                bytes += key.as_bytes().len();
+                bytes += key.as_bytes().len() + KEY_BYTES;
+                if bytes > BYTES_MAX && until.is_some() {
+                    found.truncate(before);
+                    return Ok(false);
+                }
                 if bytes > BYTES_MAX {
                     return Err(Reply::Error(format!(
                         "ERR there are more than {BYTES_MAX} bytes of such keys: SCAN tells them in parts"
@@ -73,7 +99,7 @@ async fn all(
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// So many partitions from one on, as far as there are.
@@ -81,16 +107,15 @@ fn partitions(from: usize, count: usize) -> Vec<Partition> {
     Partition::all().skip(from).take(count).collect()
 }
 
-/// How many partitions have about so many keys, going by those that this node keeps.
-fn partitions_for(worker: &Worker, keys: usize) -> usize {
+/// How many partitions have about so many keys, going by those that this node keeps, where it keeps any.
+fn partitions_for(worker: &Worker, keys: usize) -> Option<usize> {
     let ring = worker.node.ring();
     let kept = ring.owned_by(worker.node.me(&ring));
     let live: i64 = kept.iter().map(|partition| worker.node.forest.live(*partition)).sum();
     match (kept.len(), usize::try_from(live).unwrap_or(0)) {
         // Nobody knows here.
-        (0, _) => 1,
-        (_, 0) => PARTITIONS,
-        (kept, live) => (keys.saturating_mul(kept) / live).clamp(1, PARTITIONS),
+        (0, _) | (_, 0) => None,
+        (kept, live) => Some((keys.saturating_mul(kept) / live).clamp(1, PARTITIONS)),
     }
 }
 
@@ -104,7 +129,7 @@ pub(super) fn scan(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Repl
     }
     for option in options.chunks_exact(2) {
         match &option[0] {
-            name if is(name, "MATCH") => wanted.pattern = Some(option[1].clone()),
+            name if is(name, "MATCH") => wanted.pattern = Some(arguments::pattern(&option[1])?),
             name if is(name, "TYPE") => wanted.none = !is(&option[1], "string"),
             name if is(name, "COUNT") => {
                 let number = usize::try_from(integer(&option[1])?).ok().filter(|number| *number > 0);
@@ -115,12 +140,19 @@ pub(super) fn scan(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Repl
     }
     let (worker, mode) = (session.worker.clone(), session.named_mode());
     later(async move {
+        let _seat = seat(&worker)?;
         let until = node::now() + worker.node.settings.timeout / 4;
-        let (mut cursor, mut found) = (cursor, Vec::new());
-        while cursor < PARTITIONS && found.len() < count && node::now() < until {
-            let some = partitions(cursor, partitions_for(&worker, count - found.len()));
-            cursor += some.len();
-            all(&worker, mode, some, &wanted, &mut found).await?;
+        let (from, mut cursor, mut most, mut found) = (cursor, cursor, PARTITIONS_FIRST, Vec::new());
+        while cursor < PARTITIONS && found.len() < count && (cursor == from || node::now() < until) {
+            let some = partitions(cursor, partitions_for(&worker, count - found.len()).unwrap_or(most).min(most));
+            let taken = some.len();
+            // The first alone is told to its end, however long that takes, so that every call goes on.
+            let limit = (taken > 1 || cursor > from).then_some(until);
+            match all(&worker, mode, some, &wanted, limit, &mut found).await? {
+                true => (cursor, most) = (cursor + taken, most * 2),
+                false if cursor > from => break,
+                false => most = 1,
+            }
         }
         let next = if cursor < PARTITIONS { cursor } else { 0 };
         Ok(Reply::Array(vec![Reply::text(next.to_string()), keys_reply(found)]))
@@ -132,24 +164,29 @@ fn keys_reply(found: Vec<Bytes>) -> Reply {
 }
 
 pub(super) fn keys(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Reply> {
-    let wanted = Wanted { pattern: Some(words[1].clone()), none: false };
+    let wanted = Wanted { pattern: Some(arguments::pattern(&words[1])?), none: false };
     let (worker, mode) = (session.worker.clone(), session.named_mode());
     later(async move {
-        let mut found = Vec::new();
-        all(&worker, mode, partitions(0, PARTITIONS), &wanted, &mut found).await?;
+        let (_seat, mut found) = (seat(&worker)?, Vec::new());
+        all(&worker, mode, partitions(0, PARTITIONS), &wanted, None, &mut found).await?;
         Ok(keys_reply(found))
     })
 }
 
-/// RANDOMKEY: one of the keys in a few partitions picked at random, or in the next ones where those have none.
+/// RANDOMKEY: one of the keys in a few partitions picked at random, or in the next ones, and more of them each time, where
+/// those have none.
 pub(super) fn randomkey(session: &Rc<Session>, _: &[Bytes]) -> Result<Begun, Reply> {
     let (worker, mode) = (session.worker.clone(), session.named_mode());
     later(async move {
-        let (groups, chance) = (PARTITIONS / RANDOM_PARTITIONS, node::random());
-        for group in 0..groups {
-            let from = (chance as usize % groups + group) % groups * RANDOM_PARTITIONS;
+        let (_seat, chance) = (seat(&worker)?, node::random());
+        let (mut from, mut looked_into) = (chance as usize % PARTITIONS, 0);
+        let mut count = partitions_for(&worker, RANDOM_KEYS).unwrap_or(PARTITIONS_FIRST);
+        while looked_into < PARTITIONS {
+            let some = partitions(from, count.min(PARTITIONS - looked_into));
+            (looked_into, count) = (looked_into + some.len(), count * 2);
+            from = (from + some.len()) % PARTITIONS;
             let mut found = Vec::new();
-            all(&worker, mode, partitions(from, RANDOM_PARTITIONS), &Wanted::default(), &mut found).await?;
+            all(&worker, mode, some, &Wanted::default(), None, &mut found).await?;
             if !found.is_empty() {
                 let at = (chance >> 16) as usize % found.len();
                 return Ok(Reply::Bulk(found.swap_remove(at)));

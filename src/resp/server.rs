@@ -1,7 +1,8 @@
 //! INFO and CONFIG: how this node is.
 
 use super::access::{Begun, now};
-use super::arguments::{is, shown};
+use super::arguments::{self, is, shown};
+use super::clients::clients_max;
 use super::commands::unknown_subcommand;
 use super::glob;
 use super::handshake::COMMANDS_OF;
@@ -15,6 +16,9 @@ use std::rc::Rc;
 
 /// Names and what they come to.
 type Lines = Vec<(&'static str, String)>;
+
+/// Most patterns of one CONFIG GET: each is held against every name at once.
+const PATTERNS_MAX: usize = 64;
 
 type About = fn(&Session) -> Lines;
 
@@ -66,7 +70,7 @@ fn about_server(session: &Session) -> Lines {
 
 fn about_clients(session: &Session) -> Lines {
     let (connected, ..) = session.clients.counts();
-    let max = session.worker.node.settings.connections_max;
+    let max = clients_max(session.worker.node.settings.connections_max);
     vec![("connected_clients", connected.to_string()), ("maxclients", max.to_string()), ("blocked_clients", "0".into())]
 }
 
@@ -157,14 +161,18 @@ pub(super) fn config(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Re
         ("appendfsync", fsync.to_owned()),
         ("appendonly", if is_kept { "yes" } else { "no" }.to_owned()),
         ("databases", "1".to_owned()),
-        ("maxclients", settings.connections_max.to_string()),
+        ("maxclients", clients_max(settings.connections_max).to_string()),
         ("maxmemory", "0".to_owned()),
         ("maxmemory-policy", "noeviction".to_owned()),
         ("proto-max-bulk-len", settings.value_bytes_max.to_string()),
         ("save", String::new()),
         ("timeout", super::connection::IDLE_MAX.as_secs().to_string()),
     ];
-    let patterns: Vec<String> = patterns.iter().map(|pattern| shown(pattern).to_lowercase()).collect();
+    if patterns.len() > PATTERNS_MAX {
+        return Err(Reply::Error(format!("ERR CONFIG GET takes at most {PATTERNS_MAX} patterns")));
+    }
+    let lower = |word| arguments::pattern(word).map(|pattern| shown(&pattern).to_lowercase());
+    let patterns = patterns.iter().map(lower).collect::<Result<Vec<_>, _>>()?;
     let is_asked = |name: &str| patterns.iter().any(|pattern| glob::matches(pattern.as_bytes(), name.as_bytes()));
     let found = known.into_iter().filter(|(name, _)| is_asked(name));
     now(Reply::Map(found.map(|(name, value)| (Reply::text(name), Reply::text(value))).collect()))

@@ -17,12 +17,13 @@ pub(super) struct Session {
     mode: Cell<Option<Mode>>,
     protocol: Cell<Protocol>,
     closing: Cell<bool>,
+    multi: Cell<bool>,
 }
 
 impl Session {
     pub(super) fn new(worker: Rc<Worker>, clients: Arc<Clients>, client: Arc<Client>) -> Session {
-        let (mode, protocol, closing) = (Cell::default(), Cell::default(), Cell::default());
-        Session { worker, clients, client, mode, protocol, closing }
+        let (mode, protocol) = (Cell::default(), Cell::default());
+        Session { worker, clients, client, mode, protocol, closing: Cell::new(false), multi: Cell::new(false) }
     }
 
     /// The mode that its commands go by: the one it named, or the cluster's.
@@ -62,6 +63,16 @@ impl Session {
 
     pub(super) fn is_closing(&self) -> bool {
         self.closing.get()
+    }
+
+    /// Begins or ends what its client takes for a transaction. Whether it was in one.
+    pub(super) fn set_multi(&self, is: bool) -> bool {
+        self.multi.replace(is)
+    }
+
+    /// Whether its client takes what it sends for a transaction.
+    pub(super) fn is_in_multi(&self) -> bool {
+        self.multi.get()
     }
 
     /// This node's time, in milliseconds since 1970.

@@ -1,6 +1,6 @@
 //! Commands on values.
 
-use super::access::{self, Begun, Later, at_hand, later, now, reading, together};
+use super::access::{self, Begun, Later, at_hand, failure, later, now, reading, together};
 use super::arguments::{self, integer, is, value};
 use super::expiry::Unit;
 use super::refuse;
@@ -34,6 +34,10 @@ pub(super) fn getrange(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, 
 }
 
 fn range(bytes: &Bytes, from: i64, to: i64) -> Bytes {
+    // Both before the beginning would else mean its first byte.
+    if from < 0 && to < 0 && from > to {
+        return Bytes::new();
+    }
     let length = bytes.len() as i64;
     let place = |at: i64| if at < 0 { at.saturating_add(length).max(0) } else { at };
     let (from, to) = (place(from), place(to).min(length - 1));
@@ -50,19 +54,24 @@ struct Options {
 }
 
 impl Options {
+    /// Sets the condition, unless another one is set.
+    fn may_be(&mut self, condition: Condition) -> bool {
+        *self.condition.get_or_insert(condition) == condition
+    }
+
     fn read(session: &Session, words: &[Bytes]) -> Result<Options, Reply> {
         let (mut options, mut words) = (Options::default(), words.iter());
         while let Some(word) = words.next() {
-            let ends = options.expires_ms.is_some() || options.keeps_ttl;
+            let ends = options.expires_ms.is_some();
             match Unit::of_option(word) {
-                Some(unit) if !ends => {
+                Some(unit) if !ends && !options.keeps_ttl => {
                     let number = words.next().ok_or_else(refuse::syntax)?;
                     options.expires_ms = Some(unit.read(session, number, "set")?);
                 }
                 None if is(word, "KEEPTTL") && !ends => options.keeps_ttl = true,
                 None if is(word, "GET") => options.gets = true,
-                None if is(word, "NX") && options.condition.is_none() => options.condition = Some(Condition::Absent),
-                None if is(word, "XX") && options.condition.is_none() => options.condition = Some(Condition::Present),
+                None if is(word, "NX") && options.may_be(Condition::Absent) => {}
+                None if is(word, "XX") && options.may_be(Condition::Present) => {}
                 _ => return Err(refuse::syntax()),
             }
         }
@@ -204,17 +213,26 @@ pub(super) fn mget(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Repl
             };
             Box::pin(work) as Later<_>
         });
-        let values: Result<Vec<Reply>, Reply> = together(work.collect()).await?.into_iter().collect();
-        bounded(values?)
+        let mut bytes = 0;
+        let is_enough = |group: &[Result<Reply, Reply>]| {
+            bytes += group.iter().flatten().map(Reply::size_hint).sum::<usize>();
+            bytes > MGET_BYTES_MAX || group.iter().any(Result::is_err)
+        };
+        let values = together(&worker, work.collect(), is_enough).await;
+        if bytes > MGET_BYTES_MAX {
+            return Err(too_long());
+        }
+        bounded(values.into_iter().collect::<Result<_, _>>()?)
     })
 }
 
 fn bounded(values: Vec<Reply>) -> Result<Reply, Reply> {
     let reply = Reply::Array(values);
-    match reply.size_hint() > MGET_BYTES_MAX {
-        true => Err(Reply::Error(format!("ERR the answer is longer than {MGET_BYTES_MAX} bytes: ask for fewer keys"))),
-        false => Ok(reply),
-    }
+    if reply.size_hint() > MGET_BYTES_MAX { Err(too_long()) } else { Ok(reply) }
+}
+
+fn too_long() -> Reply {
+    Reply::Error(format!("ERR the answer is longer than {MGET_BYTES_MAX} bytes: ask for fewer keys"))
 }
 
 /// Each key by itself: where one fails, others may have been written.
@@ -233,27 +251,12 @@ pub(super) fn mset(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Repl
     last.retain(|(key, _)| seen.insert(key.clone()));
     let (worker, terms) = (session.worker.clone(), session.write_terms());
     later(async move {
-        let all = last.len();
         let work = last.into_iter().map(|(key, content)| {
             let worker = worker.clone();
             Box::pin(async move { access::set(&worker, terms, key, Some(content)).await }) as Later<_>
         });
-        let done: Vec<Result<bool, Reply>> = together(work.collect()).await?;
-        let stored = done.iter().filter(|stored| stored.is_ok()).count();
-        match done.into_iter().find_map(Result::err) {
-            None => Ok(Reply::OK),
-            Some(error) => Err(partly(stored, all, error)),
-        }
+        failure(&together(&worker, work.collect(), |_| false).await).map_or(Ok(Reply::OK), Err)
     })
-}
-
-/// The error of a command on several keys, of which some were written.
-pub(super) fn partly(done: usize, all: usize, error: Reply) -> Reply {
-    let Reply::Error(line) = error else { return error };
-    match done {
-        0 if !line.starts_with("UNCERTAIN") => Reply::Error(line),
-        _ => Reply::Error(format!("UNCERTAIN {done} of {all} keys were written; of another: {line}")),
-    }
 }
 
 #[cfg(test)]
@@ -273,6 +276,8 @@ mod tests {
             (16, 20, ""),
             (i64::MIN, i64::MAX, "This is a string"),
             (i64::MAX, i64::MIN, ""),
+            (-50, -90, ""),
+            (-90, -50, "T"),
         ] {
             assert_eq!(range(&bytes, from, to), part, "{from} to {to}");
         }

@@ -15,6 +15,16 @@ for number in range(500):
     pipe.get(f"py:{number}")
 answers = pipe.execute()
 assert answers[0::2] == [True] * 500 and answers[1::2] == [str(number) for number in range(500)], answers[:9]
+# What comes by itself is a transaction, which there is none: it fails, and nothing of it is done.
+transaction = store.pipeline()
+transaction.set("py:never", "1").incr("py:never:count")
+try:
+    transaction.execute()
+    raise AssertionError("a transaction")
+except redis.ResponseError as refused:
+    assert "no transactions" in str(refused), refused
+assert store.exists("py:never", "py:never:count") == 0
+
 assert store.mset({"py:a": "x", "py:b": "y"}) and store.mget("py:a", "none", "py:b") == ["x", None, "y"]
 assert sorted(store.scan_iter("py:*", count=50)) == sorted([f"py:{number}" for number in range(500)] + ["py:a", "py:b"])
 assert store.delete("py:a", "py:b", "none") == 2 and store.exists("py:a") == 0

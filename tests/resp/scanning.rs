@@ -83,6 +83,15 @@ fn every_key_of_five_nodes_is_told_once_whoever_is_asked() {
 }
 
 #[test]
+fn one_key_among_all_partitions_is_found() {
+    let node = node();
+    let mut client = Client::of(&node);
+    client.say("SET only v");
+    assert_eq!(client.say("RANDOMKEY"), bulk("only"));
+    assert_eq!(call(&mut client, "0", ""), ("0".to_owned(), vec!["only".to_owned()]));
+}
+
+#[test]
 fn what_a_scan_is_told_wrongly_is_refused() {
     let node = node();
     let mut client = Client::of(&node);
@@ -92,6 +101,11 @@ fn what_a_scan_is_told_wrongly_is_refused() {
     for options in ["COUNT", "COUNT 0", "COUNT -1", "NONSENSE 1", "MATCH"] {
         assert_eq!(client.say(&format!("SCAN 0 {options}")).error(), "ERR syntax error", "{options}");
     }
+    let long = "*".repeat(1_025);
+    for line in [format!("SCAN 0 MATCH {long}"), format!("KEYS {long}"), format!("CONFIG GET {long}")] {
+        assert_eq!(client.say(&line).error(), "ERR a pattern has at most 1024 bytes");
+    }
+    assert_eq!(client.say(&format!("KEYS {}", "k".repeat(1_024))), Value::Array(vec![]));
     assert!(client.say("SCAN 0 COUNT x").error().contains("not an integer"));
     assert_eq!(client.say("SCAN 0"), Value::Array(vec![bulk("0"), Value::Array(vec![])]));
     assert_eq!((client.say("RANDOMKEY"), client.say("DBSIZE")), (Value::Null, Value::Int(0)));

@@ -22,7 +22,7 @@ fn in_mode_quorum_a_write_may_depend_on_what_was_there() {
     let node = node();
     let mut client = Client::of(&node).in_mode("quorum");
     assert_eq!(client.say("SET k 1 XX"), Value::Null);
-    assert_eq!(client.say("SET k 1 NX"), ok());
+    assert_eq!(client.say("SET k 1 NX NX"), ok());
     assert_eq!(client.say("SET k 2 NX"), Value::Null);
     assert_eq!(client.say("SET k 2 XX"), ok());
     assert_eq!(client.say("SETNX k 3"), Value::Int(0));
@@ -37,6 +37,30 @@ fn in_mode_quorum_a_write_may_depend_on_what_was_there() {
     assert_eq!(client.say("SETNX k 7"), Value::Int(1));
     assert_eq!(client.say("APPEND new a"), Value::Int(1));
     assert_eq!(client.say("SET new b GET"), bulk("a"));
+}
+
+#[test]
+fn nothing_behind_multi_is_done_until_the_client_ends_it() {
+    let node = node();
+    let mut client = Client::of(&node);
+    let lines = ["SET before v", "MULTI", "SET k v", "INCR n", "NONSENSE", "EXEC", "GET k", "EXISTS n before"];
+    let answers = client.pipeline(&lines.map(str::to_owned));
+    assert_eq!(answers[0], ok());
+    assert!(answers[1].error().starts_with("ERR there are no transactions"), "{answers:?}");
+    for refused in &answers[2..5] {
+        assert!(refused.error().starts_with("ERR it is not done"), "{answers:?}");
+    }
+    assert!(answers[5].error().starts_with("EXECABORT "), "{answers:?}");
+    assert_eq!(answers[6..], [Value::Null, Value::Int(1)]);
+
+    assert_eq!(client.say("EXEC").error(), "ERR EXEC without MULTI");
+    assert_eq!(client.say("DISCARD").error(), "ERR DISCARD without MULTI");
+    for (end, answer) in [("DISCARD", ok()), ("RESET", Value::Simple("RESET".into()))] {
+        client.say("MULTI").error();
+        client.say("GET k").error();
+        assert_eq!(client.say(end), answer);
+        assert_eq!(client.say("GET before"), bulk("v"), "after {end}");
+    }
 }
 
 #[test]

@@ -119,6 +119,50 @@ fn what_is_no_command_is_told_so_and_closes_the_connection() {
     assert_eq!(Client::of(&node).say("GET k"), Value::Null, "nothing of it was done");
 }
 
+#[test]
+fn clients_leave_a_quarter_of_the_places_to_others() {
+    let node = Plan::new(&["--memory", "--resp-port", "0", "--max-connections", "40"]).start();
+    let mut clients: Vec<Client> = (0..30).map(|_| Client::of(&node)).collect();
+    for client in &mut clients {
+        assert_eq!(client.say("PING"), Value::Simple("PONG".into()));
+    }
+    assert_eq!(clients[0].say("CONFIG GET maxclients").items()[1], bulk("30"));
+    let mut more = Client::of(&node);
+    assert_eq!(more.read().unwrap().error(), "ERR max number of clients reached");
+    assert!(more.is_closed());
+    node.get("/healthz").expect(200);
+    drop(clients);
+    eventually("there are places again", Duration::from_secs(5), || match Client::of(&node).try_call(&["PING"]) {
+        Ok(Value::Simple(_)) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}
+
+#[test]
+fn a_client_that_sends_without_end_does_not_keep_others_from_being_served() {
+    let node = Plan::new(&["--memory", "--resp-port", "0", "--workers", "1"]).start();
+    let port = port_of(&node);
+    let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_ended = ended.clone();
+    let mut endless = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let mut answers = endless.try_clone().unwrap();
+    let sends = std::thread::spawn(move || {
+        let lines = "PING\n".repeat(20_000);
+        while !is_ended.load(std::sync::atomic::Ordering::Relaxed) {
+            std::io::Write::write_all(&mut endless, lines.as_bytes()).unwrap();
+        }
+        endless.shutdown(std::net::Shutdown::Write).unwrap();
+    });
+    let reads = std::thread::spawn(move || std::io::copy(&mut answers, &mut std::io::sink()).unwrap());
+    let mut client = Client::at(port);
+    for number in 0..50 {
+        assert_eq!(client.say(&format!("SET k {number}")), ok());
+    }
+    ended.store(true, std::sync::atomic::Ordering::Relaxed);
+    sends.join().unwrap();
+    assert!(reads.join().unwrap() > 0);
+}
+
 /// Files that the node holds open.
 fn open_files(node: &Node) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", node.pid())).map_or(0, Iterator::count)
