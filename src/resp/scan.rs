@@ -149,7 +149,7 @@ pub(super) fn scan(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Repl
             // The first alone is told to its end, however long that takes, so that every call goes on.
             let limit = (taken > 1 || cursor > from).then_some(until);
             match all(&worker, mode, some, &wanted, limit, &mut found).await? {
-                true => (cursor, most) = (cursor + taken, most * 2),
+                true => (cursor, most) = (cursor + taken, (most * 2).min(PARTITIONS)),
                 false if cursor > from => break,
                 false => most = 1,
             }

@@ -83,12 +83,17 @@ fn every_key_of_five_nodes_is_told_once_whoever_is_asked() {
 }
 
 #[test]
-fn one_key_among_all_partitions_is_found() {
+fn one_key_among_all_partitions_and_among_many_others_is_found() {
     let node = node();
     let mut client = Client::of(&node);
     client.say("SET only v");
     assert_eq!(client.say("RANDOMKEY"), bulk("only"));
     assert_eq!(call(&mut client, "0", ""), ("0".to_owned(), vec!["only".to_owned()]));
+    // Few partitions at a time, and so many times.
+    let lines: Vec<String> = (0..3_000).map(|number| format!("SET many:{number} v")).collect();
+    client.pipeline(&lines);
+    let (told, _) = scan(&mut [client], "COUNT 10 MATCH only");
+    assert_eq!(told.into_iter().collect::<Vec<_>>(), [("only".to_owned(), 1)]);
 }
 
 #[test]
