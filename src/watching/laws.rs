@@ -47,6 +47,8 @@ enum Step {
         ms: u64,
     },
     Join,
+    /// The last one leaves. It may come back as it was, or restarted.
+    Leave,
 }
 
 /// A write: where it was made, and those it follows.
@@ -158,6 +160,10 @@ impl Town {
                 self.members += 1;
                 self.hub.note_members(MEMBERS[..self.members].iter().copied());
             }
+            Step::Leave if self.members > 1 => {
+                self.members -= 1;
+                self.hub.note_members(MEMBERS[..self.members].iter().copied());
+            }
             _ => {}
         }
         let (asks, _) = self.hub.asks(self.now_ms);
@@ -187,6 +193,17 @@ impl Town {
             _ => None,
         };
         told.iter().filter_map(number).collect()
+    }
+
+    /// Another hub, which knows where the feeds end by now.
+    fn other(&self) -> Hub {
+        let mut other = Hub::living(FeedOf::Changes, MEMBERS[..self.members].iter().copied(), LOSS_MS, self.now_ms);
+        other.want(vec![vec![]], false);
+        for ask in other.asks(self.now_ms).0 {
+            other.heard(ask.call, Some(self.serve(&ask)), false, self.now_ms);
+        }
+        assert!(other.is_settled());
+        other
     }
 
     /// None twice, and none of a key before one that it follows.
@@ -225,8 +242,8 @@ fn catch_up(town: &Town, mut hub: Hub) -> Vec<Telling> {
     told
 }
 
-fn steps(with_losses: bool) -> impl Strategy<Value = Vec<Step>> {
-    let odd = if with_losses { 1 } else { 0 };
+fn steps(with_leaves: bool, with_losses: bool) -> impl Strategy<Value = Vec<Step>> {
+    let (leave, odd) = (u32::from(with_leaves), u32::from(with_losses));
     let step = prop_oneof![
         8 => (0..4usize, 0..KEYS, prop::bool::weighted(0.2))
             .prop_map(|(member, key, agreed)| Step::Write { member, key, agreed }),
@@ -235,6 +252,7 @@ fn steps(with_losses: bool) -> impl Strategy<Value = Vec<Step>> {
         8 => (0..9usize).prop_map(|which| Step::Arrive { which }),
         3 => (0..20u64).prop_map(|ms| Step::Wait { ms }),
         1 => Just(Step::Join),
+        leave => prop_oneof![Just(Step::Leave), Just(Step::Wait { ms: 700 })],
         2 * odd => (0..9usize).prop_map(|which| Step::Fail { which }),
         odd => (0..4usize).prop_map(|member| Step::Restart { member }),
         odd => Just(Step::Wait { ms: 700 }),
@@ -244,7 +262,7 @@ fn steps(with_losses: bool) -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn every_change_is_told_once_and_behind_what_it_follows(members in 1..4usize, steps in steps(false)) {
+    fn every_change_is_told_once_and_behind_what_it_follows(members in 1..4usize, steps in steps(true, false)) {
         let mut town = Town::new(members, 1_000);
         steps.iter().for_each(|step| town.play(step));
         town.settle();
@@ -259,7 +277,7 @@ proptest! {
     fn where_anything_is_missed_a_gap_names_its_maker(
         members in 2..4usize,
         entries_max in 4..30usize,
-        steps in steps(true),
+        steps in steps(true, true),
     ) {
         let mut town = Town::new(members, entries_max);
         steps.iter().for_each(|step| town.play(step));
@@ -273,19 +291,14 @@ proptest! {
     }
 
     #[test]
-    fn another_node_goes_on_from_any_id(members in 1..4usize, steps in steps(false), at in any::<prop::sample::Index>()) {
+    fn another_node_goes_on_from_any_id(members in 1..4usize, steps in steps(false, false), at in any::<prop::sample::Index>()) {
         let mut town = Town::new(members, 1_000);
         steps.iter().for_each(|step| town.play(step));
         town.settle();
         let unwatched = town.unwatched.unwrap_or_default();
         prop_assume!(town.told.len() > unwatched);
         // The second hub begins here, and its members are those that there are by now.
-        let mut other = Hub::living(FeedOf::Changes, MEMBERS[..town.members].iter().copied(), LOSS_MS, town.now_ms);
-        other.want(vec![vec![]], false);
-        for ask in other.asks(town.now_ms).0 {
-            other.heard(ask.call, Some(town.serve(&ask)), false, town.now_ms);
-        }
-        prop_assert!(other.is_settled());
+        let other = town.other();
         let at = unwatched + at.index(town.told.len() - unwatched);
         let since = Positions::from_word(&town.told[at].id, FeedOf::Changes).unwrap();
         let rest = catch_up(&town, Hub::catching_up(&other, &since, town.now_ms));
@@ -296,6 +309,47 @@ proptest! {
         // Of a member that joined since, it is told from the beginning; the first hub followed it from there too.
         prop_assert_eq!(told.into_iter().collect::<BTreeSet<u64>>(), all);
         prop_assert_eq!(town.gaps(&rest), BTreeSet::new());
+    }
+
+    #[test]
+    fn another_node_that_is_behind_repeats_nothing_and_leaves_nothing_out(
+        members in 1..4usize,
+        before in steps(false, false),
+        meanwhile in steps(false, false),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let mut town = Town::new(members, 1_000);
+        before.iter().for_each(|step| town.play(step));
+        town.settle();
+        let mut other = town.other();
+        meanwhile.iter().filter(|step| !matches!(step, Step::Join)).for_each(|step| town.play(step));
+        town.settle();
+        let unwatched = town.unwatched.unwrap_or_default();
+        prop_assume!(town.told.len() > unwatched);
+        let at = unwatched + at.index(town.told.len() - unwatched);
+        let since = Positions::from_word(&town.told[at].id, FeedOf::Changes).unwrap();
+        let ahead = since.ahead_of(&other.positions());
+        prop_assert_eq!(other.is_behind(&since), ahead.is_some());
+        let rest = catch_up(&town, Hub::catching_up(&other, &since, town.now_ms));
+        let mut told = town.writes(&town.told[..=at]);
+        told.extend(town.writes(&rest));
+        let mut later = Vec::new();
+        for round in 0..200 {
+            let now_ms = town.now_ms + 10 * round;
+            for ask in other.asks(now_ms).0 {
+                other.heard(ask.call, Some(town.serve(&ask)), false, now_ms);
+            }
+            later.extend(other.take_told());
+        }
+        let knows = |telling: &Telling| match (&telling.tidings, telling.place) {
+            (Tidings::News { member, .. }, Some(place)) => ahead.as_ref().is_some_and(|ahead| ahead.has(member, place)),
+            _ => false,
+        };
+        later.retain(|telling| !knows(telling));
+        told.extend(town.writes(&later));
+        town.check_order(&told)?;
+        let all: BTreeSet<u64> = town.writes(&town.told).into_iter().collect();
+        prop_assert_eq!(told.into_iter().collect::<BTreeSet<u64>>(), all);
     }
 }
 
@@ -377,13 +431,105 @@ fn a_wider_filter_passes_over_nothing_from_then_on() {
     assert_eq!(town.writes(&town.told), [1]);
 }
 
+/// All questions that are out are answered.
+fn answer_all(town: &mut Town) {
+    (0..town.out.len()).for_each(|_| town.play(&Step::Serve { which: 0 }));
+    (0..town.coming.len()).for_each(|_| town.play(&Step::Arrive { which: 0 }));
+}
+
+#[test]
+fn what_a_narrower_filter_passed_over_before_it_was_told_is_missed_by_nobody() {
+    let mut town = pair();
+    town.hub.want(vec![b"0".to_vec()], false);
+    town.settle();
+    let since = town.hub.positions();
+    town.play(&Step::Write { member: 0, key: 1, agreed: false });
+    // It waits until the other was asked, and that one does not answer yet.
+    town.play(&Step::Write { member: 0, key: 0, agreed: true });
+    town.play(&Step::Write { member: 0, key: 1, agreed: false });
+    let of_b: Vec<Ask> = town.out.extract_if(.., |ask| &*ask.member == "b").collect();
+    answer_all(&mut town);
+    town.hub.want(vec![b"0".to_vec(), b"1".to_vec()], false);
+    answer_all(&mut town);
+    assert!(town.told.is_empty() && !town.hub.is_settled());
+    town.out.extend(of_b);
+    town.settle();
+    assert!(town.hub.is_settled());
+    assert_eq!(town.writes(&town.told), [2]);
+    let missed = catch_up(&town, Hub::catching_up(&town.hub, &since, town.now_ms));
+    assert_eq!(town.writes(&missed), [1, 2, 3]);
+}
+
+#[test]
+fn what_is_made_after_a_restart_is_not_told_as_missed_too() {
+    let mut town = pair();
+    let since = town.hub.positions();
+    town.play(&Step::Write { member: 0, key: 0, agreed: false });
+    town.settle();
+    let missed = Hub::catching_up(&town.hub, &since, town.now_ms);
+    town.play(&Step::Restart { member: 0 });
+    town.play(&Step::Write { member: 0, key: 1, agreed: false });
+    let missed = catch_up(&town, missed);
+    assert_eq!((town.writes(&missed), whys(&missed)), (vec![], vec![(Some("a"), Why::Restarted)]));
+    town.settle();
+    assert_eq!(town.writes(&town.told), [1, 2]);
+}
+
+#[test]
+fn where_the_order_was_given_up_a_gap_says_so() {
+    let mut town = Town::new(3, 100_000);
+    town.settle();
+    let mut of_b = Vec::new();
+    // The third's write waits for both others; the second does not answer, and the first has more than is held.
+    town.play(&Step::Write { member: 2, key: 1, agreed: true });
+    for _ in 0..20_000 {
+        town.play(&Step::Write { member: 0, key: 0, agreed: true });
+        town.known[0][0].clear();
+    }
+    for _ in 0..40 {
+        of_b.extend(town.out.extract_if(.., |ask| &*ask.member == "b"));
+        answer_all(&mut town);
+        town.play(&Step::Wait { ms: 5 });
+    }
+    assert!(town.told.is_empty() && town.hub.held() < 18_000, "{}", town.hub.held());
+    town.out.extend(of_b);
+    town.settle();
+    assert_eq!(town.writes(&town.told).len(), 20_001);
+    assert_eq!(whys(&town.told), [(Some("a"), Why::Disordered)]);
+}
+
 #[test]
 fn a_member_that_leaves_is_told_to_its_end() {
     let mut town = pair();
+    let since = town.hub.positions();
     town.play(&Step::Write { member: 1, key: 0, agreed: false });
     town.hub.note_members(["a"]);
+    answer_all(&mut town);
+    // It still makes what it has taken.
+    town.play(&Step::Write { member: 1, key: 0, agreed: false });
     town.settle();
-    assert_eq!((town.writes(&town.told), whys(&town.told)), (vec![1], vec![]));
-    let since = Positions::from_word(&town.told[0].id, FeedOf::Changes).unwrap();
-    assert_eq!(whys(&catch_up(&town, Hub::catching_up(&town.hub, &since, 0))), [(None, Why::Left)]);
+    assert_eq!((town.writes(&town.told), whys(&town.told)), (vec![1, 2], vec![]));
+    let missed = |since: &Positions| catch_up(&town, Hub::catching_up(&town.hub, since, 0));
+    assert_eq!(whys(&missed(&since)), [(None, Why::Left)]);
+    let since = Positions::from_word(&town.told[1].id, FeedOf::Changes).unwrap();
+    assert_eq!(whys(&missed(&since)), [], "it was told all");
+}
+
+#[test]
+fn a_member_that_is_back_is_told_from_where_it_left() {
+    let mut town = pair();
+    town.play(&Step::Write { member: 1, key: 0, agreed: false });
+    town.settle();
+    town.hub.note_members(["a"]);
+    town.settle();
+    let since = town.hub.positions();
+    town.hub.note_members(["a", "b"]);
+    town.play(&Step::Write { member: 1, key: 0, agreed: false });
+    town.settle();
+    assert_eq!((town.writes(&town.told), whys(&town.told)), (vec![1, 2], vec![]));
+    let missed = |since: &Positions| catch_up(&town, Hub::catching_up(&town.hub, since, 0));
+    assert_eq!(town.writes(&missed(&since)), [2]);
+    // Of one who does not know it, nobody knows what he was told.
+    let stranger = Positions::new(FeedOf::Changes, 0, [("a", since.of_member("a").unwrap())]);
+    assert_eq!(whys(&missed(&stranger)), [(Some("b"), Why::Back)]);
 }
