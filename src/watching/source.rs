@@ -138,7 +138,9 @@ impl Source {
         let Some(Left { last: Some(last), .. }) = self.left else { return false };
         let is_known = match self.standing {
             Standing::Following(_) => !self.more && self.fresh >= last,
-            Standing::Beginning(_) | Standing::Lost | Standing::Complete => true,
+            // It answers, or is lost, which is told.
+            Standing::Beginning(_) => false,
+            Standing::Lost | Standing::Complete => true,
         };
         is_known && self.queue.is_empty()
     }
