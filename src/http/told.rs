@@ -69,17 +69,32 @@ fn reason(why: Why) -> &'static str {
         Why::Back => "the node answers again: what it made meanwhile was not told",
         Why::Restarted => "the node was restarted: what it had made before and not told is not told",
         Why::Forgotten => "more was made on the node than it remembers",
+        Why::Disordered => "more waited than is held: what the node and others made may have been told out of order",
         Why::Left => "a node is no member any more: what it had made and not told is not told",
     }
 }
 
 /// What is told, as a server-sent event. Worked out once for all who are told.
 pub(super) fn line(told: &Told, with_values: bool) -> Bytes {
-    let line = || event(&told.id, event_of(told), &describe(told, with_values));
+    let line = || event(Some(&told.id), event_of(told), &describe(told, with_values));
     told.lines[usize::from(with_values)].get_or_init(line).clone()
 }
 
-/// A server-sent event. Neither part has a line break in it: JSON escapes them.
-pub(super) fn event(id: &str, event: &str, data: &Value) -> Bytes {
-    format!("id: {id}\nevent: {event}\ndata: {data}\n\n").into()
+/// A server-sent event. No part has a line break in it: JSON escapes them. Without an id the client keeps the one it has, which
+/// an empty one would take from it.
+pub(super) fn event(id: Option<&str>, event: &str, data: &Value) -> Bytes {
+    let id = id.map_or(String::new(), |id| format!("id: {id}\n"));
+    format!("{id}event: {event}\ndata: {data}\n\n").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_without_an_id_has_no_line_for_it() {
+        let end = |id| event(id, "end", &json!({ "reason": "r" }));
+        assert_eq!(end(Some("i")), "id: i\nevent: end\ndata: {\"reason\":\"r\"}\n\n");
+        assert_eq!(end(None), "event: end\ndata: {\"reason\":\"r\"}\n\n");
+    }
 }

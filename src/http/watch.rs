@@ -54,7 +54,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, request: &HttpRequest, of: FeedOf
     let most = node.settings.watchers_max;
     let watch = node.watches_of(of).join(prefix, values, since, most).ok_or(ApiError::TooManyWatchers { max: most })?;
     match wait {
-        Some(wait) => polled(node, &watch, wait).await,
+        Some(wait) => polled(node, of, &watch, wait).await,
         None => Ok(streamed(node.clone(), of, watch)),
     }
 }
@@ -73,14 +73,18 @@ fn since(request: &HttpRequest, query: &Query<'_>, of: FeedOf) -> Result<Option<
 }
 
 /// What there is, once there is anything, or the time is over.
-async fn polled(node: &Shared, watch: &Watch, wait: Duration) -> Result<HttpResponse, ApiError> {
-    let (mut events, mut bytes, mut since) = (Vec::<Value>::new(), 0, None::<String>);
+async fn polled(node: &Shared, of: FeedOf, watch: &Watch, wait: Duration) -> Result<HttpResponse, ApiError> {
+    let (mut events, mut bytes, mut since) = (Vec::<Value>::new(), 0, watch.came_with().map(str::to_owned));
     // However short the wait, its answer says where to go on.
     let first = tokio::time::timeout(2 * node.settings.timeout, poll_fn(|context| watch.poll_next(context))).await;
     let is_over = match first {
+        Ok(Next::End(why, None)) => return Err(ApiError::Busy(why)),
         Ok(first) => take(watch, first, &mut events, &mut bytes, &mut since),
         Err(_) => return Err(ApiError::Busy("the members were not asked in time where they are")),
     };
+    // And it has what it missed, or knows that it missed nothing.
+    let missed = poll_fn(|context| watch.poll_missed(context));
+    let _ = tokio::time::timeout(2 * node.settings.timeout, missed).await;
     // What it could not be told by then it is told by the next.
     let _ = tokio::time::timeout(wait, async {
         while events.is_empty() && !is_over {
@@ -96,6 +100,10 @@ async fn polled(node: &Shared, watch: &Watch, wait: Duration) -> Result<HttpResp
         if take(watch, next, &mut events, &mut bytes, &mut since) {
             break;
         }
+    }
+    if events.is_empty() {
+        // What was passed over for it need not be looked at again.
+        since = watch.latest(node.watches_of(of)).or(since);
     }
     let body = json!({ "events": events, "since": since });
     Ok(HttpResponse::Ok().insert_header((CACHE_CONTROL, "no-store")).json(body))
@@ -155,7 +163,7 @@ impl MessageBody for Stream {
                 Poll::Ready(Next::Told(told)) => chunk.extend_from_slice(&told::line(&told, this.watch.wants_values())),
                 Poll::Ready(Next::End(why, id)) => {
                     this.has_ended = true;
-                    chunk.extend(told::event(&id.unwrap_or_default(), "end", &json!({ "reason": why })));
+                    chunk.extend(told::event(id.as_deref(), "end", &json!({ "reason": why })));
                 }
                 Poll::Pending => break,
             }

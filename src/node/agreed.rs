@@ -26,8 +26,11 @@ impl ToldAgreed {
         let (last_of, order) = &mut *told;
         let mut last = last_of.get(key).copied();
         let found = agreed.iter().find(|agreed| agreed.edit.is_none()).map(|agreed| agreed.id);
-        // Where the last one was told here, there is nothing of others' that it follows and that was not told before it.
-        let after = if found.is_some() && found == last { Stamp::default() } else { Stamp::MAX };
+        // Where the last one was told here, there is nothing of others' that it follows and that was not told before it; but
+        // for what was written without consensus and stands beside.
+        let is_alone = |agreed: &Agreed| agreed.record.siblings().iter().all(|sibling| sibling.agreed.is_some());
+        let follows_own = found.is_some() && found == last && agreed.iter().all(is_alone);
+        let after = if follows_own { Stamp::default() } else { Stamp::MAX };
         let mut news = Vec::new();
         for Agreed { id, edit, record } in agreed {
             if last.is_some_and(|last| last >= id) {
@@ -57,12 +60,13 @@ impl ToldAgreed {
 mod tests {
     use super::*;
     use crate::protocol::{FeedOf, FeedPlace, Follow};
-    use crate::record::{Actor, Content, Edit, Record, Seen};
+    use crate::record::{Actor, Ballot, Content, Context, Edit, Record, Seen};
 
     fn agreed(ms: u64, is_found: bool) -> Agreed {
         let id = Dot { stamp: Stamp::from_ms(ms), actor: Actor(9) };
         let edit = Edit::write(Seen::Everything, Some(Content::plain("v")));
-        let record = Record::default().edit(&edit, id).unwrap();
+        let empty = Record::default().reballot(Ballot { stamp: id.stamp, actor: id.actor });
+        let record = empty.propose(&edit.clone().into(), id, ms).unwrap();
         Agreed { id, edit: (!is_found).then_some(edit), record }
     }
 
@@ -74,6 +78,12 @@ mod tests {
         told.tell(&feed, &key, vec![agreed(3, true)]);
         // Overtaken before this node knew that it was agreed on.
         told.tell(&feed, &key, vec![agreed(1, false)]);
+        // What another node wrote without consensus stands beside the last one.
+        let beside = Dot { stamp: Stamp::from_ms(2), actor: Actor(4) };
+        let write = Edit::write(Seen::Only(Context::new()), Some(Content::plain("w")));
+        let mut found = agreed(3, true);
+        found.record = found.record.edit(&write, beside).unwrap();
+        told.tell(&feed, &key, vec![found, agreed(4, false)]);
         let after = Some(FeedPlace { incarnation: 5, sequence: 0 });
         let follow = Follow { of: FeedOf::Changes, after, prefixes: vec![vec![]], values: false, wait_ms: 0 };
         let shown = feed.page(&follow).entries.into_iter().map(|entry| match entry.news {
@@ -82,7 +92,7 @@ mod tests {
         });
         assert_eq!(
             shown.collect::<Vec<_>>(),
-            [(1, true, Stamp::MAX), (2, false, Stamp::MAX), (3, false, Stamp::default())]
+            [(1, true, Stamp::MAX), (2, false, Stamp::MAX), (3, false, Stamp::default()), (4, false, Stamp::MAX)]
         );
     }
 }

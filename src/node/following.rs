@@ -11,13 +11,13 @@ use crate::placement::Ring;
 use crate::protocol::{Answer, FeedOf, FeedPage, Follow, Request};
 use crate::storage::Feed;
 use crate::watching::{Ask, Hub};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 /// The longest that an answer waits for something to tell; half of `--timeout`, if that is less.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -29,8 +29,13 @@ const LINGER: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(100);
 /// How long a filter stays as wide as it was.
 const NARROWED_AFTER: Duration = Duration::from_secs(5);
-/// How many are told what they missed at a time. The others wait.
+/// How many are told what they missed at a time, of those who read it. The others wait.
 const CATCHING_UP_MAX: usize = 16;
+/// How much is told all at a time, in entries and about in bytes, and how long the rest of much waits for those who read.
+const SLICE_ENTRIES: usize = 512;
+const SLICE_BYTES: usize = 512 << 10;
+const SLICE_REST: Duration = Duration::from_millis(1);
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Why all watchers are let go of.
 const STOPPING: &str = "the node stops: go on from this id on another node";
 
@@ -107,6 +112,9 @@ struct Following {
     reach: Rc<Reach>,
     joining: Vec<Joining>,
     watchers: Vec<Arc<Watcher>>,
+    /// What the hub has told and the watchers were not, and since when there is some.
+    untold: VecDeque<Arc<Told>>,
+    untold_since: Instant,
     wanted_since: Instant,
     places: Arc<Semaphore>,
 }
@@ -136,6 +144,8 @@ impl Following {
             reach: Rc::new(reach),
             joining,
             watchers: Vec::new(),
+            untold: VecDeque::new(),
+            untold_since: now(),
             wanted_since: now(),
             places: Arc::new(Semaphore::new(CATCHING_UP_MAX)),
         };
@@ -151,7 +161,7 @@ impl Following {
         let (mut busy, mut said) = (now(), now());
         while !node.is_stopping() && now().duration_since(busy) < LINGER {
             self.deliver();
-            if now().duration_since(said) > TICK {
+            if now().duration_since(said) > TICK && self.untold.is_empty() {
                 said = now();
                 watches.note_latest(self.hub.positions().to_word());
             }
@@ -159,9 +169,12 @@ impl Following {
             if !self.joining.is_empty() || !self.watchers.is_empty() {
                 busy = now();
             }
-            let (asks, next) = self.hub.asks(self.reach.now_ms());
-            asks.into_iter().for_each(|ask| self.reach.ask(ask, tell.clone()));
-            let rest = next.map_or(TICK, |next| Duration::from_millis(next.saturating_sub(self.reach.now_ms())));
+            let mut rest = SLICE_REST;
+            if self.untold.is_empty() {
+                let (asks, next) = self.hub.asks(self.reach.now_ms());
+                asks.into_iter().for_each(|ask| self.reach.ask(ask, tell.clone()));
+                rest = next.map_or(TICK, |next| Duration::from_millis(next.saturating_sub(self.reach.now_ms())));
+            }
             tokio::select! {
                 heard = told.recv() => self.hear(heard),
                 () = watches.rung.notified() => {}
@@ -184,9 +197,22 @@ impl Following {
         }
     }
 
+    /// Tells all what is to be told: much of it in slices, so that those who read can take it.
     fn deliver(&mut self) {
-        for telling in self.hub.take_told() {
-            let told: Arc<Told> = telling.into();
+        if self.untold.is_empty() {
+            self.untold_since = now();
+        }
+        self.untold.extend(self.hub.take_told().into_iter().map(Arc::<Told>::from));
+        let (mut bytes, mut count) = (0, 0);
+        let may_wait = self.untold.len() > SLICE_ENTRIES && now().duration_since(self.untold_since) < PATIENCE;
+        if may_wait && self.watchers.iter().any(|watcher| watcher.is_reading_much()) {
+            return;
+        }
+        while count < SLICE_ENTRIES
+            && bytes < SLICE_BYTES
+            && let Some(told) = self.untold.pop_front()
+        {
+            (count, bytes) = (count + 1, bytes + told.bytes());
             self.watchers.iter().for_each(|watcher| watcher.tell(&told));
         }
     }
@@ -205,8 +231,10 @@ impl Following {
         self.joining.retain(|joining| !joining.watcher.has_ended());
         self.watchers.retain(|watcher| !watcher.has_ended());
         self.want(is_new);
-        if self.hub.is_settled() {
-            std::mem::take(&mut self.joining).into_iter().for_each(|joining| self.admit(joining));
+        if self.hub.is_settled() && self.untold.is_empty() && !self.joining.is_empty() {
+            watches.note_latest(self.hub.positions().to_word());
+            let joining = std::mem::take(&mut self.joining);
+            self.joining = joining.into_iter().filter_map(|joining| self.admit(joining)).collect();
         }
     }
 
@@ -220,33 +248,72 @@ impl Following {
         self.hub.want(all().map(|watcher| watcher.prefix.clone()).collect(), all().any(|watcher| watcher.values));
     }
 
-    fn admit(&mut self, joining: Joining) {
-        let Joining { watcher, since } = joining;
-        let missed = since.as_ref().map(|since| Hub::catching_up(&self.hub, since, self.reach.now_ms()));
-        let id = since.map_or_else(|| self.hub.positions().to_word(), |since| since.to_word());
-        watcher.begin(id, missed.is_some());
-        match missed {
-            Some(hub) => {
-                let catching_up = catch_up(hub, self.reach.clone(), watcher.clone(), self.places.clone());
-                actix_web::rt::spawn(catching_up);
-            }
-            None => self.hub.tell_lost().into_iter().for_each(|telling| watcher.tell(&telling.into())),
+    /// Lets one in; gives it back where it has to wait.
+    fn admit(&mut self, joining: Joining) -> Option<Joining> {
+        let Some(since) = &joining.since else {
+            let watcher = joining.watcher;
+            watcher.begin(self.hub.positions().to_word(), false, None);
+            self.hub.tell_lost().into_iter().for_each(|telling| watcher.tell(&telling.into()));
+            self.watchers.push(watcher);
+            return None;
+        };
+        // Were it let in while it knows more than is told here, its ids would lead back behind that.
+        let may_wait = now().duration_since(joining.come) < self.worker.node.settings.timeout;
+        if may_wait && self.hub.is_behind(since) {
+            return Some(joining);
         }
+        // Nor does what is told meanwhile wait for one that is not yet being told what it missed.
+        let Ok(place) = self.places.clone().try_acquire_owned() else { return Some(joining) };
+        let hub = Hub::catching_up(&self.hub, since, self.reach.now_ms());
+        let watcher = joining.watcher;
+        watcher.begin(since.to_word(), true, since.ahead_of(&self.hub.positions()));
+        actix_web::rt::spawn(catch_up(hub, self.reach.clone(), watcher.clone(), self.places.clone(), place));
         self.watchers.push(watcher);
+        None
     }
 }
 
-/// Tells a watcher what it missed, as fast as it takes it.
-async fn catch_up(mut hub: Hub, reach: Rc<Reach>, watcher: Arc<Watcher>, places: Arc<Semaphore>) {
-    let Ok(_place) = places.acquire().await else { return };
+/// Tells a watcher what it missed, as fast as it takes it. While it does not take it, its place is another's.
+async fn catch_up(
+    mut hub: Hub,
+    reach: Rc<Reach>,
+    watcher: Arc<Watcher>,
+    places: Arc<Semaphore>,
+    place: OwnedSemaphorePermit,
+) {
+    let node = reach.worker.node.clone();
     let (tell, mut told) = mpsc::unbounded_channel();
+    let (mut untold, mut place) = (VecDeque::new(), Some(place));
     loop {
-        hub.take_told().into_iter().for_each(|telling| watcher.tell_missed(telling.into()));
-        if hub.is_done() || watcher.has_ended() || reach.worker.node.is_stopping() {
-            return watcher.end_missed();
+        untold.extend(hub.take_told().into_iter().map(Arc::<Told>::from));
+        while !watcher.is_crowded()
+            && let Some(told) = untold.pop_front()
+        {
+            watcher.tell_missed(told);
+        }
+        if watcher.has_ended() {
+            break;
+        }
+        if node.is_stopping() {
+            watcher.end(STOPPING);
+            break;
+        }
+        if untold.is_empty() && hub.is_done() {
+            watcher.end_missed();
+            break;
         }
         if watcher.is_crowded() {
+            if place.take().is_some() {
+                node.watches_of(hub.of()).rung.notify_one();
+            }
+            if watcher.end_stalled() {
+                break;
+            }
             tokio::time::sleep(TICK / 4).await;
+            continue;
+        }
+        if place.is_none() {
+            place = tokio::time::timeout(TICK, places.clone().acquire_owned()).await.ok().and_then(Result::ok);
             continue;
         }
         let (asks, next) = hub.asks(reach.now_ms());
@@ -256,6 +323,9 @@ async fn catch_up(mut hub: Hub, reach: Rc<Reach>, watcher: Arc<Watcher>, places:
             hub.heard(call, page, is_down, reach.now_ms());
         }
     }
+    drop(place);
+    // Others may wait for it.
+    node.watches_of(hub.of()).rung.notify_one();
 }
 
 impl Reach {

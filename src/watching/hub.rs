@@ -15,15 +15,21 @@
 //! The same machine tells a watcher who comes back what was told meanwhile: it begins where that one was, and ends where the
 //! living one is. No clock, no network: told pages and failures, it says what to ask.
 
+mod catching_up;
+
 use super::positions::{Position, Positions};
 use super::remembered::Remembered;
-use super::source::{Call, Item, QUEUE_HARD_MAX, Source, Standing};
+use super::source::{Call, Item, Left, Source, Standing};
+use super::tidings::{Telling, Tidings, Why};
 use crate::protocol::{FeedOf, FeedPage, FeedPlace, Follow, News, PREFIXES_MAX};
 use crate::record::{Key, Stamp};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Entries of one feed that wait to be told before no more are asked for.
+/// Entries of one feed that wait to be told before no more are asked for, and about how many bytes of all feeds.
 const QUEUE_MAX: usize = 2_048;
+const QUEUES_BYTES_MAX: usize = 2 << 20;
+/// Members that left of which it is known how far they were told, should they come back.
+const GONE_MAX: usize = 8;
 /// How long a feed is left alone between two questions, in milliseconds: what is said meanwhile comes in one page.
 const PACE_MS: u64 = 4;
 /// How often events of nodes are asked for, which nobody waits for by the millisecond.
@@ -45,49 +51,6 @@ pub struct Ask {
     pub waits: bool,
 }
 
-/// What is told next: what, and where a watcher is once it knows.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Telling {
-    /// The word to go on from.
-    pub id: String,
-    /// What.
-    pub tidings: Tidings,
-}
-
-/// What is told.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Tidings {
-    /// What a member told.
-    News {
-        /// Which member.
-        member: Box<str>,
-        /// What.
-        news: News,
-    },
-    /// Something may be missing: whoever needs all of it reads the keys again.
-    Gap {
-        /// Of which member; nothing, of one that is none any more.
-        member: Option<Box<str>>,
-        /// Why.
-        why: Why,
-    },
-}
-
-/// Why something may be missing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Why {
-    /// The member does not answer: nothing from it is told until it does.
-    Silent,
-    /// It answers again: what it made meanwhile is not told.
-    Back,
-    /// It was restarted: what it made before, and had not told, is not told.
-    Restarted,
-    /// More was made there than it remembers.
-    Forgotten,
-    /// It is no member any more, and what it had not told before is not told.
-    Left,
-}
-
 /// The machine.
 #[derive(Debug)]
 pub struct Hub {
@@ -95,6 +58,8 @@ pub struct Hub {
     /// How long a member may say nothing, in milliseconds.
     loss_ms: u64,
     sources: Vec<Source>,
+    /// Those that left last, and how far they were told.
+    gone: VecDeque<(Box<str>, Position)>,
     /// What waits, by key: in the order of the writes.
     queued: BTreeMap<Key, BTreeSet<(Stamp, u64)>>,
     told: Vec<Telling>,
@@ -116,54 +81,12 @@ impl Hub {
         Hub::with(of, sources, loss_ms, now_ms, false)
     }
 
-    /// One that tells a watcher who was at `from` what the `living` one has told since.
-    pub fn catching_up(living: &Hub, from: &Positions, now_ms: u64) -> Hub {
-        let mut hub = Hub::with(living.of, Vec::new(), living.loss_ms, from.at_ms(), true);
-        (hub.prefixes, hub.values, hub.now_ms) = (living.prefixes.clone(), living.values, now_ms);
-        let members = || living.sources.iter().filter(|source| source.told.is_some());
-        if from.has_others_than(living.sources.iter().map(|source| &*source.member)) {
-            let id = from.to_word();
-            hub.told.push(Telling { id, tidings: Tidings::Gap { member: None, why: Why::Left } });
-        }
-        for (at, there) in members().enumerate() {
-            let was = from.of_member(&there.member);
-            let mut source = Source::new(&there.member, Standing::Complete);
-            source.told = was;
-            source.end = match there.told {
-                Some(Position::At(place)) => Some(place),
-                _ => None,
-            };
-            let gap = match (was, source.end) {
-                (_, None) => Some(Why::Silent),
-                (Some(Position::Lost), Some(_)) => Some(Why::Back),
-                (Some(Position::At(was)), Some(end))
-                    if was.incarnation == end.incarnation && was.sequence >= end.sequence =>
-                {
-                    None
-                }
-                (Some(Position::At(was)), Some(_)) => {
-                    source.standing = Standing::Beginning(Some(was));
-                    None
-                }
-                (None, Some(_)) => {
-                    // It became a member since: from its beginning.
-                    source.standing = Standing::Beginning(Some(FeedPlace::default()));
-                    None
-                }
-            };
-            let position = there.told.unwrap_or(Position::Lost);
-            hub.sources.push(source);
-            gap.into_iter().for_each(|why| hub.announce(at, position, why));
-        }
-        hub.release();
-        hub
-    }
-
     fn with(of: FeedOf, sources: Vec<Source>, loss_ms: u64, since_ms: u64, is_catching_up: bool) -> Hub {
         Hub {
             of,
             loss_ms,
             sources,
+            gone: VecDeque::new(),
             queued: BTreeMap::new(),
             told: Vec::new(),
             remembered: Remembered::since(Stamp::from_ms(since_ms)),
@@ -177,6 +100,11 @@ impl Hub {
         }
     }
 
+    /// Which feeds it follows.
+    pub fn of(&self) -> FeedOf {
+        self.of
+    }
+
     /// What watchers want: keys with these prefixes, and perhaps their values. Where that is more than before, what is on its
     /// way is asked for anew.
     pub fn want(&mut self, mut prefixes: Vec<Vec<u8>>, values: bool) {
@@ -188,15 +116,18 @@ impl Hub {
         let is_covered = |prefix: &Vec<u8>| self.prefixes.iter().any(|held| prefix.starts_with(held));
         if !prefixes.iter().all(is_covered) || values && !self.values {
             self.generation += 1;
+            for source in &mut self.sources {
+                source.passed = source.known().filter(|_| !source.queue.is_empty()).map(|known| (self.came, known));
+            }
         }
         (self.prefixes, self.values) = (prefixes, values);
     }
 
-    /// Whether it knows where every feed ends, or that it is lost, and nothing that is wanted is passed over from now on.
+    /// Whether it knows where every feed ends, or that it is lost, and nothing that is wanted is passed over behind what is told.
     pub fn is_settled(&self) -> bool {
         self.sources.iter().all(|source| match source.standing {
             Standing::Beginning(_) => false,
-            Standing::Following(_) => source.generation >= self.generation,
+            Standing::Following(_) => source.generation >= self.generation && source.passed.is_none(),
             Standing::Lost | Standing::Complete => true,
         })
     }
@@ -210,36 +141,65 @@ impl Hub {
     /// Where it is.
     pub fn positions(&self) -> Positions {
         let told = self.sources.iter().filter_map(|source| Some((&*source.member, source.told?)));
-        Positions::new(self.of, self.now_ms, told)
+        let gone = self.gone.iter().map(|(member, told)| (&**member, *told));
+        Positions::new(self.of, self.now_ms, told.chain(gone))
+    }
+
+    /// Whether a watcher that was there knows more of a feed than is told yet.
+    pub fn is_behind(&self, there: &Positions) -> bool {
+        self.sources.iter().any(|source| match (source.told, there.of_member(&source.member)) {
+            (Some(Position::At(told)), Some(Position::At(place))) => {
+                told.incarnation == place.incarnation && told.sequence < place.sequence
+            }
+            _ => false,
+        })
     }
 
     /// That members say nothing, for those who come while that is so.
     pub fn tell_lost(&self) -> Vec<Telling> {
         let lost = self.sources.iter().filter(|source| source.told == Some(Position::Lost));
         let gap = |source: &Source| Tidings::Gap { member: Some(source.member.clone()), why: Why::Silent };
-        lost.map(|source| Telling { id: self.positions().to_word(), tidings: gap(source) }).collect()
+        let id = self.positions().to_word();
+        lost.map(|source| Telling { id: id.clone(), tidings: gap(source), place: None }).collect()
     }
 
-    /// These are the members now. A new one is followed from its beginning; one that is none any more to its end.
+    /// These are the members now. A new one is followed from its beginning, and one that is back from where it was told; one that
+    /// is none any more to its end.
     pub fn note_members<'a>(&mut self, members: impl IntoIterator<Item = &'a str>) {
         let members: Vec<&str> = members.into_iter().collect();
         for source in &mut self.sources {
             let is_leaving = !members.contains(&&*source.member);
-            // What it made to the very end is known once it was asked after this.
-            self.came += u64::from(is_leaving && source.left_at.is_none());
-            source.left_at = is_leaving.then(|| source.left_at.unwrap_or(self.came));
+            let left = Left { since_ms: self.now_ms, last: None };
+            source.left = is_leaving.then(|| source.left.unwrap_or(left));
         }
         for member in members {
-            if !self.sources.iter().any(|source| &*source.member == member) {
-                self.sources.push(Source::new(member, Standing::Beginning(Some(FeedPlace::default()))));
+            if self.sources.iter().any(|source| &*source.member == member) {
+                continue;
             }
+            let gone = self.gone.iter().position(|(gone, _)| &**gone == member).and_then(|at| self.gone.remove(at));
+            let told = gone.map(|(_, told)| told);
+            let standing = match told {
+                Some(Position::Lost) => Standing::Lost,
+                Some(Position::At(place)) => Standing::Beginning(Some(place)),
+                None => Standing::Beginning(Some(FeedPlace::default())),
+            };
+            self.sources.push(Source { told, is_back: told.is_some(), ..Source::new(member, standing) });
         }
-        self.drop_those_that_left();
     }
 
     /// What to ask at `now_ms`, in milliseconds since 1970, and when to look again at the latest, if something is put off.
     pub fn asks(&mut self, now_ms: u64) -> (Vec<Ask>, Option<u64>) {
         self.now_ms = now_ms;
+        for source in &mut self.sources {
+            // What one that left has still taken, it has made by now; and that is known once it was asked after this.
+            if let Some(left @ Left { last: None, .. }) = &mut source.left
+                && now_ms >= left.since_ms.saturating_add(self.loss_ms)
+            {
+                self.came += 1;
+                left.last = Some(self.came);
+            }
+        }
+        self.drop_those_that_left();
         let (mut asks, mut next) = (Vec::new(), None::<u64>);
         for at in 0..self.sources.len() {
             let (at_once, may_wait) = self.wishes(at);
@@ -274,10 +234,12 @@ impl Hub {
             Standing::Complete => (false, false),
             Standing::Beginning(_) | Standing::Lost => (true, false),
             Standing::Following(_) => {
-                let is_awaited = source.queue.len() < QUEUE_HARD_MAX && self.is_awaited(at);
-                let has_room = source.queue.len() < QUEUE_MAX;
+                let is_awaited = !source.is_full() && self.is_awaited(at);
+                let bytes_max = QUEUES_BYTES_MAX / self.sources.len();
+                let has_room = source.queue.len() < QUEUE_MAX && source.bytes < bytes_max;
+                let is_leaving = source.left.is_some_and(|left| left.last.is_some());
                 let is_behind = source.more || source.generation < self.generation;
-                let asks_anyway = self.is_catching_up || source.left_at.is_some() || self.of == FeedOf::Events;
+                let asks_anyway = self.is_catching_up || is_leaving || self.of == FeedOf::Events;
                 (is_awaited || has_room && (is_behind || asks_anyway), has_room && is_quiet)
             }
         }
@@ -333,7 +295,9 @@ impl Hub {
     }
 
     fn lose(&mut self, at: usize) {
-        self.sources[at].standing = if self.is_catching_up { Standing::Complete } else { Standing::Lost };
+        let source = &mut self.sources[at];
+        source.standing = if self.is_catching_up { Standing::Complete } else { Standing::Lost };
+        (source.is_disordered, source.passed) = (false, None);
         self.announce(at, Position::Lost, Why::Silent);
     }
 
@@ -341,7 +305,7 @@ impl Hub {
         self.came += 1;
         let source = &mut self.sources[at];
         let tidings = Tidings::Gap { member: Some(source.member.clone()), why };
-        source.queue.push_back(Item { position, came: self.came, tidings });
+        source.push(Item { position, came: self.came, tidings });
     }
 
     fn take_in(&mut self, at: usize, asked: Call, page: FeedPage) {
@@ -368,6 +332,11 @@ impl Hub {
             }
             Standing::Beginning(Some(known)) | Standing::Following(known) => known,
         };
+        if let Some(end) = self.sources[at].end.filter(|end| end.incarnation != incarnation) {
+            // What it makes now the living one tells.
+            self.sources[at].standing = Standing::Complete;
+            return self.announce(at, Position::At(end), Why::Restarted);
+        }
         let is_another = known.incarnation != incarnation;
         let mut through = known.sequence;
         // A feed that is new here is whole as long as it has its beginning.
@@ -382,7 +351,7 @@ impl Hub {
         if is_another {
             source.as_of = Stamp::default();
         }
-        let end = source.end.filter(|end| end.incarnation == incarnation).map_or(u64::MAX, |end| end.sequence);
+        let end = source.end.map_or(u64::MAX, |end| end.sequence);
         for entry in page.entries {
             if entry.sequence <= through || entry.sequence > page.through || entry.sequence > end {
                 continue;
@@ -395,14 +364,21 @@ impl Hub {
             }
             let source = &mut self.sources[at];
             let tidings = Tidings::News { member: source.member.clone(), news: entry.news };
-            source.queue.push_back(Item { position: Position::At(place(through)), came: self.came, tidings });
+            source.push(Item { position: Position::At(place(through)), came: self.came, tidings });
         }
         through = through.max(page.through.min(end));
         let source = &mut self.sources[at];
         source.standing = Standing::Following(place(through));
-        if source.end.is_some_and(|end| end.incarnation != incarnation || through >= end.sequence) {
+        if source.end.is_some_and(|end| through >= end.sequence) {
             source.standing = Standing::Complete;
         }
+        // Whether the order was given up for it shows once it is known again to its end.
+        source.is_disordered |= source.is_full();
+        if source.is_disordered && !source.is_full() && (!page.more || source.standing == Standing::Complete) {
+            source.is_disordered = false;
+            self.announce(at, Position::At(place(through)), Why::Disordered);
+        }
+        let source = &mut self.sources[at];
         (source.more, source.generation) = (page.more, source.generation.max(asked.generation));
         source.as_of = source.as_of.max(page.as_of);
         if !page.more {
@@ -411,6 +387,7 @@ impl Hub {
         if source.queue.is_empty() {
             source.told = Some(Position::At(place(through)));
         }
+        source.note_passed();
     }
 
     /// Tells what need not wait any longer.
@@ -455,12 +432,17 @@ impl Hub {
 
     fn tell(&mut self, at: usize) {
         let source = &mut self.sources[at];
-        let Some(Item { position, came, tidings }) = source.queue.pop_front() else { return };
+        let Some(Item { position, came, tidings }) = source.pop() else { return };
         source.told = Some(position);
         if let (true, Standing::Following(place)) = (source.queue.is_empty(), source.standing) {
             // What came behind it was not wanted.
             source.told = Some(Position::At(place));
         }
+        source.note_passed();
+        let place = match (position, &tidings) {
+            (Position::At(place), Tidings::News { .. }) => Some(place),
+            _ => None,
+        };
         if let Tidings::News { news: News::Change(change), .. } = &tidings {
             if let Some(places) = self.queued.get_mut(&change.key) {
                 places.remove(&(change.id.stamp, came));
@@ -473,16 +455,20 @@ impl Hub {
             }
         }
         let id = self.positions().to_word();
-        self.told.push(Telling { id, tidings });
+        self.told.push(Telling { id, tidings, place });
     }
 
     fn drop_those_that_left(&mut self) {
-        self.sources.retain(|source| {
-            let is_told = |left_at| match source.standing {
-                Standing::Following(_) => !source.more && source.fresh >= left_at,
-                Standing::Beginning(_) | Standing::Lost | Standing::Complete => true,
-            };
-            !source.left_at.is_some_and(|left_at| source.queue.is_empty() && is_told(left_at))
-        });
+        while let Some(at) = self.sources.iter().position(Source::is_over) {
+            let source = self.sources.remove(at);
+            // Of one that was never heard of, nothing was told.
+            let is_new = source.standing == Standing::Beginning(Some(FeedPlace::default()));
+            if let (told, false) = (source.told.unwrap_or(Position::Lost), is_new) {
+                self.gone.push_back((source.member, told));
+            }
+            if self.gone.len() > GONE_MAX {
+                self.gone.pop_front();
+            }
+        }
     }
 }

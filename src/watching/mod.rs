@@ -10,6 +10,8 @@ mod laws;
 mod positions;
 mod remembered;
 mod source;
+mod tidings;
 
-pub use hub::{Ask, Hub, Telling, Tidings, Why};
+pub use hub::{Ask, Hub};
 pub use positions::{NoPosition, Position, Positions};
+pub use tidings::{Telling, Tidings, Why};

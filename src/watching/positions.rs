@@ -28,6 +28,13 @@ pub enum Position {
     Lost,
 }
 
+impl Position {
+    /// Whether it is there, or further in the same feed.
+    fn is_at(self, place: FeedPlace) -> bool {
+        matches!(self, Position::At(at) if at.incarnation == place.incarnation && at.sequence >= place.sequence)
+    }
+}
+
 /// Where a watcher is in all feeds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Positions {
@@ -57,6 +64,25 @@ impl Positions {
     pub fn of_member(&self, name: &str) -> Option<Position> {
         let hash = fnv(name.as_bytes());
         self.members.iter().find(|(member, _)| *member == hash).map(|(_, position)| *position)
+    }
+
+    /// Where it is ahead of another, or in a feed that the other does not know; nothing, where it is nowhere.
+    pub fn ahead_of(&self, other: &Positions) -> Option<Positions> {
+        let is_known = |member: u32, place: FeedPlace| {
+            let mut others = other.members.iter().filter(|(other, _)| *other == member);
+            others.any(|(_, position)| position.is_at(place))
+        };
+        let is_ahead = |(member, position): &&(u32, Position)| match position {
+            Position::At(place) => !is_known(*member, *place),
+            Position::Lost => false,
+        };
+        let members: Vec<_> = self.members.iter().filter(is_ahead).copied().collect();
+        (!members.is_empty()).then_some(Positions { of: self.of, at_ms: self.at_ms, members })
+    }
+
+    /// Whether what stands at this place of a member's feed was told.
+    pub fn has(&self, name: &str, place: FeedPlace) -> bool {
+        self.of_member(name).is_some_and(|position| position.is_at(place))
     }
 
     /// Whether it followed a member that is none of these.

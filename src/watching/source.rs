@@ -1,13 +1,14 @@
 //! One member's feed as a hub knows it: how far it is known, how far it is told, what waits in between, and what is asked.
 
-use super::hub::Tidings;
 use super::positions::Position;
+use super::tidings::Tidings;
 use crate::protocol::{FeedPlace, News, ToldChange};
 use crate::record::Stamp;
 use std::collections::VecDeque;
 
-/// Entries of a feed past which nobody waits for more of it: order across nodes is given up before memory is.
-pub(super) const QUEUE_HARD_MAX: usize = 16_384;
+/// Entries of a feed, and bytes, past which nobody waits for more of it: order across nodes is given up before memory is.
+const QUEUE_HARD_MAX: usize = 16_384;
+const QUEUE_HARD_BYTES_MAX: usize = 16 << 20;
 
 /// How a feed stands.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -48,6 +49,14 @@ pub(super) struct Source {
     pub(super) told: Option<Position>,
     pub(super) end: Option<FeedPlace>,
     pub(super) queue: VecDeque<Item>,
+    pub(super) bytes: usize,
+    /// How many entries had come when the filter became wider, and up to where it was known then. What was passed over before
+    /// that must not count as told to those who wanted more.
+    pub(super) passed: Option<(u64, FeedPlace)>,
+    /// Whether others may have been told without waiting for it.
+    pub(super) is_disordered: bool,
+    /// Whether it was a member before, left, and came back.
+    pub(super) is_back: bool,
     /// All that it had when so many entries had come has come.
     pub(super) fresh: u64,
     pub(super) as_of: Stamp,
@@ -59,8 +68,16 @@ pub(super) struct Source {
     pub(super) waiting: Option<Call>,
     pub(super) failing_since: Option<u64>,
     pub(super) next_ms: u64,
-    /// How many entries had come when its member was none any more: it is told to the end, and then dropped.
-    pub(super) left_at: Option<u64>,
+    /// That its member is none any more: it is told to the end, and then dropped.
+    pub(super) left: Option<Left>,
+}
+
+/// That a member left, since when, and how many entries had come when it made no more: whoever leaves may still have taken
+/// writes, and makes them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    pub(super) since_ms: u64,
+    pub(super) last: Option<u64>,
 }
 
 impl Source {
@@ -71,6 +88,10 @@ impl Source {
             told: None,
             end: None,
             queue: VecDeque::new(),
+            bytes: 0,
+            passed: None,
+            is_disordered: false,
+            is_back: false,
             fresh: 0,
             as_of: Stamp::default(),
             more: false,
@@ -79,8 +100,49 @@ impl Source {
             waiting: None,
             failing_since: None,
             next_ms: 0,
-            left_at: None,
+            left: None,
         }
+    }
+
+    pub(super) fn push(&mut self, item: Item) {
+        self.bytes += item.bytes();
+        self.queue.push_back(item);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Item> {
+        let item = self.queue.pop_front()?;
+        self.bytes -= item.bytes();
+        Some(item)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.queue.len() >= QUEUE_HARD_MAX || self.bytes >= QUEUE_HARD_BYTES_MAX
+    }
+
+    /// Once nothing waits that came under the narrower filter, it is told up to where that one led.
+    pub(super) fn note_passed(&mut self) {
+        let Some((came, place)) = self.passed else { return };
+        if self.queue.front().is_some_and(|head| head.came <= came) {
+            return;
+        }
+        self.passed = None;
+        if let Some(Position::At(told)) = &mut self.told
+            && told.incarnation == place.incarnation
+        {
+            told.sequence = told.sequence.max(place.sequence);
+        }
+    }
+
+    /// Whether its member left and it is told to its end.
+    pub(super) fn is_over(&self) -> bool {
+        let Some(Left { last: Some(last), .. }) = self.left else { return false };
+        let is_known = match self.standing {
+            Standing::Following(_) => !self.more && self.fresh >= last,
+            // It answers, or is lost, which is told.
+            Standing::Beginning(_) => false,
+            Standing::Lost | Standing::Complete => true,
+        };
+        is_known && self.queue.is_empty()
     }
 
     /// Whether all of it has come that a change may follow which came as the `came`th.
@@ -88,7 +150,7 @@ impl Source {
         matches!(self.standing, Standing::Lost | Standing::Complete)
             || self.as_of >= after
             || self.fresh >= came
-            || self.queue.len() >= QUEUE_HARD_MAX
+            || self.is_full()
     }
 
     pub(super) fn known(&self) -> Option<FeedPlace> {
@@ -101,6 +163,13 @@ impl Source {
 }
 
 impl Item {
+    fn bytes(&self) -> usize {
+        match &self.tidings {
+            Tidings::News { news, .. } => news.bytes(),
+            Tidings::Gap { .. } => 64,
+        }
+    }
+
     pub(super) fn change(&self) -> Option<&ToldChange> {
         match &self.tidings {
             Tidings::News { news: News::Change(change), .. } => Some(change),
