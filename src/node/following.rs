@@ -199,12 +199,14 @@ impl Following {
 
     /// Tells all what is to be told: much of it in slices, so that those who read can take it.
     fn deliver(&mut self) {
-        if self.untold.is_empty() {
+        let is_left = !self.untold.is_empty();
+        if !is_left {
             self.untold_since = now();
         }
         self.untold.extend(self.hub.take_told().into_iter().map(Arc::<Told>::from));
         let (mut bytes, mut count) = (0, 0);
-        let may_wait = self.untold.len() > SLICE_ENTRIES && now().duration_since(self.untold_since) < PATIENCE;
+        let is_much = is_left || self.untold.len() > SLICE_ENTRIES;
+        let may_wait = is_much && now().duration_since(self.untold_since) < PATIENCE;
         if may_wait && self.watchers.iter().any(|watcher| watcher.is_reading_much()) {
             return;
         }

@@ -86,7 +86,7 @@ fn key(number: usize) -> Key {
 
 impl Town {
     fn new(members: usize, entries_max: usize) -> Town {
-        let feeds = (1..=MEMBERS.len() as u64).map(|number| Feed::new(number, entries_max, 1 << 20)).collect();
+        let feeds = (1..=MEMBERS.len() as u64).map(|number| Feed::new(number, entries_max, 8 << 20)).collect();
         let mut hub = Hub::living(FeedOf::Changes, MEMBERS[..members].iter().copied(), LOSS_MS, 0);
         hub.want(vec![vec![]], false);
         Town {
