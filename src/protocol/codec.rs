@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(hex(PROTOCOL_VERSION), "020701010200882709000105016b3edba6846c798ed5");
         let record: String = wire_hex(&record(b"v"));
         assert_eq!(record, "1601030000000000000005000000000000000104000176");
-        assert_eq!(wire_hex(&list()), "0201ac0202702f012f03702f610ae80701");
+        assert_eq!(wire_hex(&list()), "0201ac0202702f012f03702f610ae8070107");
         assert_eq!(wire_hex(&listed()), format!("01016b{record}010101610105"));
     }
 
