@@ -58,16 +58,19 @@ pub(super) fn seen(request: &HttpRequest, key: &Key, token: Option<&str>) -> Res
 
 /// When a value stops being shown that is written now, in milliseconds since 1970: `?ttl=`, in seconds.
 pub(super) fn expiry(worker: &Worker, query: &Query<'_>) -> Result<Option<u64>, ApiError> {
-    let Some(text) = query.text("ttl")? else { return Ok(None) };
-    match text.parse::<f64>() {
-        Ok(seconds) if seconds > 0.0 && seconds <= TTL_MAX_S => {
-            Ok(Some(worker.node.now_stamp().ms() + (seconds * 1_000.0).ceil() as u64))
-        }
-        _ => Err(ApiError::bad(
-            format!("ttl must be a number of seconds above 0 and at most {TTL_MAX_S:.0}"),
-            "a fraction is allowed; leave it away for a value that stays",
-        )),
+    // What is no number is none above 0 either.
+    query.text("ttl")?.map(|text| expires_after(worker, text.parse().unwrap_or(f64::NAN))).transpose()
+}
+
+/// When a value stops being shown that is written now and lives for so many seconds, in milliseconds since 1970.
+pub(super) fn expires_after(worker: &Worker, seconds: f64) -> Result<u64, ApiError> {
+    if seconds > 0.0 && seconds <= TTL_MAX_S {
+        return Ok(worker.node.now_stamp().ms() + (seconds * 1_000.0).ceil() as u64);
     }
+    Err(ApiError::bad(
+        format!("ttl must be a number of seconds above 0 and at most {TTL_MAX_S:.0}"),
+        "a fraction is allowed; leave it away for a value that stays",
+    ))
 }
 
 /// Writes, as far as the request wants. See [`client::write`].

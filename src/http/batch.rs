@@ -5,9 +5,11 @@
 
 use super::ask::{self, StoredKind};
 use super::condition;
+use super::counters::IDEMPOTENCY_KEY_BYTES_MAX;
 use super::input::{self, Query};
 use super::lines::{self, Gone, Lines, NDJSON};
 use super::refuse::ApiError;
+use super::store::JSON_GROWTH;
 use crate::client::Seat;
 use crate::node::Worker;
 use crate::protocol::{REQUESTS_PER_BATCH_MAX, Refusal};
@@ -40,10 +42,6 @@ const AT_A_TIME: usize = REQUESTS_PER_BATCH_MAX;
 const READS_AT_A_TIME: usize = 8;
 const READS_AT_A_TIME_MIN: usize = 4;
 const ANSWER_BYTES: usize = 16 << 20;
-/// Longest name of an increment that may be repeated.
-const ID_BYTES_MAX: usize = 255;
-/// How much longer than its value a line may be: every byte of a text may be escaped to six.
-const JSON_GROWTH: usize = 6;
 
 /// A line, as it comes.
 #[derive(Deserialize)]
@@ -249,9 +247,9 @@ fn op_of(worker: &Worker, key: &Key, asked: Asked) -> Result<Op, ApiError> {
     if op == "incr" {
         let request = match asked.id {
             None => None,
-            Some(id) if (1..=ID_BYTES_MAX).contains(&id.len()) => Some(RequestId::of(id.as_bytes())),
+            Some(id) if (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&id.len()) => Some(RequestId::of(id.as_bytes())),
             Some(_) => {
-                let error = format!("an id has 1 to {ID_BYTES_MAX} bytes");
+                let error = format!("an id has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes");
                 return Err(ApiError::bad(error, "use a fresh random word, and the same one for a repetition"));
             }
         };
@@ -273,10 +271,7 @@ fn op_of(worker: &Worker, key: &Key, asked: Asked) -> Result<Op, ApiError> {
     if asked.content_type.as_ref().is_some_and(|text| text.len() > CONTENT_TYPE_BYTES_MAX) {
         return Err(ApiError::bad("the content_type is too long", "a media type has at most 255 characters"));
     }
-    let expires_ms = match asked.ttl {
-        None => None,
-        Some(ttl) => ask::expiry(worker, &Query::parse(&format!("ttl={ttl}"), &["ttl"])?)?,
-    };
+    let expires_ms = asked.ttl.map(|seconds| ask::expires_after(worker, seconds)).transpose()?;
     let content_type = asked.content_type.map(String::into_boxed_str);
     let content = Content { value: value.into(), content_type, expires_ms, ..Content::default() };
     Ok(Op::Write(Proposal { edit: Edit::write(seen, Some(content)), condition }))

@@ -16,7 +16,7 @@ use std::rc::Rc;
 /// The client's name for a request that it may repeat.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Longest name, in bytes.
-const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+pub(super) const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Longest body: a number and its name.
 const BODY_BYTES_MAX: usize = 1 << 10;
 

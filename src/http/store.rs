@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::rc::Rc;
 
 /// How much longer than its value a JSON body may be: every byte of a text may be escaped to six.
-const JSON_GROWTH: usize = 6;
+pub(super) const JSON_GROWTH: usize = 6;
 /// Longest body that only names a key.
 const KEY_BODY_BYTES_MAX: usize = 1 << 20;
 

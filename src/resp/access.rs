@@ -5,7 +5,7 @@ use super::reply::Reply;
 use super::session::Session;
 use crate::client::{self, Read, ReadTerms, StoredKind, WriteTerms};
 use crate::node::{self, Worker};
-use crate::record::{Content, Edit, Key, Proposal, Record, Seen};
+use crate::record::{Content, Edit, Key, Proposal, Record, Seen, Sibling};
 use bytes::Bytes;
 use std::future::Future;
 use std::pin::Pin;
@@ -56,13 +56,54 @@ pub(super) fn reading(
     say: impl Fn(Option<&Content>, u64) -> Reply + 'static,
 ) -> Result<Begun, Reply> {
     if let Some((record, now_ms)) = at_hand(session, &key) {
-        return now(say(record.winner(now_ms).as_deref().map(|winner| &winner.content), now_ms));
+        return now(say(content(record.winner(now_ms).as_deref()), now_ms));
     }
     let (worker, terms) = (session.worker.clone(), session.read_terms());
     later(async move {
         let Read { record, now_ms, .. } = read(&worker, &terms, &key).await?;
-        Ok(say(record.winner(now_ms).as_deref().map(|winner| &winner.content), now_ms))
+        Ok(say(content(record.winner(now_ms).as_deref()), now_ms))
     })
+}
+
+/// A command that answers with what is said of each of several keys' values. `refusal` may say after each group that is read
+/// why there is no answer, and then no further ones are.
+pub(super) fn reading_each<T: 'static>(
+    session: &Session,
+    keys: Vec<Key>,
+    say: impl Fn(Option<&Content>) -> T + Copy + 'static,
+    mut refusal: impl FnMut(&[Result<T, Reply>]) -> Option<Reply> + 'static,
+    answer: impl Fn(Vec<T>) -> Result<Reply, Reply> + 'static,
+) -> Result<Begun, Reply> {
+    let known = keys.iter().map(|key| {
+        let (record, now_ms) = at_hand(session, key)?;
+        Some(say(content(record.winner(now_ms).as_deref())))
+    });
+    if let Some(known) = known.collect::<Option<Vec<T>>>() {
+        return now(answer(known)?);
+    }
+    let (worker, terms) = (session.worker.clone(), session.read_terms());
+    later(async move {
+        let work = keys.into_iter().map(|key| {
+            let (worker, terms) = (worker.clone(), terms.clone());
+            let work = async move {
+                let Read { record, now_ms, .. } = read(&worker, &terms, &key).await?;
+                Ok::<_, Reply>(say(content(record.winner(now_ms).as_deref())))
+            };
+            Box::pin(work) as Later<_>
+        });
+        let mut refused = None;
+        let is_enough = |group: &[Result<T, Reply>]| {
+            refused = refusal(group);
+            refused.is_some() || group.iter().any(Result::is_err)
+        };
+        let done = together(&worker, work.collect(), is_enough).await;
+        refused.map_or(Ok(()), Err)?;
+        answer(done.into_iter().collect::<Result<_, _>>()?)
+    })
+}
+
+fn content(winner: Option<&Sibling>) -> Option<&Content> {
+    winner.map(|winner| &winner.content)
 }
 
 /// Makes a write, and says whether there was no value before. That it is short of what the mode wants is an error here.

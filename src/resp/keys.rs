@@ -1,6 +1,6 @@
 //! Commands on keys, whatever they hold.
 
-use super::access::{self, Begun, Later, at_hand, failure, later, now, reading, together};
+use super::access::{self, Begun, Later, failure, later, reading, reading_each, together};
 use super::arguments;
 use super::reply::Reply;
 use super::session::Session;
@@ -16,25 +16,8 @@ pub(super) fn kind(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Repl
 /// EXISTS: a key that is named twice counts twice.
 pub(super) fn exists(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Reply> {
     let keys = arguments::keys(session, &words[1..])?;
-    let known: Option<Vec<bool>> =
-        keys.iter().map(|key| at_hand(session, key).map(|(record, now_ms)| record.winner(now_ms).is_some())).collect();
-    let count = |there: Vec<bool>| Reply::count(there.into_iter().filter(|is| *is).count());
-    if let Some(known) = known {
-        return now(count(known));
-    }
-    let (worker, terms) = (session.worker.clone(), session.read_terms());
-    later(async move {
-        let work = keys.into_iter().map(|key| {
-            let (worker, terms) = (worker.clone(), terms.clone());
-            let work = async move {
-                let read = access::read(&worker, &terms, &key).await?;
-                Ok::<_, Reply>(read.record.winner(read.now_ms).is_some())
-            };
-            Box::pin(work) as Later<_>
-        });
-        let done = together(&worker, work.collect(), |group| group.iter().any(Result::is_err)).await;
-        done.into_iter().collect::<Result<_, _>>().map(count)
-    })
+    let count = |there: Vec<bool>| Ok(Reply::count(there.into_iter().filter(|is| *is).count()));
+    reading_each(session, keys, |content| content.is_some(), |_| None, count)
 }
 
 /// DEL, UNLINK: each key by itself; how many had a value.

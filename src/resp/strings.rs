@@ -1,6 +1,6 @@
 //! Commands on values.
 
-use super::access::{self, Begun, Later, at_hand, failure, later, now, reading, together};
+use super::access::{self, Begun, Later, failure, later, reading, reading_each, together};
 use super::arguments::{self, integer, is, value};
 use super::expiry::Unit;
 use super::refuse;
@@ -193,37 +193,12 @@ pub(super) fn append(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Re
 
 pub(super) fn mget(session: &Rc<Session>, words: &[Bytes]) -> Result<Begun, Reply> {
     let keys = arguments::keys(session, &words[1..])?;
-    let at_hand: Option<Vec<Reply>> = keys
-        .iter()
-        .map(|key| {
-            let (record, now_ms) = at_hand(session, key)?;
-            Some(access::bulk(record.winner(now_ms).as_deref().map(|winner| &winner.content)))
-        })
-        .collect();
-    if let Some(values) = at_hand {
-        return now(bounded(values)?);
-    }
-    let (worker, terms) = (session.worker.clone(), session.read_terms());
-    later(async move {
-        let work = keys.into_iter().map(|key| {
-            let (worker, terms) = (worker.clone(), terms.clone());
-            let work = async move {
-                let read = access::read(&worker, &terms, &key).await?;
-                Ok::<_, Reply>(access::bulk(read.record.winner(read.now_ms).as_deref().map(|winner| &winner.content)))
-            };
-            Box::pin(work) as Later<_>
-        });
-        let mut bytes = 0;
-        let is_enough = |group: &[Result<Reply, Reply>]| {
-            bytes += group.iter().flatten().map(Reply::size_hint).sum::<usize>();
-            bytes > MGET_BYTES_MAX || group.iter().any(Result::is_err)
-        };
-        let values = together(&worker, work.collect(), is_enough).await;
-        if bytes > MGET_BYTES_MAX {
-            return Err(too_long());
-        }
-        bounded(values.into_iter().collect::<Result<_, _>>()?)
-    })
+    let mut bytes = 0;
+    let refusal = move |group: &[Result<Reply, Reply>]| {
+        bytes += group.iter().flatten().map(Reply::size_hint).sum::<usize>();
+        (bytes > MGET_BYTES_MAX).then(too_long)
+    };
+    reading_each(session, keys, access::bulk, refusal, bounded)
 }
 
 fn bounded(values: Vec<Reply>) -> Result<Reply, Reply> {

@@ -9,7 +9,7 @@ use kringle::record::Record;
 use kringle::storage::Change;
 use std::collections::BTreeSet;
 
-fn delete(world: &mut World, node: usize, key: usize) {
+pub(super) fn delete(world: &mut World, node: usize, key: usize) {
     let (_, outcome) = world.write(node, key, Ask { delete: true, ..Ask::default() });
     assert!(matches!(outcome, PutOutcome::Stored { .. }), "{outcome:?}");
 }

@@ -1,17 +1,13 @@
 //! Members of a cluster that has changed come back: after an eviction, after restarts in any order, and with an empty disk.
 
 use super::changes::growing;
+use super::deletes::delete;
 use super::emptied::delete_folder;
-use super::{Ask, SECOND_US, under_every_order, values};
+use super::{SECOND_US, under_every_order, values};
 use crate::changes::Wish;
 use crate::world::World;
-use kringle::coordinator::{GetOutcome, PutOutcome};
+use kringle::coordinator::GetOutcome;
 use std::collections::BTreeSet;
-
-fn delete(world: &mut World, node: usize, key: usize) {
-    let (_, outcome) = world.write(node, key, Ask { delete: true, ..Ask::default() });
-    assert!(matches!(outcome, PutOutcome::Stored { .. }), "{outcome:?}");
-}
 
 /// No owner holds anything of the key any more, the tombstone included.
 fn is_forgotten(world: &World, key: usize) -> bool {
