@@ -9,7 +9,7 @@
 //! | nouns | [`record`], [`placement`], [`merkle`] | nothing outside |
 //! | seams | [`membership`], [`protocol`], [`operation`], [`storage`] | nouns |
 //! | verbs | [`replica`], [`coordinator`], [`antientropy`], [`watching`] | nouns and seams, never each other |
-//! | shell | `config`, `node`, `client`, `resp`, `http` | everything below, and the outside world |
+//! | shell | `config`, `node`, `client`, `resp`, `http`, `remote` | everything below, and the outside world |
 //!
 //! Invariants that hold everywhere:
 //!
@@ -54,3 +54,6 @@ pub mod resp;
 
 #[cfg(feature = "shell")]
 pub mod http;
+
+#[cfg(feature = "shell")]
+pub mod remote;

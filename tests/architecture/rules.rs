@@ -195,25 +195,33 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     // How foca wants to be handed our generator.
     ("rand_core", &["src/membership/chance.rs"]),
     // The shell's.
-    ("actix_web", &["src/http/", "src/node/"]),
+    ("actix_web", &["src/http/", "src/node/", "src/remote/"]),
     // What actix_web's server is made of, put together here so that a connection can be a type of ours.
     ("actix_http", &["src/http/server.rs"]),
     ("actix_server", &["src/http/server.rs"]),
     ("actix_service", &["src/node/link.rs", "src/http/server.rs"]),
     ("actix_tls", &["src/node/link.rs"]),
     // The second is `kringle health`, a client of one call.
-    ("awc", &["src/node/link.rs", "src/http/server.rs"]),
-    ("tokio", &["src/client/between.rs", "src/http/", "src/node/", "src/resp/"]),
+    ("awc", &["src/node/link.rs", "src/http/server.rs", "src/remote/mod.rs"]),
+    ("tokio", &["src/client/between.rs", "src/http/", "src/node/", "src/resp/", "src/remote/mod.rs", "cmd/"]),
     // RESP2 and RESP3 as bytes.
     ("redis_protocol", &["src/resp/frame.rs"]),
-    ("futures_core", &["src/http/input.rs"]),
-    ("clap", &["src/config/"]),
+    ("futures_core", &["src/http/input.rs", "src/remote/mod.rs"]),
+    ("clap", &["src/config/", "cmd/kringlectl/"]),
     ("toml", &["src/config/"]),
     ("getrandom", &["src/node/outside.rs"]),
     ("rustix", &["src/node/background.rs", "src/node/own_address.rs", "src/http/server.rs", "cmd/"]),
     ("log", &["src/node/", "cmd/"]),
     ("env_logger", &["cmd/"]),
     ("mimalloc", &["cmd/"]),
+    // The terminal's.
+    ("clap_complete", &["cmd/kringlectl/"]),
+    ("clap_mangen", &["cmd/kringlectl/"]),
+    ("comfy_table", &["cmd/kringlectl/"]),
+    ("hdrhistogram", &["cmd/kringlectl/"]),
+    ("indicatif", &["cmd/kringlectl/"]),
+    ("rustyline", &["cmd/kringlectl/"]),
+    ("zstd", &["cmd/kringlectl/"]),
 ];
 
 /// One library, one room.

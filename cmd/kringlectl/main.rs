@@ -1,0 +1,36 @@
+//! `kringlectl`: a cluster, asked and changed from the terminal. A client of the HTTP API and of nothing else.
+//!
+//! | file | for |
+//! | --- | --- |
+//! | `arguments` | what may be typed |
+//! | `exit` | what may become of it: messages and exit codes |
+//! | `context` | clusters by name, in a file |
+//! | `session` | what every verb has: the cluster, and a way to show things |
+//! | `show` | tables, JSON and CSV |
+//! | `verbs` | one file for each group of verbs |
+//!
+//! Data goes to standard output, talk to standard error.
+
+mod arguments;
+mod context;
+mod exit;
+mod session;
+mod show;
+mod verbs;
+
+use arguments::Arguments;
+use clap::Parser;
+use std::process::ExitCode;
+
+/// As in the node: much of what passes through here is small and short-lived.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = kringle::remote::block_on(verbs::run(arguments));
+    match done {
+        Ok(exit) => exit.into(),
+        Err(failed) => failed.tell(),
+    }
+}
