@@ -52,7 +52,9 @@ impl Contested {
             }
         }
         let next = next.filter(|next| keys.last() != Some(next)).cloned();
-        some.iter().for_each(|key| drop(keys.remove(key)));
+        for key in &some {
+            keys.remove(key);
+        }
         (some, next)
     }
 

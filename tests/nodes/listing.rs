@@ -1,7 +1,7 @@
 //! `GET /kv`: the keys there are, in order, over the whole cluster: what lives is shown once, what was deleted never,
 //! whoever writes or dies meanwhile.
 
-mod support;
+use crate::support;
 
 use rand::Rng;
 use rand::seq::SliceRandom;

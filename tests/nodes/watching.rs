@@ -1,8 +1,7 @@
 //! Watching keys, and what happens to nodes: told once, in order, and never silently too little.
 
-#[path = "watching/stream.rs"]
 mod stream;
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
