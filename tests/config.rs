@@ -230,6 +230,14 @@ fn every_kind_of_nonsense_is_refused_in_one_line() {
 }
 
 #[test]
+fn the_network_may_be_cut_on_purpose_only_where_nobody_else_reaches_the_node() {
+    assert!(!flags(&[]).faults);
+    assert_eq!(flags(&["--faults"]).warnings().len(), 1);
+    let line = refusal(&["--faults", "--host", "0.0.0.0", "--insecure"], &[], "");
+    assert!(line.starts_with("kringle: --faults: "), "{line}");
+}
+
+#[test]
 fn a_refusal_names_the_layer_that_has_the_nonsense() {
     let because = "\"abc\" is not a number of seconds greater than 0";
     assert_eq!(refusal(&["--timeout", "abc"], &[], ""), format!("kringle: --timeout: {because}"));

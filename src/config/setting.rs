@@ -140,6 +140,14 @@ pub const SETTINGS: &[Setting] = &[
         help: "Sites whose pages may use the node from a browser, a comma list such as http://localhost:3000, or *",
     },
     Setting {
+        name: "faults",
+        value: "",
+        fallback: Fallback::Value("false"),
+        heading: Heading::Node,
+        help: "Let PUT /faults cut the network between this node and others, to see what a cluster makes of it; only on a \
+               loopback address",
+    },
+    Setting {
         name: "peers",
         value: "URLS",
         fallback: Fallback::Rule("none"),

@@ -76,6 +76,8 @@ pub struct Settings {
     pub watchers_max: usize,
     /// The origins whose pages may use the node from a browser, in lower case; `*` for all, empty for none.
     pub cors_origins: Vec<String>,
+    /// Whether the network to peers may be cut by `/faults`. Loopback only.
+    pub faults: bool,
     /// The peers as listed, each once, perhaps this node among them. See [`Settings::peers_besides_self`].
     pub peers: Peers,
     /// Whether a node that is no member of its cluster asks to be one by itself.
@@ -232,6 +234,7 @@ impl Settings {
                 .take("max-connections", |given| text::count(given, "connections", 1..=CONNECTIONS_MAX))?,
             watchers_max: l.take("max-watchers", |given| text::count(given, "watchers", 1..=WATCHERS_MAX))?,
             cors_origins: l.take_given("cors-origin", text::origins)?.unwrap_or_default(),
+            faults: l.take("faults", text::switch)?,
             peers: l.take_given("peers", Peers::read)?.unwrap_or_default(),
             joins: l.take("join", text::join)?,
             zone: l.take_given("zone", text::zone)?.unwrap_or_default(),
@@ -270,6 +273,13 @@ impl Settings {
                 "host",
                 "is not a loopback address, and until there is a cluster secret anybody who reaches the port can \
                  read and write; add --insecure if only friends can",
+            ));
+        }
+        if self.faults && !self.host.is_loopback() {
+            return Err(layers.refuse(
+                "faults",
+                "lets anybody who reaches the port cut this node off from its peers, and others reach it: leave it \
+                 away, or listen on a loopback address",
             ));
         }
         if self.resp_port == Some(self.port) && self.port != 0 {
@@ -367,6 +377,9 @@ impl Settings {
         }
         if self.insecure && !self.host.is_loopback() {
             warnings.push(format!("anybody who reaches {} can read and write: --insecure", self.host));
+        }
+        if self.faults {
+            warnings.push("whoever reaches this node can cut it off from its peers: --faults".to_owned());
         }
         if self.data == DataFolder::Memory {
             warnings.push("nothing is kept on disk: --memory".to_owned());

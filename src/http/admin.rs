@@ -197,6 +197,7 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
         "sync": sync_status(worker),
         "forgetting": node.waits.status(),
         "scrub": node.rot.status(),
+        "faults": node.settings.faults.then(|| super::faults::told(node)),
         "events": node.events.latest(EVENTS_SHOWN),
     })))
 }

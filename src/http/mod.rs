@@ -17,6 +17,7 @@
 //! | `peer` | what other nodes ask |
 //! | `cluster` | who is a member, and what is to become of that |
 //! | `moving` | what moves between owners, and what would |
+//! | `faults` | the network between nodes, cut on purpose |
 //! | `admin` | ring, status, health, sessions on request |
 //! | `watch` | who watches keys, and what happens to nodes |
 //! | `told` | how what is told is written down |
@@ -34,6 +35,7 @@ mod condition;
 mod cors;
 mod counters;
 mod cursor;
+mod faults;
 mod input;
 mod kv;
 mod lines;
@@ -162,6 +164,8 @@ async fn serve(
         Route::ClusterMember => cluster::set_member(worker, request, payload, rest).await,
         Route::ClusterLeave => cluster::leave(worker, request, payload).await,
         Route::ClusterDrain => cluster::drain(worker, request, payload).await,
+        Route::Faults if *method == Method::PUT => faults::set(worker, request, payload).await,
+        Route::Faults => faults::show(worker, request),
         Route::Watch => watch::serve(worker, request, FeedOf::Changes).await,
         Route::WatchEvents => watch::serve(worker, request, FeedOf::Events).await,
         Route::Status => admin::status(worker),

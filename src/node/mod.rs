@@ -14,6 +14,7 @@ mod belonging;
 mod counting;
 mod dialects;
 mod events;
+mod faults;
 mod filling;
 mod following;
 mod foreground;
@@ -49,6 +50,7 @@ mod worker;
 
 pub use belonging::meet;
 pub use events::{Event, Events};
+pub use faults::{Faults, Uncut, cut_off};
 pub use filling::Completeness;
 pub use foreground::{Class, Foreground};
 pub use forgetting::{Waiting, Waits};

@@ -4,6 +4,7 @@ use super::agreed::ToldAgreed;
 use super::aside::Aside;
 use super::dialects::Dialects;
 use super::events::Events;
+use super::faults::Faults;
 use super::filling::Completeness;
 use super::foreground::Foreground;
 use super::forgetting::Waits;
@@ -91,6 +92,8 @@ pub struct Shared {
     pub view: Mutex<View>,
     /// In which version they are spoken to.
     pub dialects: Dialects,
+    /// From which of them this node is cut off on purpose.
+    pub faults: Faults,
     liveness: Mutex<Liveness>,
     /// Rung when the liveness may have something to say.
     pub(super) gossip: Notify,
@@ -136,6 +139,7 @@ impl Shared {
         Shared {
             view: Mutex::new(View::of(peers())),
             dialects: Dialects::default(),
+            faults: Faults::default(),
             liveness: Mutex::new(liveness),
             gossip: Notify::new(),
             settings,
@@ -304,6 +308,7 @@ impl Shared {
         // Whoever waits for something to be told looks again.
         self.feed.wake();
         self.events.feed.wake();
+        self.faults.wake();
     }
 
     /// Whether the node is stopping.

@@ -16,6 +16,7 @@ mod disk_faults;
 mod durability;
 mod emptied;
 mod expiry;
+mod faults;
 mod forgetting;
 mod healing;
 mod hints;
