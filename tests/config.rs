@@ -214,6 +214,9 @@ fn every_kind_of_nonsense_is_refused_in_one_line() {
         ("workers", "0", "is not a number of threads from 1 to 256"),
         ("max-connections", "0", "is not a number of connections from 1 to 1000000"),
         ("max-watchers", "0", "is not a number of watchers from 1 to 100000"),
+        ("max-keys", "0", "is not a number of keys from 1 to 1000000000000"),
+        ("max-keys", "many", "is not a number of keys from 1 to 1000000000000"),
+        ("max-load", "0", "is not a number of requests a second from 1 to 1000000000"),
         ("data", "", "is not a path"),
         (
             "log",

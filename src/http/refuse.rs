@@ -227,6 +227,13 @@ impl ApiError {
             ApiError::Refused(Refusal::StampAhead(why)) => {
                 (StatusCode::BAD_REQUEST, why.to_string(), "check the clocks; nothing was stored".into())
             }
+            ApiError::Refused(why @ Refusal::NodeFull { .. }) => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                why.to_string(),
+                "nothing was stored; write to keys that are there, delete some, or add nodes; the operator sets the limit \
+                 with --max-keys"
+                    .into(),
+            ),
             ApiError::Refused(why @ Refusal::Fenced) => {
                 (StatusCode::SERVICE_UNAVAILABLE, why.to_string(), surface.into())
             }

@@ -20,6 +20,7 @@ mod faults;
 mod forgetting;
 mod healing;
 mod hints;
+mod limits;
 mod listing;
 mod redis_clients;
 mod resp;
