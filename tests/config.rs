@@ -214,6 +214,9 @@ fn every_kind_of_nonsense_is_refused_in_one_line() {
         ("workers", "0", "is not a number of threads from 1 to 256"),
         ("max-connections", "0", "is not a number of connections from 1 to 1000000"),
         ("max-watchers", "0", "is not a number of watchers from 1 to 100000"),
+        ("max-keys", "0", "is not a number of keys from 1 to 1000000000000"),
+        ("max-keys", "many", "is not a number of keys from 1 to 1000000000000"),
+        ("max-load", "0", "is not a number of requests a second from 1 to 1000000000"),
         ("data", "", "is not a path"),
         (
             "log",
@@ -227,6 +230,14 @@ fn every_kind_of_nonsense_is_refused_in_one_line() {
         let line = refusal(&[&format!("--{name}={text}")], &[], "");
         assert_eq!(line, format!("kringle: --{name}: {text:?} {because}"));
     }
+}
+
+#[test]
+fn the_network_may_be_cut_on_purpose_only_where_nobody_else_reaches_the_node() {
+    assert!(!flags(&[]).faults);
+    assert_eq!(flags(&["--faults"]).warnings().len(), 1);
+    let line = refusal(&["--faults", "--host", "0.0.0.0", "--insecure"], &[], "");
+    assert!(line.starts_with("kringle: --faults: "), "{line}");
 }
 
 #[test]

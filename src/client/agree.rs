@@ -57,6 +57,7 @@ pub(super) async fn write(
             Err(Error::Unmet { key, record: Box::new(record), now_ms })
         }
         Decision::Unfit(why) => Err(Error::Refused(Refusal::Unfit(why))),
+        Decision::Unavailable { cause: Some(full @ Refusal::NodeFull { .. }), .. } => Err(Error::Refused(full)),
         Decision::Unavailable { answered, cause } => {
             let (answered, needed) = (usize::from(answered), needed(reach, owners));
             Err(Error::NotAgreed { answered, needed, cause })

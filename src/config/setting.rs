@@ -133,11 +133,27 @@ pub const SETTINGS: &[Setting] = &[
         help: "Clients that may watch at once, of keys and of events each, 1 to 100000; more are refused",
     },
     Setting {
+        name: "max-load",
+        value: "COUNT",
+        fallback: Fallback::Value("off"),
+        heading: Heading::Node,
+        help: "Requests of clients a second that the node is meant for, 1 to 1000000000, or off: /status shows \
+               it beside what comes, and nothing is refused for it",
+    },
+    Setting {
         name: "cors-origin",
         value: "ORIGINS",
         fallback: Fallback::Rule("none"),
         heading: Heading::Node,
         help: "Sites whose pages may use the node from a browser, a comma list such as http://localhost:3000, or *",
+    },
+    Setting {
+        name: "faults",
+        value: "",
+        fallback: Fallback::Value("false"),
+        heading: Heading::Node,
+        help: "Let PUT /faults cut the network between this node and others, to see what a cluster makes of it; only on a \
+               loopback address",
     },
     Setting {
         name: "peers",
@@ -255,6 +271,14 @@ pub const SETTINGS: &[Setting] = &[
         heading: Heading::Storage,
         help: "When an acknowledged write is on disk: sync (before), interval:<ms> (1 to 60000 ms after, at the \
                latest) or none (some time)",
+    },
+    Setting {
+        name: "max-keys",
+        value: "COUNT",
+        fallback: Fallback::Value("off"),
+        heading: Heading::Storage,
+        help: "Keys with a value that the node keeps: past it new keys are refused with 507, while those that \
+               are there may change and copies from other nodes are taken; 1 to 1000000000000, or off",
     },
     Setting {
         name: "hint-max-bytes",

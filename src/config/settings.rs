@@ -22,6 +22,12 @@ const HINT_BYTES_MAX: usize = 1 << 40;
 /// Fastest pace an operator may set, in bytes a second. A slip of the keyboard beyond it.
 const RATE_MAX: usize = 1 << 40;
 
+/// Most keys an operator may name as the most of a node. A slip of the keyboard beyond it.
+const KEYS_MAX: usize = 1_000_000_000_000;
+
+/// Most requests a second. A slip of the keyboard beyond it.
+const LOAD_MAX: usize = 1_000_000_000;
+
 /// Most owners a key may have. Each one is a peer call of every write.
 pub const REPLICAS_MAX: usize = 16;
 
@@ -74,8 +80,12 @@ pub struct Settings {
     pub connections_max: usize,
     /// Clients that may watch at once, of keys and of events each, 1 to 100,000.
     pub watchers_max: usize,
+    /// Requests of clients a second that the node is meant for, from 1 on: never enforced. `None` where nobody said.
+    pub load_max: Option<u64>,
     /// The origins whose pages may use the node from a browser, in lower case; `*` for all, empty for none.
     pub cors_origins: Vec<String>,
+    /// Whether the network to peers may be cut by `/faults`. Loopback only.
+    pub faults: bool,
     /// The peers as listed, each once, perhaps this node among them. See [`Settings::peers_besides_self`].
     pub peers: Peers,
     /// Whether a node that is no member of its cluster asks to be one by itself.
@@ -106,6 +116,8 @@ pub struct Settings {
     pub data: DataFolder,
     /// What an acknowledgement says about the disk.
     pub durability: Durability,
+    /// Keys with a value that the node keeps before it refuses new ones, from 1 on; `None` for as many as come.
+    pub keys_max: Option<u64>,
     /// Hints kept for one member, in bytes of their rows, 0 to 1 TiB.
     pub hint_bytes_max: u64,
     /// Bytes of records a second that sessions and hints may bring, from 1 MiB on; `None` for as much as leaves clients alone.
@@ -231,7 +243,9 @@ impl Settings {
             connections_max: l
                 .take("max-connections", |given| text::count(given, "connections", 1..=CONNECTIONS_MAX))?,
             watchers_max: l.take("max-watchers", |given| text::count(given, "watchers", 1..=WATCHERS_MAX))?,
+            load_max: l.take("max-load", |given| text::count_or_off(given, "requests a second", 1..=LOAD_MAX))?,
             cors_origins: l.take_given("cors-origin", text::origins)?.unwrap_or_default(),
+            faults: l.take("faults", text::switch)?,
             peers: l.take_given("peers", Peers::read)?.unwrap_or_default(),
             joins: l.take("join", text::join)?,
             zone: l.take_given("zone", text::zone)?.unwrap_or_default(),
@@ -250,6 +264,7 @@ impl Settings {
             r: l.take("r", str::parse)?,
             data: data_folder(l)?,
             durability: l.take("durability", str::parse)?,
+            keys_max: l.take("max-keys", |given| text::count_or_off(given, "keys", 1..=KEYS_MAX))?,
             hint_bytes_max: l.take("hint-max-bytes", |given| text::bytes_or_none(given, HINT_BYTES_MAX))? as u64,
             transfer_rate: l.take("transfer-rate", |given| text::rate(given, RATE_MAX))?,
             scrub_period: l.take("scrub-every", text::rare_seconds)?,
@@ -270,6 +285,13 @@ impl Settings {
                 "host",
                 "is not a loopback address, and until there is a cluster secret anybody who reaches the port can \
                  read and write; add --insecure if only friends can",
+            ));
+        }
+        if self.faults && !self.host.is_loopback() {
+            return Err(layers.refuse(
+                "faults",
+                "lets anybody who reaches the port cut this node off from its peers, and others reach it: leave it \
+                 away, or listen on a loopback address",
             ));
         }
         if self.resp_port == Some(self.port) && self.port != 0 {
@@ -367,6 +389,9 @@ impl Settings {
         }
         if self.insecure && !self.host.is_loopback() {
             warnings.push(format!("anybody who reaches {} can read and write: --insecure", self.host));
+        }
+        if self.faults {
+            warnings.push("whoever reaches this node can cut it off from its peers: --faults".to_owned());
         }
         if self.data == DataFolder::Memory {
             warnings.push("nothing is kept on disk: --memory".to_owned());

@@ -35,6 +35,14 @@ pub(super) fn count(text: &str, what: &str, range: RangeInclusive<usize>) -> Res
     })
 }
 
+/// A count of `what` within `range`, or off.
+pub(super) fn count_or_off(text: &str, what: &str, range: RangeInclusive<usize>) -> Result<Option<u64>, Nonsense> {
+    match text.trim() {
+        text if text.eq_ignore_ascii_case("off") => Ok(None),
+        text => count(text, what, range).map(|count| Some(count as u64)),
+    }
+}
+
 pub(super) fn port(text: &str) -> Result<u16, Nonsense> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits).ok_or_else(|| Nonsense::new(text, "is not a port from 0 to 65535"))

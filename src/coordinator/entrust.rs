@@ -73,6 +73,10 @@ impl Operation for Entrust {
         let decision = match event {
             Event::Start => self.ask_next(commands),
             Event::Answered { call, answer } if is_present(call) => match answer {
+                // One that is full is not passed over, as it would be brought the key all the same.
+                Answer::Decided(decision @ Decision::Unavailable { cause: Some(Refusal::NodeFull { .. }), .. }) => {
+                    Some(decision)
+                }
                 // It is nowhere, and another may reach those that this one did not.
                 Answer::Decided(decision @ Decision::Unavailable { .. }) => {
                     self.last = decision;
@@ -153,6 +157,15 @@ mod tests {
         assert_eq!(entrust.on(late, &mut commands), None, "it was passed over");
         let silent = Event::Failed { call: CallId(2), failure: Failure::Unknown };
         assert!(matches!(entrust.on(silent, &mut commands), Some(Decision::Unknown { .. })));
+    }
+
+    #[test]
+    fn one_that_is_full_is_not_passed_over() {
+        let (mut entrust, mut commands, _) = begin(&[]);
+        let full = Decision::Unavailable { answered: 2, cause: Some(Refusal::NodeFull { max: 9 }) };
+        let answered = Event::Answered { call: CallId(0), answer: Answer::Decided(full.clone()) };
+        assert_eq!(entrust.on(answered, &mut commands), Some(full));
+        assert_eq!(commands.len(), 1, "nobody else was asked: {commands:?}");
     }
 
     #[test]

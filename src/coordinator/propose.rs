@@ -11,7 +11,8 @@
 //! ```
 //!
 //! An edit is worked out on what a majority's promises showed, so on whatever was agreed on before; a condition that is not
-//! met, and an edit that does not fit, are answered once a majority has accepted that very state, by an identity write.
+//! met, and an edit that does not fit, are answered once a majority has accepted that very state, by an identity write. Whether
+//! a key may come into being says the node that proposes, before anything is accepted: who accepts asks for no room.
 //! Several that wait for their turn are worked out one after the other and accepted in one go, with what the last of them
 //! left: sixteen clients that swap one value cost no more round trips than one.
 //!
@@ -22,10 +23,11 @@
 //! ([`Turns`](super::Turns)), and those that meet all the same back off. Rystsov, "CASPaxos: Replicated State Machines
 //! without logs" (2018), §2.2 and the one-round-trip optimisation of §2.2.1.
 
+mod concluding;
 mod proposals;
 
 pub use self::proposals::Agreed;
-use self::proposals::{Proposals, Verdict};
+use self::proposals::Proposals;
 use super::{Electorate, Kept};
 use crate::operation::{CallId, Command, Event, Failure, Operation};
 use crate::placement::MemberIndex;
@@ -53,6 +55,8 @@ pub struct ProposeOptions {
     pub avoid: Vec<MemberIndex>,
     /// Random: how long to back off.
     pub chance: u64,
+    /// Why a key that has no value is to get none here, if it is not.
+    pub full: Option<Refusal>,
 }
 
 /// How it ended.
@@ -129,7 +133,7 @@ impl Propose {
     pub fn new(key: Key, proposals: Vec<Option<Proposal>>, electorate: Electorate, options: ProposeOptions) -> Propose {
         Propose {
             key,
-            proposals: Proposals::new(proposals),
+            proposals: Proposals::new(proposals, options.full.clone()),
             votes: vec![Vote::NotAsked; electorate.members().len()],
             electorate,
             phase: Phase::Resting,
@@ -348,42 +352,6 @@ impl Propose {
             Phase::Accepting { more: Some(more), .. } => record.merge(more),
             _ => record.clone(),
         }
-    }
-
-    /// What each of those who asked is told.
-    fn decisions(&self, end: End) -> Vec<Decision> {
-        let cause = || self.cause.clone();
-        let decide = |verdict: Option<&Verdict>| match (end, verdict) {
-            (End::Accepted { acked }, Some(Verdict::Made { created, record, .. })) => {
-                let record = if self.covered { self.with_cover(record) } else { self.with_more(record) };
-                Decision::Made { created: *created, record, acked: acked as u8 }
-            }
-            (End::Accepted { .. }, Some(Verdict::Unmet { record })) => {
-                Decision::Unmet { record: self.with_more(record) }
-            }
-            (End::Judged, Some(Verdict::Unmet { .. })) => Decision::Unmet { record: Record::default() },
-            (End::Accepted { .. } | End::Judged, Some(Verdict::Unfit(why))) => Decision::Unfit(*why),
-            (End::Unknown { acked }, None | Some(Verdict::Made { .. })) => {
-                Decision::Unknown { acked: acked as u8, cause: cause() }
-            }
-            // One that would have changed nothing has surely changed nothing.
-            _ => Decision::Unavailable { answered: self.count(Vote::Yes) as u8, cause: cause() },
-        };
-        self.proposals.verdicts().map(decide).collect()
-    }
-
-    /// The record of one edit after the second round, in which what stands beside was superseded.
-    fn with_cover(&self, record: &Record) -> Record {
-        match &self.phase {
-            Phase::Accepting { record: last, .. } if record.agreed().map(|value| value.id()) == self.out_id() => {
-                last.clone()
-            }
-            _ => record.clone(),
-        }
-    }
-
-    fn out_id(&self) -> Option<Dot> {
-        self.out.and_then(|(_, id)| id)
     }
 
     /// What is left for the next proposal, where this round ended with an acceptance.

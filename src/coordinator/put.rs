@@ -416,7 +416,7 @@ impl Operation for Put {
                 let purpose = self.take(call)?;
                 let final_refusal = match (&purpose, &answer) {
                     (Purpose::Make { .. } | Purpose::MakeHint, Answer::Refused(refusal)) if self.made.is_none() => {
-                        shared_by_all(refusal).then(|| refusal.clone())
+                        is_final(refusal).then(|| refusal.clone())
                     }
                     _ => None,
                 };
@@ -468,9 +468,10 @@ impl Put {
     }
 }
 
-/// Whether every owner would refuse for the same reason, so that asking another is pointless.
-fn shared_by_all(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::Unfit(_) | Refusal::StampAhead(_))
+/// Whether no other owner is asked: each would refuse for the same reason; or the one that is full is not to be passed over, as
+/// it would be brought the key all the same.
+fn is_final(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Unfit(_) | Refusal::StampAhead(_) | Refusal::NodeFull { .. })
 }
 
 #[cfg(test)]

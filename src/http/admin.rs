@@ -5,7 +5,7 @@ use super::input::Query;
 use super::refuse::ApiError;
 use crate::membership::State;
 use crate::merkle;
-use crate::node::{self, Worker, wall_ms};
+use crate::node::{self, Shared, Worker, wall_ms};
 use crate::placement::{Member, MemberIndex, PARTITIONS, Partition, Ring};
 use crate::record::Key;
 use crate::replica;
@@ -191,14 +191,25 @@ pub(super) fn status(worker: &Rc<Worker>) -> Result<HttpResponse, ApiError> {
             "by_target": by_target,
         },
         "reads": { "hedged": node.reads_hedged.load(Ordering::Relaxed) },
+        "load": load(node),
         "filling": node.completeness.describe(),
         "seen": { "actors": actors, "partitions_joined": joined },
         "clock": { "ahead_ms": node.clock_ahead_ms(), "behind_ms": node.clock_behind_ms() },
         "sync": sync_status(worker),
         "forgetting": node.waits.status(),
         "scrub": node.rot.status(),
+        "faults": node.settings.faults.then(|| super::faults::told(node)),
         "events": node.events.latest(EVENTS_SHOWN),
     })))
+}
+
+/// What clients ask of the node, and what it is to bear.
+fn load(node: &Shared) -> Value {
+    let mut shown = json!(node.load.rates(node.uptime().as_secs()));
+    shown["max_keys"] = json!(node.settings.keys_max);
+    shown["max_load"] = json!(node.settings.load_max);
+    shown["full"] = json!(node.room.as_ref().is_some_and(|room| room.is_full()));
+    shown
 }
 
 fn sync_status(worker: &Worker) -> Value {

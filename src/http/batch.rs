@@ -155,9 +155,10 @@ impl Batch {
     async fn next(&mut self) -> Vec<String> {
         self.worker.node.foreground.note();
         let (mut answers, mut chains) = (Vec::new(), BTreeMap::<Key, Vec<(usize, Op)>>::new());
-        let mut reads = 0;
+        let (mut reads, mut came) = (0, 0);
         while answers.len() < AT_A_TIME && reads < self.reads_at_a_time {
             let Some(line) = self.lines.pop_front() else { break };
+            came += line.len() as u64;
             match parse(&self.worker, &line) {
                 Ok(Item { key, op }) => {
                     reads += usize::from(matches!(op, Op::Read { .. }));
@@ -178,7 +179,8 @@ impl Batch {
         for answer in answers.iter_mut().filter(|answer| answer.is_empty()) {
             *answer = of_error(None, ApiError::Bug("a wish was cut short"));
         }
-        let bytes = answers.iter().map(String::len).sum();
+        let bytes: usize = answers.iter().map(String::len).sum();
+        self.worker.count(answers.len() as u64, came, bytes as u64);
         self.reads_at_a_time = reads_next(self.reads_at_a_time, reads, bytes);
         answers
     }

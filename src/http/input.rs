@@ -182,7 +182,7 @@ pub(super) async fn body(
     if headers.get(CONTENT_ENCODING).is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
         return Err(ApiError::Encoded);
     }
-    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let declared = declared(request);
     if declared.is_some_and(|length| length > max as u64) {
         return Err(too_large());
     }
@@ -198,8 +198,26 @@ pub(super) async fn body(
         Ok(Err(Unfit::Broken)) => {
             Err(ApiError::bad("the body broke off, or its chunks make no sense", "nothing was stored; send it again"))
         }
-        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Ok(bytes)) => {
+            if declared.is_none() && !bytes.is_empty() {
+                request.extensions_mut().insert(Undeclared(bytes.len() as u64));
+            }
+            Ok(bytes)
+        }
     }
+}
+
+/// How long a body was that came in chunks.
+struct Undeclared(u64);
+
+/// The length that a request says its body has.
+fn declared(request: &HttpRequest) -> Option<u64> {
+    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// How many bytes the body of a request has, or had that was taken in.
+pub(super) fn bytes_of(request: &HttpRequest) -> u64 {
+    declared(request).unwrap_or_else(|| request.extensions().get::<Undeclared>().map_or(0, |came| came.0))
 }
 
 enum Unfit {

@@ -17,6 +17,7 @@
 //! | `peer` | what other nodes ask |
 //! | `cluster` | who is a member, and what is to become of that |
 //! | `moving` | what moves between owners, and what would |
+//! | `faults` | the network between nodes, cut on purpose |
 //! | `admin` | ring, status, health, sessions on request |
 //! | `watch` | who watches keys, and what happens to nodes |
 //! | `told` | how what is told is written down |
@@ -34,6 +35,7 @@ mod condition;
 mod cors;
 mod counters;
 mod cursor;
+mod faults;
 mod input;
 mod kv;
 mod lines;
@@ -52,6 +54,7 @@ pub use server::{Address, RunError, ask_health, run};
 
 use crate::node::Worker;
 use crate::protocol::FeedOf;
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::Method;
 use actix_web::http::header::{CONNECTION, HeaderValue};
 use actix_web::{HttpMessage, HttpRequest, HttpResponse, web};
@@ -91,6 +94,7 @@ async fn dispatch(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     let mut response = match kv::get_at_hand(worker, &request) {
         Some(response) => {
             worker.node.foreground.note();
+            worker.count(1, 0, bytes_of(&response));
             response
         }
         // In a box: the futures of a write are large, and whatever lies in this one is moved about with every read.
@@ -126,13 +130,14 @@ async fn serve(
     let method = request.method();
     routes::allow(route, method)?;
     let is_post = *method == Method::POST;
-    if routes::is_for_clients(route, method) {
+    let is_for_clients = routes::is_for_clients(route, method);
+    if is_for_clients {
         worker.node.foreground.note();
     }
     if routes::changes_the_cluster(route, method) && cors::is_foreign(&worker.node, request) {
         return Err(ApiError::CrossSite);
     }
-    match route {
+    let answered = match route {
         Route::List => list::serve(worker, request, serving).await,
         Route::Batch => batch::serve(worker, request, payload, serving).await,
         Route::Kv => kv::serve(worker, request, payload, rest).await,
@@ -162,10 +167,26 @@ async fn serve(
         Route::ClusterMember => cluster::set_member(worker, request, payload, rest).await,
         Route::ClusterLeave => cluster::leave(worker, request, payload).await,
         Route::ClusterDrain => cluster::drain(worker, request, payload).await,
+        Route::Faults if *method == Method::PUT => faults::set(worker, request, payload).await,
+        Route::Faults => faults::show(worker, request),
         Route::Watch => watch::serve(worker, request, FeedOf::Changes).await,
         Route::WatchEvents => watch::serve(worker, request, FeedOf::Events).await,
         Route::Status => admin::status(worker),
         Route::Health => admin::health(),
         Route::Readyz => admin::ready(worker, request),
+    };
+    // A batch counts its own lines.
+    if is_for_clients && route != Route::Batch {
+        let sent = answered.as_ref().ok().filter(|_| *method != Method::HEAD);
+        worker.count(1, input::bytes_of(request), sent.map_or(0, bytes_of));
+    }
+    answered
+}
+
+/// How many bytes the body of an answer has, where that is known before it is sent.
+fn bytes_of(response: &HttpResponse) -> u64 {
+    match response.body().size() {
+        BodySize::Sized(bytes) => bytes,
+        BodySize::None | BodySize::Stream => 0,
     }
 }

@@ -13,6 +13,7 @@ use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Longest message of a peer. A batch stops at 4 MiB unless it holds a single larger record, and a record may hold
 /// many siblings of the largest size.
@@ -34,8 +35,15 @@ pub(super) async fn serve(
     let (batch, version) = Batch::decode(&body).map_err(|error| {
         ApiError::bad(error.to_string(), "peers speak application/vnd.kringle, protocol version 2 or 1")
     })?;
-    worker.node.note_version(batch.envelope.sender, version);
+    let (sender, within) = (batch.envelope.sender, Duration::from_millis(batch.envelope.deadline_ms.into()));
+    if !worker.node.lets_through(sender, within).await {
+        return Err(ApiError::CutOff);
+    }
+    worker.node.note_version(sender, version);
     let reply = worker.serve(batch).await;
+    if !worker.node.lets_through(sender, within).await {
+        return Err(ApiError::CutOff);
+    }
     Ok(HttpResponse::Ok().insert_header((CONTENT_TYPE, MEDIA_TYPE)).body(reply.encode(version)))
 }
 

@@ -44,6 +44,10 @@ pub(super) enum ApiError {
     SlowHead,
     /// A page of another site sent a browser here.
     CrossSite,
+    /// This node is cut off from the one that asks, which has given up by now.
+    CutOff,
+    /// What the operator did not allow when the node was started: a switch allows it.
+    NotAllowed { what: &'static str, hint: &'static str },
     /// Fewer owners than wished have the write, or nobody.
     NotReplicated { replicas: Replicas, needed: usize, cause: Option<Refusal> },
     /// The request wants more owners than there are.
@@ -141,6 +145,12 @@ impl ApiError {
                 "a page of another site may not do that".into(),
                 "write with PUT /kv/{key} or POST /store, and change the cluster from a terminal".into(),
             ),
+            ApiError::CutOff => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "this node is cut off from the one that asks".into(),
+                "PUT /faults says from whom".into(),
+            ),
+            ApiError::NotAllowed { what, hint } => (StatusCode::FORBIDDEN, (*what).into(), (*hint).into()),
             ApiError::NotReplicated { replicas, needed, cause } => {
                 let mut error = format!("{} of the {needed} owners asked for have the write", replicas.acked);
                 if let Some(cause) = cause {
@@ -217,6 +227,13 @@ impl ApiError {
             ApiError::Refused(Refusal::StampAhead(why)) => {
                 (StatusCode::BAD_REQUEST, why.to_string(), "check the clocks; nothing was stored".into())
             }
+            ApiError::Refused(why @ Refusal::NodeFull { .. }) => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                why.to_string(),
+                "nothing was stored; write to keys that are there, delete some, or add nodes; the operator sets the limit \
+                 with --max-keys"
+                    .into(),
+            ),
             ApiError::Refused(why @ Refusal::Fenced) => {
                 (StatusCode::SERVICE_UNAVAILABLE, why.to_string(), surface.into())
             }

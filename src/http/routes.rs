@@ -30,6 +30,7 @@ pub(super) enum Route {
     ClusterReplace,
     ClusterMember,
     Config,
+    Faults,
     Watch,
     WatchEvents,
     Status,
@@ -60,6 +61,7 @@ const TABLE: &[(&str, Route, &[Method])] = &[
     ("/cluster/remove", Route::ClusterRemove, &[Method::POST]),
     ("/cluster/replace", Route::ClusterReplace, &[Method::POST]),
     ("/config", Route::Config, &[Method::GET, Method::HEAD, Method::POST]),
+    ("/faults", Route::Faults, &[Method::GET, Method::HEAD, Method::PUT]),
     ("/watch", Route::Watch, &[Method::GET]),
     ("/watch/events", Route::WatchEvents, &[Method::GET]),
     ("/status", Route::Status, &[Method::GET, Method::HEAD]),
@@ -94,7 +96,7 @@ pub(super) fn find(path: &str) -> Result<(Route, &str), ApiError> {
     }
 }
 
-/// Whether it is an operator who asks for a change of the layout.
+/// Whether it is an operator who asks for a change of the layout, or of the network.
 pub(super) fn changes_the_cluster(route: Route, method: &Method) -> bool {
     let is_change = matches!(method, &Method::PUT | &Method::POST);
     is_change
@@ -110,6 +112,7 @@ pub(super) fn changes_the_cluster(route: Route, method: &Method) -> bool {
                 | Route::ClusterReplace
                 | Route::ClusterMember
                 | Route::Config
+                | Route::Faults
         )
 }
 

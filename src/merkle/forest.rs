@@ -14,7 +14,7 @@ use super::sum::LeafSum;
 use super::tree::{TreeHash, root};
 use crate::placement::{PARTITIONS, Partition};
 use crate::record::Position;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The digests of a store. At most 16 KiB a partition, 16 MiB in all; 3 MiB at 100,000 keys.
@@ -23,6 +23,8 @@ pub struct Forest {
     plots: Box<[Mutex<Plot>]>,
     /// Counts changes, each after it was made.
     changes: AtomicU64,
+    /// Keys with a value, in all partitions.
+    live: AtomicI64,
     /// Roots worked out since the last change: one for each peer, while nothing is written.
     roots: Mutex<Roots>,
 }
@@ -47,7 +49,7 @@ impl Forest {
     /// A forest of nothing, in which no partition is built yet.
     pub fn new() -> Forest {
         let plots = Partition::all().map(|_| Mutex::default()).collect();
-        Forest { plots, changes: AtomicU64::new(0), roots: Mutex::default() }
+        Forest { plots, changes: AtomicU64::new(0), live: AtomicI64::new(0), roots: Mutex::default() }
     }
 
     /// A stored key was written: takes its old version out of the sums and puts the new one in. `None` is an
@@ -125,6 +127,11 @@ impl Forest {
         self.plot(partition).live
     }
 
+    /// How many keys of all partitions have a value. May be below the truth until all of them are built. O(1).
+    pub fn live_of_all(&self) -> u64 {
+        self.live.load(Ordering::Acquire).max(0) as u64
+    }
+
     /// How many keys of the partition are tombstones. May be below the truth, even below 0, until it is built.
     pub fn tombstones(&self, partition: Partition) -> i64 {
         self.plot(partition).tombstones
@@ -162,7 +169,15 @@ impl Forest {
     }
 
     fn change(&self, partition: Partition, change: impl FnOnce(&mut Plot)) {
-        change(&mut self.plot(partition));
+        let gained = {
+            let mut plot = self.plot(partition);
+            let before = plot.live;
+            change(&mut plot);
+            plot.live - before
+        };
+        if gained != 0 {
+            self.live.fetch_add(gained, Ordering::AcqRel);
+        }
         self.changes.fetch_add(1, Ordering::Release);
     }
 
@@ -209,6 +224,8 @@ mod tests {
             assert_eq!(LeafSum(total), forest.partition_digest(partition));
         }
         assert_eq!(forest.root(Partition::all()), twin.root(Partition::all()));
+        let live: i64 = Partition::all().map(|partition| forest.live(partition)).sum();
+        assert_eq!(forest.live_of_all() as i64, live);
     }
 
     fn entry() -> impl Strategy<Value = Entry> {

@@ -256,6 +256,7 @@ impl Link {
         let version = dialects.spoken_to(&self.url, matches!(lane, Lane::Gossip | Lane::Layout));
         let asked = now();
         let exchange = async {
+            self.node.faults.pass(&self.peer, &self.url).await;
             let unsaid = || (Failure::Unreachable, format!("{} does not know what it would be asked", self.url));
             if version == PREVIOUS_VERSION && !lane.is_in_previous_version() {
                 return Err(unsaid());
@@ -270,6 +271,8 @@ impl Link {
                 }
                 heard = self.exchange(lane, batch, PREVIOUS_VERSION, timeout).await?;
             }
+            // An answer is held back like what was asked.
+            self.node.faults.pass(&self.peer, &self.url).await;
             match heard {
                 Heard::Reply(reply, version) => {
                     if dialects.was_answered(&self.url, version, asked) {

@@ -15,7 +15,7 @@ use crate::placement::{ClusterId, Layout, LayoutError, Member, NodeId, Partition
 use crate::record::{Actor, Clock};
 use crate::storage::{
     self, Address, CONTEXTS_FACT, Change, Committer, ContextLedger, Contexts, Feed, HintLedger, MemoryStore, OpenError,
-    Refused, Replayed, Store, StoreError,
+    Refused, Replayed, Room, Store, StoreError,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -184,6 +184,8 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
         keep_fact(&*store, &mut committer, FILLING_FACT, filled)?;
     }
     committer.note_filling(completeness.lack());
+    let room = settings.keys_max.map(|max| Arc::new(Room::of(max, forest.clone())));
+    room.iter().for_each(|room| committer.limit(room.clone()));
     let layouts = Layouts::new(ring.epoch(), votes.as_deref(), settings.joins && !has_left);
     let shared = Shared::new(
         settings,
@@ -198,6 +200,7 @@ pub(super) fn open(settings: Settings, port: u16) -> Result<Opened, StartError> 
         completeness,
         SeenWrites::new(contexts),
         committer.dues(),
+        room,
         ring,
     );
     shared.queue.fence(shared.epoch());

@@ -8,7 +8,10 @@ use super::worker::Worker;
 use crate::coordinator::{Electorate, Entrust, Kept, Propose, ProposeOptions, Turn, Turns};
 use crate::placement::Partition;
 use crate::protocol::{Answer, Decision, Reach, Refusal};
-use crate::record::{Actor, Ballot, Key, Proposal, Stamp};
+use crate::record::{Actor, Ballot, Key, Proposal, Row, Stamp};
+use crate::replica;
+use crate::storage::{Address, Place};
+use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -126,6 +129,7 @@ impl Worker {
             waiting.into_iter().for_each(|waiting| (waiting.told)(Answer::Refused(refusal.clone())));
             return kept;
         }
+        let place = self.place_for(key, &waiting).await;
         let (ring, now_stamp) = (node.ring(), node.now_stamp());
         let stamp = proposer.used.get().max(now_stamp).following();
         proposer.used.set(stamp);
@@ -137,6 +141,7 @@ impl Worker {
             epoch: ring.epoch(),
             avoid: node.avoid(&ring),
             chance: random(),
+            full: place.as_ref().err().cloned(),
         };
         let until = waiting.iter().map(|waiting| waiting.until).max().unwrap_or_else(now);
         let (proposals, told): (Vec<_>, Vec<_>) =
@@ -150,6 +155,7 @@ impl Worker {
             told.into_iter().for_each(|told| told(unknown()));
             return None;
         };
+        drop(place);
         proposer.used.set(proposer.used.get().max(proposed.used));
         node.told_agreed.tell(&node.feed, key, proposed.told);
         if proposed.decisions.iter().any(|decision| matches!(decision, Decision::Unknown { .. })) {
@@ -157,6 +163,24 @@ impl Worker {
         }
         told.into_iter().zip(proposed.decisions).for_each(|(told, decision)| told(Answer::Decided(decision)));
         proposed.kept
+    }
+
+    /// A place for the key among those that this node keeps, where their number is limited and the key may get a value here. The
+    /// node that proposes decides alone: were those asked that are to accept, some might and some not, and nobody would know.
+    async fn place_for(&self, key: &Key, waiting: &[Waiting]) -> Result<Option<Place>, Refusal> {
+        let Some(room) = &self.node.room else { return Ok(None) };
+        let makes_value = |waiting: &Waiting| {
+            waiting.proposal.as_ref().is_some_and(|asked| asked.edit.counts() || asked.edit.content().is_some())
+        };
+        if !waiting.iter().any(makes_value) {
+            return Ok(None);
+        }
+        let row = self.read(&Address::data(key)).await.unwrap_or_default();
+        let has_value = |row: Bytes| Row::decode(&row).is_ok_and(|row| !row.record.is_tombstone());
+        match row.is_some_and(has_value) {
+            true => Ok(None),
+            false => room.propose(key.clone()).map(Some).map_err(|refused| replica::refusal(&refused)),
+        }
     }
 }
 

@@ -4,11 +4,13 @@ use super::agreed::ToldAgreed;
 use super::aside::Aside;
 use super::dialects::Dialects;
 use super::events::Events;
+use super::faults::Faults;
 use super::filling::Completeness;
 use super::foreground::Foreground;
 use super::forgetting::Waits;
 use super::layouts::Layouts;
 use super::listing::ReadAhead;
+use super::load::Load;
 use super::outside::{now, random, wall_ms};
 use super::proposing::Contested;
 use super::queue::CommitQueue;
@@ -23,7 +25,7 @@ use crate::merkle::Forest;
 use crate::placement::{MemberIndex, NodeId, Ring};
 use crate::protocol::{Envelope, PACKETS_MAX};
 use crate::record::Stamp;
-use crate::storage::{DueLedger, Feed, HintLedger, Store};
+use crate::storage::{DueLedger, Feed, HintLedger, Room, Store};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
@@ -49,6 +51,8 @@ pub struct Shared {
     pub store: Arc<dyn Store>,
     /// The digests of its rows.
     pub forest: Arc<Forest>,
+    /// How many keys it takes, where that is limited.
+    pub room: Option<Arc<Room>>,
     /// What was made here lately.
     pub feed: Arc<Feed>,
     /// Which agreed writes it has told.
@@ -63,6 +67,8 @@ pub struct Shared {
     pub queue: Arc<CommitQueue>,
     /// Whether clients are being served.
     pub foreground: Arc<Foreground>,
+    /// What clients ask of it, by the second.
+    pub load: Load,
     /// Where work goes that nobody waits for.
     pub aside: Aside,
     /// What happened here.
@@ -91,6 +97,8 @@ pub struct Shared {
     pub view: Mutex<View>,
     /// In which version they are spoken to.
     pub dialects: Dialects,
+    /// From which of them this node is cut off on purpose.
+    pub faults: Faults,
     liveness: Mutex<Liveness>,
     /// Rung when the liveness may have something to say.
     pub(super) gossip: Notify,
@@ -123,6 +131,7 @@ impl Shared {
         completeness: Completeness,
         seen: SeenWrites,
         dues: Arc<DueLedger>,
+        room: Option<Arc<Room>>,
         ring: Ring,
     ) -> Shared {
         let is_guest = ring.guest().is_some();
@@ -136,6 +145,7 @@ impl Shared {
         Shared {
             view: Mutex::new(View::of(peers())),
             dialects: Dialects::default(),
+            faults: Faults::default(),
             liveness: Mutex::new(liveness),
             gossip: Notify::new(),
             settings,
@@ -145,6 +155,7 @@ impl Shared {
             layouts,
             store,
             forest,
+            room,
             feed,
             told_agreed: ToldAgreed::default(),
             watches: Watches::default(),
@@ -152,6 +163,7 @@ impl Shared {
             hints,
             queue: Arc::new(CommitQueue::beside(foreground.clone(), transfer_rate)),
             foreground,
+            load: Load::default(),
             aside,
             events: Events::default(),
             under_way: UnderWay::default(),
@@ -304,6 +316,7 @@ impl Shared {
         // Whoever waits for something to be told looks again.
         self.feed.wake();
         self.events.feed.wake();
+        self.faults.wake();
     }
 
     /// Whether the node is stopping.

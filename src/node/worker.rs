@@ -7,6 +7,7 @@
 
 use super::foreground::Class;
 use super::link::{Link, Told};
+use super::load::Seconds;
 use super::outside::now;
 use super::proposing::Proposer;
 use super::queue::{ANY_EPOCH, Completion};
@@ -46,6 +47,7 @@ pub struct Worker {
     operations: RefCell<BTreeMap<u64, Running>>,
     operations_made: Cell<u64>,
     pub(super) proposer: Proposer,
+    pub(super) load: Arc<Seconds>,
     ticking: Notify,
 }
 
@@ -131,7 +133,7 @@ impl Worker {
     /// Starts the calling thread's worker. Must run inside an actix runtime.
     pub fn start(node: Arc<Shared>) -> Rc<Worker> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let number = node.queue.register(sender);
+        let (number, load) = (node.queue.register(sender), node.load.register());
         let worker = Rc::new(Worker {
             node,
             number,
@@ -141,6 +143,7 @@ impl Worker {
             operations: RefCell::default(),
             operations_made: Cell::new(0),
             proposer: Proposer::default(),
+            load,
             ticking: Notify::new(),
         });
         actix_web::rt::spawn(worker.clone().hear(receiver));

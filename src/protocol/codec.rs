@@ -13,7 +13,7 @@
 
 use super::feed::{Follow, PREFIXES_MAX};
 use super::list::LISTS_PER_BATCH_MAX;
-use super::message::{Batch, FORGET_KEYS_MAX, PACKETS_MAX, REQUESTS_PER_BATCH_MAX, Reply, Request};
+use super::message::{Answer, Batch, FORGET_KEYS_MAX, PACKETS_MAX, REQUESTS_PER_BATCH_MAX, Reply, Request};
 use super::version::{PREVIOUS_VERSION, PROTOCOL_VERSION, ProtocolVersion};
 use crate::record::{CHECKSUM_BYTES, CONTENT_TYPE_BYTES_MAX, Content, Edit, KEY_BYTES_MAX, checksum};
 use serde::Serialize;
@@ -95,9 +95,22 @@ impl Batch {
 }
 
 impl Reply {
-    /// The reply as bytes, in this version.
+    /// The reply as bytes, in this version; what the previous one has no word for, in the nearest that it has.
     pub fn encode(&self, version: ProtocolVersion) -> Vec<u8> {
-        encode(self, version, 256)
+        match self.in_previous_version().filter(|_| version == PREVIOUS_VERSION) {
+            Some(reply) => encode(&reply, version, 256),
+            None => encode(self, version, 256),
+        }
+    }
+
+    /// The same in the words of the previous version, where it has none for some of it.
+    fn in_previous_version(&self) -> Option<Reply> {
+        let answers = self.answers.as_ref().ok()?;
+        if answers.iter().all(|answer| answer.in_previous_version().is_none()) {
+            return None;
+        }
+        let said = |answer: &Answer| answer.in_previous_version().unwrap_or_else(|| answer.clone());
+        Some(Reply { answers: Ok(answers.iter().map(said).collect()), ..self.clone() })
     }
 
     /// Reads a reply, and tells in which version it is.
@@ -153,8 +166,8 @@ mod tests {
     use crate::placement::Partition;
     use crate::placement::{ClusterId, NodeId};
     use crate::protocol::{
-        Answer, Bed, Difference, Envelope, Filter, KeyEntry, Lacking, Leaves, ListAnswer, ListEntry, ListRequest,
-        MemberTag, Place, Refusal, SyncAnswer, SyncRequest,
+        Answer, Bed, Decision, Difference, Envelope, Filter, KeyEntry, Lacking, Leaves, ListAnswer, ListEntry,
+        ListRequest, MemberTag, Place, Refusal, SyncAnswer, SyncRequest,
     };
     use crate::record::{Actor, Context, Dot, Key, Record, Seen, Stamp};
     use bytes::Bytes;
@@ -265,6 +278,21 @@ mod tests {
         for version in [PROTOCOL_VERSION, PREVIOUS_VERSION] {
             assert_eq!(Reply::decode(&reply.encode(version)), Ok((reply.clone(), version)));
         }
+    }
+
+    #[test]
+    fn what_the_previous_version_has_no_word_for_is_said_to_it_in_another() {
+        let said = |why: Refusal| {
+            let cause = Some(why.clone());
+            let decided = Answer::Decided(Decision::Unavailable { answered: 2, cause });
+            let answers = vec![Answer::Found { record: None }, Answer::Refused(why), decided];
+            Reply { sender: NodeId(2), epoch: 4, stamp: Stamp(1), answers: Ok(answers) }
+        };
+        let full = Refusal::NodeFull { max: 5 };
+        let other = Refusal::ReadOnly { why: "node full: max keys 5 reached".into() };
+        let reply = said(full);
+        assert_eq!(Reply::decode(&reply.encode(PROTOCOL_VERSION)), Ok((reply.clone(), PROTOCOL_VERSION)));
+        assert_eq!(Reply::decode(&reply.encode(PREVIOUS_VERSION)), Ok((said(other), PREVIOUS_VERSION)));
     }
 
     #[test]

@@ -376,6 +376,23 @@ impl Answer {
         }
     }
 
+    /// The same in the words of the previous version, where it has none for it.
+    pub(super) fn in_previous_version(&self) -> Option<Answer> {
+        let translated = |cause: &Option<Refusal>| cause.as_ref().and_then(Refusal::in_previous_version);
+        match self {
+            Answer::Refused(refusal) => refusal.in_previous_version().map(Answer::Refused),
+            Answer::Decided(Decision::Unavailable { answered, cause }) => {
+                let cause = Some(translated(cause)?);
+                Some(Answer::Decided(Decision::Unavailable { answered: *answered, cause }))
+            }
+            Answer::Decided(Decision::Unknown { acked, cause }) => {
+                let cause = Some(translated(cause)?);
+                Some(Answer::Decided(Decision::Unknown { acked: *acked, cause }))
+            }
+            _ => None,
+        }
+    }
+
     /// What was answered, whether it counts or not.
     pub fn content(self) -> Answer {
         match self {

@@ -75,6 +75,13 @@ pub enum Refusal {
     /// The node is no member of the cluster, and keeps nothing for it; a member may answer.
     #[error("the node is no member of the cluster")]
     NotAMember,
+    /// The key has no value, and as many keys as may have one on the node that was to make it; the client, or an operator,
+    /// must act. Said to no peer of the previous version: see [`Refusal::in_previous_version`].
+    #[error("node full: max keys {max} reached")]
+    NodeFull {
+        /// How many that is.
+        max: u64,
+    },
 }
 
 impl Refusal {
@@ -89,6 +96,7 @@ impl Refusal {
             | Refusal::HintsFull
             | Refusal::Damaged
             | Refusal::NoTargets
+            | Refusal::NodeFull { .. }
             | Refusal::Unreadable => true,
             Refusal::ReadOnly { .. }
             | Refusal::Fenced
@@ -100,6 +108,15 @@ impl Refusal {
             | Refusal::ClockAhead { .. }
             | Refusal::NotAMember
             | Refusal::TooLate => false,
+        }
+    }
+
+    /// The same in the words of the previous version, where it has none for it: such a peer tries another owner, and tells
+    /// its client why.
+    pub(super) fn in_previous_version(&self) -> Option<Refusal> {
+        match self {
+            Refusal::NodeFull { .. } => Some(Refusal::ReadOnly { why: self.to_string() }),
+            _ => None,
         }
     }
 }

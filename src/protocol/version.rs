@@ -2,7 +2,7 @@
 //!
 //! - Version 1: the requests and answers whose bytes `tests/previous/` keeps.
 //! - Version 2: the same in the same form. Whatever is added to it stands behind them, at the end of its enum, and is said to
-//!   no peer that speaks version 1. Its layouts may hold members of weight 0, which a node of version 1 cannot read.
+//!   no peer that speaks version 1; where an answer has to be, it is the nearest that version 1 has. Its layouts may hold members of weight 0, which a node of version 1 cannot read.
 //!
 //! So what both versions can say has the same bytes in both, and only the number in front of it differs. What a version
 //! once said, and in which bytes, never changes.

@@ -148,6 +148,7 @@ pub fn refusal(refused: &Refused) -> Refusal {
         Refused::ReadOnly(why) => Refusal::ReadOnly { why: why.to_string() },
         Refused::Fenced(_) => Refusal::Fenced,
         Refused::Overloaded => Refusal::Overloaded,
+        Refused::NodeFull { max } => Refusal::NodeFull { max: *max },
         Refused::NoTargets => Refusal::NoTargets,
         Refused::Unreadable(_) => Refusal::Unreadable,
     }

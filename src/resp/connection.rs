@@ -192,6 +192,7 @@ impl Connection {
         if count > 0 {
             let node = &self.session.worker.node;
             node.foreground.note();
+            self.session.worker.count(count, 0, 0);
             self.session.clients.note(&self.session.client, count, node.uptime());
         }
         Ok(broken)
@@ -234,6 +235,7 @@ impl Connection {
             if written == 0 {
                 return Err(ErrorKind::WriteZero.into());
             }
+            self.session.worker.count(0, 0, written as u64);
             bytes::Buf::advance(&mut answers, written);
         }
         Ok(())
@@ -265,6 +267,7 @@ impl Connection {
             Ok(read) => read?,
             Err(_) => return Ok(false),
         };
+        self.session.worker.count(0, read as u64, 0);
         // Who sends without end would keep the thread, since nothing here waits for anybody.
         if !has_waited {
             tokio::task::yield_now().await;

@@ -3,6 +3,7 @@
 //! | word | a write |
 //! | --- | --- |
 //! | `ERR` | was not made: it makes no sense, or does not fit what the key holds |
+//! | `OOM` | was not made: the key has no value, and the node keeps as many keys as it may |
 //! | `UNAVAILABLE` | was not made: too few nodes could be had; the same may go well later |
 //! | `TRYAGAIN` | was not made: others wrote the key each time it was tried |
 //! | `UNCERTAIN` | is on fewer nodes than the mode wants, or nobody knows: it may still surface |
@@ -50,6 +51,8 @@ pub(super) fn line(error: Error) -> Reply {
         Error::Refused(Refusal::Unfit(Unfit::Overflow)) => "ERR increment or decrement would overflow".to_owned(),
         Error::Refused(Refusal::Unfit(why)) => format!("ERR {why}"),
         Error::Refused(why @ Refusal::StampAhead(_)) => format!("ERR {why}"),
+        // Redis's word for it, which its clients know.
+        Error::Refused(why @ Refusal::NodeFull { .. }) => format!("OOM command not allowed, {why}: nothing was stored"),
         Error::Refused(why @ Refusal::Fenced) => format!("UNCERTAIN {why}: a write may still surface"),
         Error::Refused(why) => format!("UNAVAILABLE {why}"),
         Error::NotEstablished { mode, .. } => {

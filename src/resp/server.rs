@@ -106,7 +106,17 @@ fn about_persistence(session: &Session) -> Lines {
 
 fn about_stats(session: &Session) -> Lines {
     let (_, entered, commands) = session.clients.counts();
-    vec![("total_connections_received", entered.to_string()), ("total_commands_processed", commands.to_string())]
+    let node = &session.worker.node;
+    let rates = node.load.rates(node.uptime().as_secs());
+    let kib = |bytes: f64| format!("{:.2}", bytes / 1_024.0);
+    vec![
+        ("total_connections_received", entered.to_string()),
+        ("total_commands_processed", commands.to_string()),
+        // Of all clients, whatever they speak.
+        ("instantaneous_ops_per_sec", format!("{:.0}", rates.requests_per_s)),
+        ("instantaneous_input_kbps", kib(rates.bytes_in_per_s)),
+        ("instantaneous_output_kbps", kib(rates.bytes_out_per_s)),
+    ]
 }
 
 /// Every node takes every command: to whoever asks for a role, it is a master.

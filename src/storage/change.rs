@@ -210,6 +210,12 @@ pub enum Refused {
     /// this node ever held.
     #[error("the stored row is damaged: {0}")]
     Damaged(crate::record::RowError),
+    /// As many keys have a value here as may; those that have one may change.
+    #[error("node full: max keys {max} reached")]
+    NodeFull {
+        /// How many that is.
+        max: u64,
+    },
     /// A hint for nobody.
     #[error("a hint must name the owners it is kept for")]
     NoTargets,

@@ -11,7 +11,7 @@ use super::ballots::Ballots;
 use super::hints::Entry;
 use super::{
     Address, CONTEXTS_FACT, Change, ContextLedger, DueLedger, Feed, HINT_NAMES_FACT, Hint, HintLedger, HintNames,
-    Outcome, Refused, RowChange, Store,
+    Outcome, Refused, Room, RowChange, Store,
 };
 use crate::membership::Lack;
 use crate::merkle::Forest;
@@ -51,6 +51,8 @@ pub struct Committer {
     damaged: Vec<Key>,
     /// Keys of which something was refused that was accepted elsewhere, since they were last asked for.
     contested: Vec<Key>,
+    /// How many keys it takes, where that is limited.
+    room: Option<Arc<Room>>,
     /// Memory of rows that were replaced, for those to come. Given back to the system's allocator it would be joined with
     /// what lies beside it and cut up again: at a million keys a tenth of all that a put costs here, as none of that is in
     /// the processor's caches. The replaced row was just read. What it spares under the node's own allocator is not known.
@@ -133,6 +135,7 @@ impl Committer {
             lack: None,
             damaged,
             contested,
+            room: None,
             spares,
         }
     }
@@ -181,7 +184,9 @@ impl Committer {
         let mut batch = Batch::default();
         let outcomes: Vec<_> = changes.into_iter().map(|change| self.draft(&mut batch, wall_ms, change)).collect();
         let raises = !batch.ballots.is_empty();
-        match self.append(batch) {
+        let appended = self.append(batch);
+        self.room.iter().for_each(|room| room.end_batch());
+        match appended {
             Ok(()) => self.sync_agreed(outcomes),
             Err(refused) if raises => {
                 // What was raised in memory alone would not be kept the next time either.
@@ -203,6 +208,7 @@ impl Committer {
                 }
                 let (record, created, dot) = self.edit(self.actor, &draft.row.record, &edit, wall_ms)?;
                 if record != draft.row.record {
+                    self.find_room(&draft.row.record, &record)?;
                     draft.set(record.clone());
                     batch.told.push(self.told(key, &edit, &record, dot, wall_ms));
                 }
@@ -403,12 +409,7 @@ impl Committer {
             self.store.sync()?;
         }
         kept.into_iter().for_each(|changes| self.contexts.note_kept(changes));
-        for (key, draft) in batch.data.into_iter().filter(|(_, draft)| draft.changed) {
-            let version = draft.row.record.version(&key);
-            let before = draft.before.as_ref().and_then(|record| super::digest_entry(record, record.version(&key)));
-            self.forest.apply(key.position(), before, super::digest_entry(&draft.row.record, version));
-            draft.before.into_iter().for_each(|replaced| self.keep_spare(replaced));
-        }
+        self.show(batch.data);
         self.follow_hints(batch.hints, names_hints);
         self.feed.publish(batch.told, Some(self.clock.last()));
         self.recount(&batch.recounts);
@@ -469,6 +470,7 @@ mod consensus;
 mod forget;
 mod hand_over;
 mod hinting;
+mod limiting;
 mod mend;
 #[cfg(test)]
 mod tests;

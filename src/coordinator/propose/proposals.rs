@@ -1,5 +1,6 @@
 //! Proposals for one key that are made one after the other, and what becomes of each.
 
+use crate::protocol::Refusal;
 use crate::record::{Dot, Edit, Proposal, Record, Seen, Unfit, Unmet};
 
 /// What becomes of one proposal, if what all of them leave is accepted.
@@ -10,6 +11,8 @@ pub(super) enum Verdict {
     Unmet { record: Record },
     /// It does not fit.
     Unfit(Unfit),
+    /// The key has no value, and is to get none here.
+    Refused(Refusal),
 }
 
 /// A change that is agreed on.
@@ -29,13 +32,15 @@ pub(super) struct Proposals {
     /// As they were worked out last.
     verdicts: Vec<Verdict>,
     changes: bool,
+    /// Why a key that has no value is to get none, if it is not.
+    full: Option<Refusal>,
     /// The value that they were worked out on, agreed on or on its way there.
     found: Option<Agreed>,
 }
 
 impl Proposals {
-    pub(super) fn new(asked: Vec<Option<Proposal>>) -> Proposals {
-        Proposals { asked, verdicts: Vec::new(), changes: false, found: None }
+    pub(super) fn new(asked: Vec<Option<Proposal>>, full: Option<Refusal>) -> Proposals {
+        Proposals { asked, verdicts: Vec::new(), changes: false, full, found: None }
     }
 
     /// Makes one after the other on what is `held`, and takes down what becomes of each; what the last one leaves. `mint`
@@ -48,7 +53,12 @@ impl Proposals {
             let id = mint();
             let verdict = match asked.as_ref().map(|proposal| held.propose(proposal, id, now_ms)) {
                 Some(Ok(record)) => {
-                    let created = !held.siblings().iter().any(|sibling| sibling.content.lives(now_ms));
+                    let lives = |record: &Record| record.siblings().iter().any(|one| one.content.lives(now_ms));
+                    let created = !lives(&held);
+                    if let Some(why) = self.full.as_ref().filter(|_| created && lives(&record)) {
+                        self.verdicts.push(Verdict::Refused(why.clone()));
+                        continue;
+                    }
                     self.changes = true;
                     held = record.clone();
                     Verdict::Made { created, record, id: Some(id) }

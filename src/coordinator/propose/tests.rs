@@ -77,6 +77,7 @@ impl Owners {
             epoch: 0,
             avoid: vec![],
             chance: proposer,
+            full: None,
         };
         Propose::new(key(), proposals, Electorate::of_owners(self.members()), options)
     }
@@ -390,4 +391,28 @@ fn however_messages_come_each_increment_counts_once_and_none_that_was_acknowledg
         unknown += more_unknown;
     }
     assert!(made > 8_000 && unknown > 200, "{made} made, {unknown} unknown: a chaos that tells nothing");
+}
+
+#[test]
+fn a_proposer_that_is_full_gives_no_key_a_first_value_and_does_whatever_else_is_asked() {
+    let mut owners = Owners::new(3);
+    let ask = |owners: &mut Owners, stamp: u64, asked: Vec<Proposal>| {
+        let asked: Vec<_> = asked.into_iter().map(Some).collect();
+        let mut machine = owners.several(90, stamp, Reach::Majority, asked.clone(), None);
+        machine.proposals = Proposals::new(asked, Some(Refusal::NodeFull { max: 3 }));
+        owners.run(machine, &[], &Failure::Unreachable).0.decisions
+    };
+    let is_full = |decision: &Decision| {
+        matches!(decision, Decision::Unavailable { cause: Some(Refusal::NodeFull { max: 3 }), .. })
+    };
+    let delete = || Proposal::from(Edit::write(Seen::Everything, None));
+    let decisions = ask(&mut owners, 10, vec![put("a"), add(), delete()]);
+    assert!(is_full(&decisions[0]) && is_full(&decisions[1]), "{decisions:?}");
+    assert!(matches!(decisions[2], Decision::Made { .. }), "{decisions:?}");
+    assert_eq!(shown(&owners.propose(1_000, Reach::Majority, None, &[])), Vec::<String>::new());
+    owners.propose(2_000, Reach::Majority, Some(put("5")), &[]);
+    let decisions = ask(&mut owners, 3_000, vec![put("6"), add()]);
+    assert_eq!((shown(&decisions[0]), shown(&decisions[1])), (vec!["6".to_owned()], vec!["7".to_owned()]));
+    let decisions = ask(&mut owners, 4_000, vec![delete(), put("8")]);
+    assert!(matches!(decisions[0], Decision::Made { .. }) && is_full(&decisions[1]), "{decisions:?}");
 }

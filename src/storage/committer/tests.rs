@@ -3,6 +3,7 @@
 mod consensus;
 mod forgetting;
 mod hinting;
+mod limiting;
 
 use super::*;
 use crate::placement::Partition;

@@ -120,7 +120,7 @@ impl World {
         let electorate = Electorate::of(&ring, Partition::of(key.position()));
         let given = kept.clone();
         let epoch = ring.epoch();
-        let options = ProposeOptions { reach, ballot, now, kept, epoch, avoid, chance };
+        let options = ProposeOptions { reach, ballot, now, kept, epoch, avoid, chance, full: None };
         let propose = Box::new(Propose::new(key.clone(), proposals, electorate, options));
         let turn = Box::new(Turn { worker, key, reach, dones, given, overtaken: false });
         let machine = Machine::Propose { propose, within_us: until - self.now };
