@@ -166,7 +166,7 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     ("serde_json", &["src/", "cmd/"]),
     ("thiserror", &["src/"]),
     // Hashing: positions, versions, digests, checksums.
-    ("blake3", &["src/record/", "src/placement/", "src/merkle/", "src/storage/", "src/protocol/sync.rs"]),
+    ("blake3", &["src/record/", "src/placement/", "src/merkle/", "src/storage/", "src/protocol/sync.rs", "cmd/kringlectl/"]),
     // Bytes that leave a process: the layout as a fact, and what peers say.
     (
         "postcard",
