@@ -184,7 +184,8 @@ fn a_lie_is_caught_and_named_and_counts_as_nothing_else() {
 fn increments_that_were_answered_and_are_missing_are_found_in_the_sum() {
     let server = StandIn::lying(Lie::UncountedIncrements);
     let words = ["-e", &server.url(), "-o", "json", "--requests", "99", "--counters", "3", "--mix", "incr"];
-    let report = bench(&[&words[..], &["--mode", "async", "--timeout", "1", "--clients", "1", "--warmup", "0"]].concat());
+    let report =
+        bench(&[&words[..], &["--mode", "async", "--timeout", "1", "--clients", "1", "--warmup", "0"]].concat());
     // In a mode that promises no sum at once it waits, and blames nobody for what has not arrived.
     assert_eq!(report.json(0)["counters"]["unknown"], 3, "{report:?}");
     let report = bench(&[&words[..], &["--mode", "sloppy", "--clients", "1", "--warmup", "0"]].concat()).json(4);
@@ -227,6 +228,7 @@ fn a_slow_cluster_fails_the_check_and_is_told_why() {
     let server = StandIn::slow(Duration::from_millis(200));
     let said = bench(&["check", "-e", &server.url(), "--seconds", "2", "--timeout", "2", "--keys", "20", "-q"]);
     assert_eq!(said.code, Some(8), "{said:?}");
+    assert_fits(&said.stdout);
     assert!(said.stdout.ends_with("\nFAIL\n"), "{said:?}");
     for line in ["PASS  right answers: 0 wrong of", "FAIL  throughput: ", "FAIL  p99: "] {
         assert!(said.stdout.contains(line), "{line}: {said:?}");
@@ -234,6 +236,15 @@ fn a_slow_cluster_fails_the_check_and_is_told_why() {
 }
 
 // ---- what is typed and shown
+
+/// A terminal of 80 columns shows it as it is, and nothing in it is meant for a terminal alone.
+#[track_caller]
+fn assert_fits(text: &str) {
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+        assert!(!line.contains('\u{1b}') && !line.contains('\r'), "{line:?}");
+    }
+}
 
 #[test]
 fn nobody_there_is_told_in_a_line() {
@@ -279,11 +290,8 @@ fn a_table_fits_a_terminal_and_programs_get_what_they_can_read() {
 
     let table = bench(&words);
     assert_eq!(table.code, Some(0), "{table:?}");
-    let lines = table.stdout.lines().chain(table.stderr.lines());
-    for line in lines {
-        assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
-        assert!(!line.contains('\u{1b}') && !line.contains('\r'), "{line:?}");
-    }
+    assert_fits(&table.stdout);
+    assert_fits(&table.stderr);
     assert!(table.stdout.lines().any(|line| line.trim_start().starts_with("all")), "{table:?}");
 
     let csv = bench(&[&words[..], &["-o", "csv"]].concat());

@@ -103,8 +103,7 @@ pub async fn run(ground: &Arc<Ground>, span: Span, interrupts: &Interrupts) -> R
             () = until(drained), if !pace.is_stopped() => pace.stop(),
         }
     }
-    progress.look(&ground.live);
-    let seconds = progress.end();
+    let seconds = progress.end(&ground.live);
     pace.stop();
     for thread in threads {
         if thread.join().is_err() {

@@ -28,6 +28,11 @@ impl Live {
         self.slowest_us.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
     }
 
+    /// Whether nothing was counted since it was last taken.
+    fn is_quiet(&self) -> bool {
+        [&self.verified, &self.wrong, &self.failed].iter().all(|count| count.load(Ordering::Relaxed) == 0)
+    }
+
     /// What was counted since this was last asked.
     fn take(&self) -> [u64; 4] {
         [&self.verified, &self.wrong, &self.failed, &self.slowest_us].map(|count| count.swap(0, Ordering::Relaxed))
@@ -112,8 +117,11 @@ impl Progress {
         self.seconds.push(second);
     }
 
-    /// Takes the bar away.
-    pub fn end(self) -> Vec<Second> {
+    /// Looks at the rest, if there is any, and takes the bar away.
+    pub fn end(mut self, live: &Live) -> Vec<Second> {
+        if !live.is_quiet() {
+            self.look(live);
+        }
         self.bar.finish_and_clear();
         self.seconds
     }

@@ -69,9 +69,9 @@ pub fn plan_text(ground: &Ground, mix: &str, order: &str, form: Loop) -> String 
         Loop::Closed => "closed loop".to_owned(),
         Loop::Open(rate) => format!("open loop, {rate}/s"),
     };
-    let mode = plan.mode.map_or("the cluster's mode", |mode| mode.name());
+    let mode = plan.mode.map_or("as the cluster's", |mode| mode.name());
     format!(
-        "{pace}, {} clients on {}, {mode}, {mix}\nvalues of {} bytes, {} keys, {order}\n",
+        "{pace}, {} clients on {}, mode {mode}\n{mix}\nvalues of {} bytes, {} keys, {order}\n",
         plan.clients,
         if plan.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", plan.threads) },
         plan.sizes,
@@ -134,17 +134,11 @@ impl Report<'_> {
 
     fn tell_rates(&self, text: &mut String, all: &Counted) {
         let seconds = self.measured.elapsed.as_secs_f64();
-        let per_s = |bytes: u64| if seconds > 0.0 { bytes as f64 / seconds / f64::from(1 << 20) } else { 0.0 };
-        line_of(
-            text,
-            &format!(
-                "latencies in ms; {} of {} verified in {seconds:.1} s; {:.1} MiB/s read, {:.1} written",
-                thousands(all.verified),
-                thousands(all.issued),
-                per_s(all.told.bytes_read),
-                per_s(all.told.bytes_written)
-            ),
-        );
+        let per_s = |bytes: u64| data_rate(if seconds > 0.0 { bytes as f64 / seconds } else { 0.0 });
+        let (verified, issued) = (thousands(all.verified), thousands(all.issued));
+        let (read, written) = (per_s(all.told.bytes_read), per_s(all.told.bytes_written));
+        line_of(text, &format!("latencies in ms; {verified} of {issued} verified in {seconds:.1} s"));
+        line_of(text, &format!("values: {read} read, {written} written"));
         text.push_str(&self.notes());
     }
 
@@ -200,7 +194,7 @@ impl Report<'_> {
         let seconds = self.measured.seconds.iter().map(|second| {
             json!({
                 "at_s": round(second.at.as_secs_f64()), "rate": round(second.rate()), "verified": second.verified,
-                "failed": second.failed, "wrong": second.wrong, "slowest_ms": second.slowest.as_secs_f64() * 1_000.0,
+                "failed": second.failed, "wrong": second.wrong, "slowest_ms": round(second.slowest.as_secs_f64() * 1_000.0),
             })
         });
         json!({
@@ -222,7 +216,7 @@ impl Report<'_> {
 
     fn counted_json(&self, counted: &Counted) -> Value {
         let latency = PERCENTILES.map(|(name, share)| {
-            let ms = counted.latency(share).map(|latency| latency.as_secs_f64() * 1_000.0);
+            let ms = counted.latency(share).map(|latency| round(latency.as_secs_f64() * 1_000.0));
             (name.to_owned(), json!(ms))
         });
         let by_name = |counts: Vec<(&str, u64)>| {
@@ -283,6 +277,14 @@ fn right(text: String) -> Cell {
     Cell::new(text).set_alignment(CellAlignment::Right)
 }
 
+/// `1.2 MiB/s`.
+fn data_rate(bytes_per_s: f64) -> String {
+    match bytes_per_s < f64::from(1 << 20) {
+        true => format!("{:.1} KiB/s", bytes_per_s / 1_024.0),
+        false => format!("{:.1} MiB/s", bytes_per_s / f64::from(1 << 20)),
+    }
+}
+
 /// Three digits that count.
 pub fn milliseconds(latency: Duration) -> String {
     let ms = latency.as_secs_f64() * 1_000.0;
@@ -307,6 +309,7 @@ mod tests {
     fn numbers_are_told_in_few_digits() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
         let told = [7, 1_234, 12_345, 123_456, 1_234_567].map(|us| milliseconds(Duration::from_micros(us)));
+        assert_eq!([512.0, 3_145_728.0].map(data_rate), ["0.5 KiB/s", "3.0 MiB/s"]);
         assert_eq!(told, ["0.01", "1.23", "12.3", "123", "1,235"]);
     }
 

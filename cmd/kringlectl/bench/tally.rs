@@ -140,7 +140,7 @@ impl Tally {
             let counted = self.operations.entry(operation).or_default();
             counted.issued += count;
             counted.failed[Failed::Unsent as usize] += count;
-            let why = "all clients were waiting for answers; --clients says how many there are".to_owned();
+            let why = "no client was free; see --clients".to_owned();
             self.reasons.insert(Failed::Unsent, why);
         }
     }
