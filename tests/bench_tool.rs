@@ -193,6 +193,18 @@ fn increments_that_were_answered_and_are_missing_are_found_in_the_sum() {
 }
 
 #[test]
+fn what_may_have_been_done_is_never_asked_of_another_node() {
+    let (server, other) = (StandIn::lying(Lie::HangsUp), StandIn::lying(Lie::None));
+    let both = format!("{},{}", server.url(), other.url());
+    let words = ["-e", &both, "-o", "json", "--requests", "20", "--mix", "incr", "--clients", "1", "--warmup", "0"];
+    let report = bench(&words).json(5);
+    assert_adds_up(&report);
+    assert_eq!(report["all"]["failed"]["unknown"], 20, "{report}");
+    // Each of them may count, and does.
+    assert_eq!((&report["counters"]["wrong"], sum(&report["all"]["wrong"])), (&0.into(), 0), "{report}");
+}
+
+#[test]
 fn what_is_not_promised_is_told_and_not_held_against_a_mode() {
     let server = StandIn::lying(Lie::Old);
     let words = ["-e", &server.url(), "-o", "json", "--requests", "300", "--keys", "10", "--mode", "async"];

@@ -27,6 +27,9 @@ pub struct Options {
     /// The cluster of this name in the file of contexts
     #[arg(long, global = true, env = "KRINGLE_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
+    /// Measures all endpoints first, and asks the fastest
+    #[arg(long, global = true)]
+    pub fastest: bool,
     /// Seconds that one request may take, on all endpoints together
     #[arg(long, global = true, env = "KRINGLE_TIMEOUT", value_name = "SECONDS", default_value = "10")]
     #[arg(value_parser = seconds)]

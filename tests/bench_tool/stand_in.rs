@@ -25,6 +25,8 @@ pub enum Lie {
     ShortLists,
     /// Writes are answered with a page for people.
     Pages,
+    /// Increments are made, and whoever asked for them is hung up on.
+    HangsUp,
 }
 
 struct State {
@@ -107,6 +109,9 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
         }
         let body: Vec<u8> = bytes.drain(..head + length).skip(head).collect();
         let (status, headers, said) = answer(state, &method, &target, body);
+        if method == "POST" && state.lock().expect("the state").lie == Lie::HangsUp {
+            return;
+        }
         let mut whole = format!("HTTP/1.1 {status} X\r\n{headers}").into_bytes();
         if status != 204 {
             whole.extend(format!("content-length: {}\r\n", said.len()).bytes());

@@ -113,9 +113,6 @@ pub struct Common {
     /// Threads that clients run on
     #[arg(long, value_name = "N", default_value_t = 1)]
     threads: u8,
-    /// All clients begin with the endpoint that answers fastest; without it they are dealt to all in turn
-    #[arg(long)]
-    fastest: bool,
     /// Hold no read that shows something old against the mode: for nodes whose --r or --w is below a majority
     #[arg(long)]
     allow_stale: bool,
@@ -129,12 +126,12 @@ pub struct Common {
 
 impl Common {
     /// A plan for the session's cluster.
-    pub async fn plan(&self, session: &Session) -> Result<Plan, Failed> {
+    pub async fn plan(&self, session: &Session, fastest: bool) -> Result<Plan, Failed> {
         let mut plan = Plan::new(session.remote.endpoints().to_vec(), session.timeout);
-        if self.fastest && plan.endpoints.len() > 1 {
+        if fastest && plan.endpoints.len() > 1 {
             plan.endpoints = by_speed(session, self.quiet).await;
         }
-        plan.one_first = self.fastest;
+        plan.one_first = fastest;
         plan.mode = self.mode;
         plan.keys = self.keys;
         plan.prefix.clone_from(&self.prefix);
@@ -170,8 +167,8 @@ async fn by_speed(session: &Session, quiet: bool) -> Vec<PeerUrl> {
 
 impl Bench {
     /// What was asked for.
-    pub(super) async fn plan(&self, session: &Session) -> Result<Plan, Failed> {
-        let mut plan = self.common.plan(session).await?;
+    pub(super) async fn plan(&self, session: &Session, fastest: bool) -> Result<Plan, Failed> {
+        let mut plan = self.common.plan(session, fastest).await?;
         let usual = if self.load.rate.is_some() { CLIENTS_OPEN } else { CLIENTS_CLOSED };
         plan.clients = self.load.clients.unwrap_or(usual);
         plan.sizes = self.load.value_size;
