@@ -11,7 +11,6 @@
 //! elsewhere for each write: the head of one value before the filler of another is no value.
 
 use super::chance::Chance;
-use bytes::Bytes;
 use std::str::FromStr;
 
 const MARK: &[u8] = b"kb1";
@@ -119,7 +118,7 @@ fn bytes(text: &str) -> Result<usize, String> {
 /// All values of one run.
 pub struct Values {
     run: u32,
-    filler: Bytes,
+    filler: Vec<u8>,
 }
 
 impl Values {
@@ -132,7 +131,7 @@ impl Values {
             let bits = chance.bits();
             filler.extend((0..10).map(|digit| LETTERS[(bits >> (6 * digit)) as usize & 63]));
         }
-        Values { run, filler: filler.into() }
+        Values { run, filler }
     }
 
     /// The run.
