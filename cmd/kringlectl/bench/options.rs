@@ -220,7 +220,7 @@ fn seconds_or_none(text: &str) -> Result<Duration, String> {
 
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate >= 0.001 && rate <= RATE_MAX => Ok(rate),
+        Ok(rate) if (0.001..=RATE_MAX).contains(&rate) => Ok(rate),
         _ => Err(format!("must be a number from 0.001 to {RATE_MAX}")),
     }
 }
