@@ -236,6 +236,17 @@ fn requests_that_no_client_was_free_for_are_counted_as_such() {
 }
 
 #[test]
+fn the_fastest_endpoint_is_asked_by_all_and_else_each_has_its_clients() {
+    let (slow, quick) = (StandIn::slow(Duration::from_secs(1)), StandIn::lying(Lie::None));
+    let both = format!("{},{}", slow.url(), quick.url());
+    let words =
+        ["-e", &both, "-o", "json", "--requests", "40", "--clients", "4", "--mix", "put", "--warmup", "0", "-q"];
+    let slowest = |report: Value| report["all"]["latency_ms"]["max"].as_f64().expect("a latency");
+    assert!(slowest(bench(&words).json(0)) >= 1_000.0);
+    assert!(slowest(bench(&[&words[..], &["--fastest"]].concat()).json(0)) < 1_000.0);
+}
+
+#[test]
 fn a_slow_cluster_fails_the_check_and_is_told_why() {
     let server = StandIn::slow(Duration::from_millis(200));
     let said = bench(&["check", "-e", &server.url(), "--seconds", "2", "--timeout", "2", "--keys", "20", "-q"]);
@@ -323,6 +334,22 @@ fn a_table_fits_a_terminal_and_programs_get_what_they_can_read() {
     assert_eq!(names(&report["all"]["latency_ms"]), "max p50 p90 p99 p99.9");
     assert_eq!(names(&report["all"]["wrong"]), "foreign garbled lost stale torn");
     assert_eq!(names(&report["all"]["failed"]), "abandoned refused rejected timed_out unknown unreachable unsent");
+}
+
+#[test]
+fn a_terminal_has_a_bar_that_is_gone_in_the_end() {
+    let server = StandIn::lying(Lie::None);
+    let tool = env!("CARGO_BIN_EXE_kringlectl");
+    let command = format!("stty cols 80 && {tool} bench -e {} --seconds 2 --mix put --warmup 0", server.url());
+    let mut script = Command::new("script");
+    script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm").stdin(Stdio::null());
+    let Ok(output) = script.output() else { return eprintln!("skipped: script is not installed") };
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && shown.contains("bench [==") && shown.contains("verified"), "{shown}");
+    // The last thing that stands on the bar's line is its erasure.
+    let (_, behind) = shown.rsplit_once("bench [").expect("a bar");
+    assert!(behind.contains("\r\u{1b}[2K"), "{behind:?}");
+    assert!(shown.lines().last().is_some_and(|line| line.contains("written")), "{shown}");
 }
 
 #[test]

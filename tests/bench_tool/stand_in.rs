@@ -150,6 +150,7 @@ fn answer(state: &Mutex<State>, method: &str, target: &str, body: Vec<u8>) -> (u
     let json = |status: u16, value: serde_json::Value| (status, String::new(), value.to_string().into_bytes());
     let said = match (method, path) {
         ("GET", "/config") => return json(200, json!({ "mode": "quorum", "replicas": 1, "epoch": 1 })),
+        ("GET", "/ping") => json(200, json!({ "message": "pong" })),
         ("GET", "/kv") => {
             let parameter = |name: &str| {
                 let found = target.split(['?', '&']).find_map(|part| part.strip_prefix(name)?.strip_prefix('='));

@@ -39,6 +39,11 @@ impl Interrupts {
         *self.0.borrow() > 0
     }
 
+    /// Returns once it was pressed.
+    pub async fn pressed(&self) {
+        self.clone().reach(1).await
+    }
+
     /// Returns once it was pressed so often.
     async fn reach(&mut self, wanted: u32) {
         if self.0.wait_for(|count| *count >= wanted).await.is_err() {

@@ -76,21 +76,23 @@ impl Run {
 
     /// Puts the cluster under this load. After Ctrl-C there is none any more.
     pub async fn load(&mut self, mut span: Span) -> Result<Done, Failed> {
-        let plan = &self.ground.plan;
         let (mix, order) = (span.mix.to_string(), span.order.to_string());
         let asked = report::plan_text(&self.ground, &mix, &order, span.form);
         let told = report::plan_json(&self.ground, &mix, &order, span.form, span.warm_up, span.end);
-        debug_assert!(!plan.endpoints.is_empty());
         let name = span.name;
         if self.interrupted() {
             span.end = super::pacing::End::Requests(0);
             span.warm_up = std::time::Duration::ZERO;
         }
-        let measured = load::run(&self.ground, span, &self.interrupts).await?;
-        let sums = match self.adds && !measured.interrupted {
-            true => sums::check(&self.ground, &self.remote).await,
-            false => Sums::default(),
-        };
+        let mut measured = load::run(&self.ground, span, &self.interrupts).await?;
+        let mut sums = Sums::default();
+        if self.adds {
+            tokio::select! {
+                biased;
+                () = self.interrupts.pressed() => measured.interrupted = true,
+                checked = sums::check(&self.ground, &self.remote) => sums = checked,
+            }
+        }
         Ok(Done { name, asked, plan: told, measured, sums })
     }
 
