@@ -1,5 +1,6 @@
 //! What may be typed: the options of all verbs, and the verbs.
 
+use crate::bench::Bench;
 use crate::exit;
 use crate::verbs::kv;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -26,6 +27,9 @@ pub struct Options {
     /// The cluster of this name in the file of contexts
     #[arg(long, global = true, env = "KRINGLE_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
+    /// Measures all endpoints first, and asks the fastest
+    #[arg(long, global = true)]
+    pub fastest: bool,
     /// Seconds that one request may take, on all endpoints together
     #[arg(long, global = true, env = "KRINGLE_TIMEOUT", value_name = "SECONDS", default_value = "10")]
     #[arg(value_parser = seconds)]
@@ -47,6 +51,7 @@ pub enum Form {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     Get(kv::Get),
+    Bench(Box<Bench>),
 }
 
 fn endpoint(text: &str) -> Result<PeerUrl, String> {

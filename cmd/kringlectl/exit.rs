@@ -25,6 +25,8 @@ pub enum Exit {
     NotAllowed = 7,
     /// Of `health` and `status`: it works, but not all of it.
     Degraded = 8,
+    /// Somebody pressed Ctrl-C.
+    Interrupted = 130,
 }
 
 /// The table for `--help`.
@@ -38,7 +40,8 @@ Exit codes:
   5  unavailable: nobody answers, or too few owners; health, status: down
   6  no answer in time: the outcome of a write is unknown
   7  not allowed
-  8  health, status: degraded";
+  8  health, status: degraded
+  130  interrupted";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {

@@ -8,10 +8,12 @@
 //! | `session` | what every verb has: the cluster, and a way to show things |
 //! | `show` | tables, JSON and CSV |
 //! | `verbs` | one file for each group of verbs |
+//! | `bench` | load, measured and checked |
 //!
 //! Data goes to standard output, talk to standard error.
 
 mod arguments;
+mod bench;
 mod context;
 mod exit;
 mod session;

@@ -11,5 +11,6 @@ pub async fn run(arguments: Arguments) -> Result<Exit, Failed> {
     let session = Session::new(&arguments.options)?;
     match &arguments.verb {
         Verb::Get(get) => get.run(&session).await,
+        Verb::Bench(bench) => bench.run(&session, arguments.options.fastest).await,
     }
 }
