@@ -23,7 +23,7 @@ pub enum Exit {
     TimedOut = 6,
     /// It is not allowed.
     NotAllowed = 7,
-    /// Of `health` and `status`: it works, but not all of it.
+    /// Of `health` and `status`: it works, but not all of it. Of `sync diff`: the two are not equal.
     Degraded = 8,
 }
 
@@ -38,7 +38,7 @@ Exit codes:
   5  unavailable: nobody answers, or too few owners; health, status: down
   6  no answer in time: the outcome of a write is unknown
   7  not allowed
-  8  health, status: degraded";
+  8  health, status: degraded; sync diff: not equal";
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
@@ -74,11 +74,13 @@ impl Failed {
         self
     }
 
-    /// Says it on standard error.
+    /// Says it on standard error, unless nothing went wrong but that nobody reads on.
     pub fn tell(&self) -> ExitCode {
-        eprintln!("kringlectl: {}", self.error);
-        if let Some(hint) = &self.hint {
-            eprintln!("hint: {hint}");
+        if self.exit != Exit::Ok {
+            eprintln!("kringlectl: {}", self.error);
+            if let Some(hint) = &self.hint {
+                eprintln!("hint: {hint}");
+            }
         }
         self.exit.into()
     }
