@@ -132,7 +132,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let text = r#"{"current":"b","contexts":{"a":{"endpoints":["http://n1:8001","n2"]},"b":{"endpoints":["n3:1"]}}}"#;
+        let text =
+            r#"{"current":"b","contexts":{"a":{"endpoints":["http://n1:8001","n2"]},"b":{"endpoints":["n3:1"]}}}"#;
         let contexts = Contexts::read(text).unwrap();
         assert_eq!(contexts.clusters["a"][1].url(), "http://n2:8001");
         assert_eq!(Contexts::read(&contexts.text()).unwrap(), contexts);

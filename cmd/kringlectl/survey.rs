@@ -60,8 +60,7 @@ pub fn member_called<'a>(cluster: &'a Value, text: &str) -> Result<(&'a Value, P
     match (found, url) {
         (Some(member), Some(url)) => Ok((member, url)),
         _ => {
-            let urls: Vec<&str> =
-                members.into_iter().flatten().filter_map(|member| member["url"].as_str()).collect();
+            let urls: Vec<&str> = members.into_iter().flatten().filter_map(|member| member["url"].as_str()).collect();
             let hint = format!("give a member's id, name or URL: {}", urls.join(", "));
             Err(Failed::usage(format!("no member is called {text}")).hint(hint))
         }
@@ -87,8 +86,7 @@ impl Survey {
         if cluster["member"] == json!(false) {
             members.insert(0, json!({ "url": from, "role": "none" }));
         }
-        let urls: Vec<Option<PeerUrl>> =
-            members.iter().map(|member| member["url"].as_str()?.parse().ok()).collect();
+        let urls: Vec<Option<PeerUrl>> = members.iter().map(|member| member["url"].as_str()?.parse().ok()).collect();
         let known: Vec<PeerUrl> = urls.into_iter().flatten().collect();
         members.retain(|member| member["url"].as_str().is_some_and(|url| url.parse::<PeerUrl>().is_ok()));
         let statuses = each(remote, timeout, &known, "/status");
@@ -170,8 +168,7 @@ impl Node {
         };
         if !self.is_ready() {
             let checks = ready["checks"].as_object().into_iter().flatten();
-            let said: Vec<&str> =
-                checks.filter_map(|(_, said)| said.as_str()).filter(|said| !is_fine(said)).collect();
+            let said: Vec<&str> = checks.filter_map(|(_, said)| said.as_str()).filter(|said| !is_fine(said)).collect();
             return Some(format!("{url} is not ready: {}", said.join("; ")));
         }
         if state != "alive" {

@@ -105,11 +105,8 @@ impl Batch {
         first: usize,
         last: usize,
     ) -> Result<(u8, Exit), Failed> {
-        let parameters = [
-            ("mode", self.mode.clone()),
-            ("w", self.w.map(|w| w.to_string())),
-            ("r", self.r.map(|r| r.to_string())),
-        ];
+        let parameters =
+            [("mode", self.mode.clone()), ("w", self.w.map(|w| w.to_string())), ("r", self.r.map(|r| r.to_string()))];
         let ask = Ask::post(path("/batch", &parameters)).header("content-type", "application/x-ndjson").body(part);
         let told_of = |failed: Failed, answered: usize| Failed {
             error: format!("lines {first} to {last}, {answered} of {asked} answered: {}", failed.error),

@@ -150,8 +150,7 @@ pub struct Abandon {
     manner: Manner,
 }
 
-const CONFIG: &[Column] =
-    &[Column("mode", Unit::Text), Column("replicas", Unit::Text), Column("epoch", Unit::Text)];
+const CONFIG: &[Column] = &[Column("mode", Unit::Text), Column("replicas", Unit::Text), Column("epoch", Unit::Text)];
 const MOVES: &[Column] = &[
     Column("from", Unit::Text),
     Column("to", Unit::Text),
@@ -309,8 +308,7 @@ impl Mode {
         let body = json!({ "mode": mode });
         let ask = |dry: &str| Ask::put(format!("/cluster/mode{dry}")).json(&body);
         let is_done = |cluster: &Value| cluster["mode"] == *mode;
-        let wanted =
-            Wanted { of: &remote, ask: Box::new(ask), question: None, gone: None, is_done: Box::new(is_done) };
+        let wanted = Wanted { of: &remote, ask: Box::new(ask), question: None, gone: None, is_done: Box::new(is_done) };
         self.manner.make(session, wanted, true).await
     }
 }
@@ -323,8 +321,7 @@ impl Replicas {
         let body = json!({ "replicas": replicas });
         let ask = |dry: &str| Ask::put(format!("/cluster/replicas{dry}")).json(&body);
         let is_done = |cluster: &Value| cluster["replicas"] == replicas;
-        let wanted =
-            Wanted { of: &remote, ask: Box::new(ask), question: None, gone: None, is_done: Box::new(is_done) };
+        let wanted = Wanted { of: &remote, ask: Box::new(ask), question: None, gone: None, is_done: Box::new(is_done) };
         self.manner.make(session, wanted, true).await
     }
 }
@@ -336,8 +333,7 @@ impl Join {
         session.remote = session.remote.and([self.node.clone()]);
         let ask = |dry: &str| Ask::post(format!("/cluster/join{dry}"));
         let is_done = |cluster: &Value| is_listed(cluster, &self.node, Some("member"));
-        let wanted =
-            Wanted { of: &remote, ask: Box::new(ask), question: None, gone: None, is_done: Box::new(is_done) };
+        let wanted = Wanted { of: &remote, ask: Box::new(ask), question: None, gone: None, is_done: Box::new(is_done) };
         self.manner.make(session, wanted, true).await
     }
 }
@@ -408,13 +404,8 @@ impl Replace {
         let body = json!({ "dead": member["name"], "with": self.with.url() });
         let ask = |dry: &str| Ask::post(format!("/cluster/replace{dry}")).json(&body);
         let is_done = |cluster: &Value| is_listed(cluster, &self.with, Some("member"));
-        let wanted = Wanted {
-            of: &remote,
-            ask: Box::new(ask),
-            question: None,
-            gone: Some(dead),
-            is_done: Box::new(is_done),
-        };
+        let wanted =
+            Wanted { of: &remote, ask: Box::new(ask), question: None, gone: Some(dead), is_done: Box::new(is_done) };
         self.manner.make(session, wanted, true).await
     }
 }

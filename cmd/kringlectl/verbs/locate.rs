@@ -42,11 +42,7 @@ impl Locate {
     pub async fn run(&self, session: &Session) -> Result<Exit, Failed> {
         let place = Ask::get(query("/ring", [("key", self.key.as_bytes())]));
         let mut place = session.remote.ask(&place).await?.successful()?.json()?;
-        let parameters = [
-            ("key", Some(String::new())),
-            ("explain", Some("1".to_owned())),
-            ("mode", self.mode.clone()),
-        ];
+        let parameters = [("key", Some(String::new())), ("explain", Some("1".to_owned())), ("mode", self.mode.clone())];
         // The key may be no text: it is put in by its bytes.
         let asked = path("/store/key", &parameters[1..]);
         let key = query("", [("key", self.key.as_bytes())]);

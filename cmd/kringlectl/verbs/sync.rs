@@ -112,20 +112,26 @@ async fn status(session: &Session) -> Result<Exit, Failed> {
             hashes[a][b] = hash.and_then(|hash| hash["hash"].as_str().map(str::to_owned));
         }
     }
-    let rows: Vec<Value> = survey.nodes.iter().zip(roots).enumerate().map(|(a, (node, root))| {
-        let root = root.and_then(Answer::successful).and_then(|answer| answer.json()).unwrap_or_default();
-        let others = (0..urls.len()).filter(|b| *b != a);
-        let heard = others.clone().filter(|b| hashes[a][*b].is_some() && hashes[*b][a].is_some()).count();
-        let equal = others.filter(|b| hashes[a][*b].is_some() && hashes[a][*b] == hashes[*b][a]).count();
-        json!({
-            "node": node.url(), "root": root["hash"], "keys": root["keys"], "equal": format!("{equal}/{heard}"),
-            "sessions": node.said("/sync/sessions"), "failed": node.said("/sync/failed"),
-            "pushed": node.said("/sync/pushed"), "pulled": node.said("/sync/pulled"),
-            "noop": node.said("/sync/noop"), "bytes_out": node.said("/sync/bytes_out"),
-            "bytes_in": node.said("/sync/bytes_in"), "read_repairs": node.said("/sync/read_repairs"),
-            "last_sync_ms": node.since_sync_ms(), "error": node.status.as_ref().err(),
+    let rows: Vec<Value> = survey
+        .nodes
+        .iter()
+        .zip(roots)
+        .enumerate()
+        .map(|(a, (node, root))| {
+            let root = root.and_then(Answer::successful).and_then(|answer| answer.json()).unwrap_or_default();
+            let others = (0..urls.len()).filter(|b| *b != a);
+            let heard = others.clone().filter(|b| hashes[a][*b].is_some() && hashes[*b][a].is_some()).count();
+            let equal = others.filter(|b| hashes[a][*b].is_some() && hashes[a][*b] == hashes[*b][a]).count();
+            json!({
+                "node": node.url(), "root": root["hash"], "keys": root["keys"], "equal": format!("{equal}/{heard}"),
+                "sessions": node.said("/sync/sessions"), "failed": node.said("/sync/failed"),
+                "pushed": node.said("/sync/pushed"), "pulled": node.said("/sync/pulled"),
+                "noop": node.said("/sync/noop"), "bytes_out": node.said("/sync/bytes_out"),
+                "bytes_in": node.said("/sync/bytes_in"), "read_repairs": node.said("/sync/read_repairs"),
+                "last_sync_ms": node.since_sync_ms(), "error": node.status.as_ref().err(),
+            })
         })
-    }).collect();
+        .collect();
     let mut shown = shortened(session, &rows);
     for row in &mut shown {
         if session.show.form() == crate::arguments::Form::Table
@@ -206,7 +212,10 @@ async fn diff(session: &Session, a: &str, b: &str) -> Result<Exit, Failed> {
         eprintln!("equal: {shared} partitions are kept by both, with {} keys", said_a["keys"]);
         return Ok(Exit::Ok);
     }
-    eprintln!("{} of {shared} partitions that both keep are not equal; kringlectl sync run repairs them", differing.len());
+    eprintln!(
+        "{} of {shared} partitions that both keep are not equal; kringlectl sync run repairs them",
+        differing.len()
+    );
     Ok(Exit::Degraded)
 }
 

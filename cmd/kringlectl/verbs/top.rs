@@ -106,7 +106,8 @@ impl Top {
         }
         let (exit, wrong) = survey.verdict();
         let head = format!("{}: {}", Survey::word(exit), survey.summary());
-        let json = json!({ "health": Survey::word(exit), "epoch": survey.cluster["epoch"], "wrong": wrong, "nodes": rows });
+        let json =
+            json!({ "health": Survey::word(exit), "epoch": survey.cluster["epoch"], "wrong": wrong, "nodes": rows });
         let rows: Vec<Value> = shortened(session, &rows);
         let table = Table { columns: COLUMNS, rows: &rows };
         match session.show.form() {

@@ -90,7 +90,9 @@ impl Offers {
     fn ask(&self, path: &str) -> Option<Value> {
         let endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // This thread is the editor's: the one that runs verbs waits for it meanwhile.
-        block_on(async { Remote::new(endpoints, ASK_MAX).ask(&Ask::get(path)).await.ok()?.successful().ok()?.json().ok() })
+        block_on(async {
+            Remote::new(endpoints, ASK_MAX).ask(&Ask::get(path)).await.ok()?.successful().ok()?.json().ok()
+        })
     }
 
     /// The words that go on as `begun` does.

@@ -13,7 +13,7 @@ use complete::{Endpoints, Offers};
 use kringle::remote::Remote;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::{Config, Editor};
+use rustyline::{CompletionType, Config, Editor};
 use std::ffi::OsString;
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
@@ -191,7 +191,7 @@ fn edit(asked: &mpsc::Receiver<String>, read: &UnboundedSender<Read>, endpoints:
     let config = Config::builder().max_history_size(HISTORY_MAX).and_then(|config| config.history_ignore_dups(true));
     let editor = config.and_then(|config| {
         Editor::<Offers, FileHistory>::with_history(
-            config.auto_add_history(true).history_ignore_space(true).build(),
+            config.auto_add_history(true).history_ignore_space(true).completion_type(CompletionType::List).build(),
             FileHistory::with_config(&Config::builder().max_history_size(HISTORY_MAX)?.build()),
         )
     });
