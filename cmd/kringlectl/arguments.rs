@@ -33,19 +33,34 @@ Where no endpoint is given, and none in KRINGLE_ENDPOINTS, the context says them
 
 /// What every verb takes.
 #[derive(clap::Args, Clone, Debug)]
+#[command(next_help_heading = "Options of every verb")]
 pub struct Options {
     /// A node to ask; repeated, or a comma list: the next is tried where one does not answer
-    #[arg(long = "endpoint", short = 'e', global = true, env = "KRINGLE_ENDPOINTS", value_delimiter = ',')]
+    #[arg(
+        long = "endpoint",
+        short = 'e',
+        global = true,
+        env = "KRINGLE_ENDPOINTS",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
     #[arg(value_name = "URL", value_parser = endpoint)]
     pub endpoints: Vec<PeerUrl>,
     /// The cluster of this name in the file of contexts
-    #[arg(long, global = true, env = "KRINGLE_CONTEXT", value_name = "NAME")]
+    #[arg(long, global = true, env = "KRINGLE_CONTEXT", hide_env_values = true, value_name = "NAME")]
     pub context: Option<String>,
     /// Measures all endpoints first, and asks the fastest
     #[arg(long, global = true)]
     pub fastest: bool,
     /// Seconds that one request may take, on all endpoints together
-    #[arg(long, global = true, env = "KRINGLE_TIMEOUT", value_name = "SECONDS", default_value = "10")]
+    #[arg(
+        long,
+        global = true,
+        env = "KRINGLE_TIMEOUT",
+        hide_env_values = true,
+        value_name = "SECONDS",
+        default_value = "10"
+    )]
     #[arg(value_parser = seconds)]
     pub timeout: Duration,
     /// How to show data; json and csv are for programs
@@ -111,7 +126,7 @@ impl Arguments {
     }
 
     /// The same inside a shell, whose own options are those of every line that does not say otherwise. Whether the line
-    /// names another cluster, or another way to it.
+    /// names another cluster, or another way to it, than the shell's.
     pub fn read_inside(words: Vec<OsString>, outer: &Options) -> Result<(Arguments, bool), clap::Error> {
         let words = std::iter::once(OsString::from("kringlectl")).chain(words);
         let matches = inside().try_get_matches_from(words)?;
@@ -124,7 +139,7 @@ impl Arguments {
         if !typed("timeout") {
             options.timeout = outer.timeout;
         }
-        let is_elsewhere = ["endpoints", "context", "fastest", "timeout"].into_iter().any(typed);
+        let is_elsewhere = ["endpoints", "context", "fastest"].into_iter().any(typed);
         if !typed("endpoints") && !typed("context") {
             (options.endpoints, options.context) = (outer.endpoints.clone(), outer.context.clone());
         } else if !typed("endpoints") {
@@ -136,7 +151,8 @@ impl Arguments {
 
 /// The definition, as lines of a shell are read by: without the name of the program.
 pub fn inside() -> clap::Command {
-    Arguments::command().no_binary_name(false).help_template("{subcommands}\n\n{after-help}")
+    let says = "exit or end of input ends it, help VERB explains one; # begins a remark, quotes keep words together.";
+    Arguments::command().help_template("{subcommands}\n\n{after-help}").after_help(says)
 }
 
 fn source(matches: &ArgMatches, name: &str) -> Option<ValueSource> {

@@ -40,6 +40,21 @@ Exit codes:
   7  not allowed
   8  health, status: degraded; sync diff: not equal";
 
+impl Exit {
+    /// What a node's answer comes to, by its status.
+    pub fn of_status(status: u16) -> Exit {
+        match status {
+            200..=299 => Exit::Ok,
+            404 => Exit::NotFound,
+            409 | 412 => Exit::Conflict,
+            401 | 403 => Exit::NotAllowed,
+            408 | 504 => Exit::TimedOut,
+            429 | 500..=599 => Exit::Unavailable,
+            _ => Exit::Usage,
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit as u8)
@@ -93,14 +108,7 @@ impl From<Failure> for Failed {
             Failure::Unknown { .. } => Exit::TimedOut,
             Failure::Broken { .. } => Exit::Unavailable,
             Failure::Garbled { .. } => Exit::Unexpected,
-            Failure::Refused { status, .. } => match status.as_u16() {
-                404 => Exit::NotFound,
-                409 | 412 => Exit::Conflict,
-                401 | 403 => Exit::NotAllowed,
-                408 | 504 => Exit::TimedOut,
-                429 | 500..=599 => Exit::Unavailable,
-                _ => Exit::Usage,
-            },
+            Failure::Refused { status, .. } => Exit::of_status(status.as_u16()),
         };
         let hint = failure.hint().map(str::to_owned);
         Failed { exit, error: failure.to_string(), hint }
@@ -119,6 +127,24 @@ impl From<std::io::Error> for Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_of_refusal_has_its_code() {
+        let cases = [
+            (404, Exit::NotFound),
+            (409, Exit::Conflict),
+            (412, Exit::Conflict),
+            (403, Exit::NotAllowed),
+            (504, Exit::TimedOut),
+            (429, Exit::Unavailable),
+            (503, Exit::Unavailable),
+            (507, Exit::Unavailable),
+            (413, Exit::Usage),
+        ];
+        for (status, exit) in cases {
+            assert_eq!(Exit::of_status(status), exit, "{status}");
+        }
+    }
 
     #[test]
     fn the_table_names_every_code() {

@@ -177,6 +177,11 @@ fn quoted(text: &str) -> String {
     }
 }
 
+/// A number of things, by their name.
+pub fn counted(count: u64, name: &str) -> String {
+    format!("{count} {name}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Bytes in the unit that fits.
 pub fn of_bytes(bytes: f64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

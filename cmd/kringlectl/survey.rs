@@ -1,6 +1,7 @@
 //! What all nodes of a cluster say of themselves, asked at the same time, and what to think of it.
 
 use crate::exit::{Exit, Failed};
+use crate::show::counted;
 use kringle::config::PeerUrl;
 use kringle::remote::{Answer, Ask, Failure, Remote};
 use serde_json::{Value, json};
@@ -138,11 +139,11 @@ impl Survey {
         let changing = if cluster["changing"] == json!(true) { ", owners are changing" } else { "" };
         let text = |name: &str| cluster[name].as_str().unwrap_or("?").to_owned();
         format!(
-            "mode {}, {} replicas, epoch {}, {} nodes{changing}",
+            "mode {}, {}, epoch {}, {}{changing}",
             text("mode"),
-            cluster["replicas"],
+            counted(cluster["replicas"].as_u64().unwrap_or_default(), "replica"),
             cluster["epoch"],
-            self.nodes.len()
+            counted(self.nodes.len() as u64, "node")
         )
     }
 }

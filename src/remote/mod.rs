@@ -338,6 +338,10 @@ impl Remote {
                 })
             }
             Ok(Err(error)) => match error {
+                // It was connected, and closed before an answer came.
+                awc::error::SendRequestError::Connect(awc::error::ConnectError::Disconnected) => {
+                    Tried::NotHeard("it closed the connection without an answer".into())
+                }
                 awc::error::SendRequestError::Connect(error) => Tried::NotReached(plain(&error)),
                 awc::error::SendRequestError::Url(error) => Tried::NotReached(error.to_string()),
                 error => Tried::NotHeard(error.to_string()),

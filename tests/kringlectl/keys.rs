@@ -11,7 +11,7 @@ fn a_value_comes_out_as_it_went_in() {
     let user = User::of([&node]);
     let bytes: Vec<u8> = (0..=255).collect();
     let said = user.run_with(&["put", "bytes", "-", "--content-type", "x/y"], &bytes).ok();
-    assert_eq!(said.text(), "created, on 1 of 1 owners\n");
+    assert_eq!(said.text(), "created, on 1 of 1 owner\n");
     assert_eq!(user.run(&["get", "bytes"]).ok().out, bytes);
     let shown = user.run(&["get", "bytes", "--json"]).ok().json();
     assert_eq!(
@@ -24,9 +24,9 @@ fn a_value_comes_out_as_it_went_in() {
     assert_eq!((&written["result"], &written["acked"]), (&json!("created"), &json!(1)), "{written}");
     assert_eq!(user.json(&["get", "a/b c%"])["value"], "from a file");
     assert_eq!(node.get("/kv/a%2Fb%20c%25").expect(200).text(), "from a file");
-    assert_eq!(user.run(&["put", "a/b c%", "--", "-3"]).ok().text(), "replaced, on 1 of 1 owners\n");
+    assert_eq!(user.run(&["put", "a/b c%", "--", "-3"]).ok().text(), "replaced, on 1 of 1 owner\n");
     assert_eq!(user.run(&["get", "a/b c%"]).ok().text(), "-3");
-    assert_eq!(user.run(&["del", "a/b c%"]).ok().text(), "deleted, on 1 of 1 owners\n");
+    assert_eq!(user.run(&["del", "a/b c%"]).ok().text(), "deleted, on 1 of 1 owner\n");
     user.run(&["get", "a/b c%"]).expect(3);
 }
 

@@ -1,6 +1,6 @@
 //! What explains itself: help, completions, manual pages, and clusters by name.
 
-use crate::kit::{User, assert_narrow, program, url};
+use crate::kit::{User, assert_narrow, url};
 use crate::support::node::{Node, reserve_port};
 use serde_json::json;
 use std::process::Command;

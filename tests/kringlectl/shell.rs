@@ -15,7 +15,7 @@ fn a_pipe_of_lines_is_worked_off_and_its_first_failure_is_the_exit_code() {
         "# a remark\n\nput 'a b' \"it's\"\nget 'a b'\nincr n --by 4\nget nothing\nget n -o json\nmode sloopy\nlist\n";
     let said = user.run_with(&["shell"], script.as_bytes()).expect(3);
     let lines: Vec<String> = said.text().lines().map(str::to_owned).collect();
-    assert_eq!(lines[0], "created, on 1 of 1 owners", "{said}");
+    assert_eq!(lines[0], "created, on 1 of 1 owner", "{said}");
     assert_eq!(lines[1], "it's4", "a value has no line end that was not put: {said}");
     assert!(lines[2].contains("\"value\":\"4\""), "{said}");
     assert_eq!(&lines[3..], ["a b", "n"], "{said}");

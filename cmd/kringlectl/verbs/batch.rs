@@ -59,14 +59,16 @@ const COLUMNS: &[Column] = &[
 
 /// A line's status as an exit code, and how grave it is.
 fn gravity(status: u64) -> (u8, Exit) {
-    match status {
-        200..=299 => (0, Exit::Ok),
-        404 => (1, Exit::NotFound),
-        409 | 412 => (3, Exit::Conflict),
-        401 | 403 => (4, Exit::NotAllowed),
-        429 | 500..=599 => (5, Exit::Unavailable),
-        _ => (2, Exit::Usage),
-    }
+    let exit = Exit::of_status(u16::try_from(status).unwrap_or_default());
+    let gravity = match exit {
+        Exit::Ok => 0,
+        Exit::NotFound => 1,
+        Exit::Conflict => 3,
+        Exit::NotAllowed => 4,
+        Exit::Unavailable | Exit::TimedOut => 5,
+        _ => 2,
+    };
+    (gravity, exit)
 }
 
 impl Batch {

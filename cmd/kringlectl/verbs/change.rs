@@ -4,7 +4,7 @@ use super::members::shortened;
 use crate::arguments::{modes, seconds};
 use crate::exit::{Exit, Failed};
 use crate::session::Session;
-use crate::show::{Column, Table, Unit, of_bytes};
+use crate::show::{Column, Table, Unit, counted, of_bytes};
 use crate::survey::{self, member_called};
 use crate::terminal;
 use kringle::config::PeerUrl;
@@ -266,7 +266,7 @@ impl Manner {
             let late: Vec<&str> =
                 living.iter().zip(&said).filter(|(_, said)| behind(said)).map(|(url, _)| url.url()).collect();
             if late.is_empty() {
-                eprintln!("all {} nodes that live go by it", living.len());
+                eprintln!("{} that live go by it", counted(living.len() as u64, "node"));
                 return Ok(());
             }
             if Instant::now() >= until {
@@ -292,12 +292,12 @@ fn is_reached(cluster: &Value, epoch: u64) -> bool {
 fn progress(cluster: &Value) -> String {
     let transfers = cluster["transfers"].as_array().into_iter().flatten();
     let lacking = transfers.filter(|transfer| transfer["eta_s"] != json!(0.0)).count();
-    format!("epoch {}, {lacking} partitions still on their way", cluster["epoch"])
+    format!("epoch {}, {} still on the way", cluster["epoch"], counted(lacking as u64, "partition"))
 }
 
 fn outlook_in_words(outlook: &Value) -> String {
     let bytes = of_bytes(outlook["bytes"].as_f64().unwrap_or_default());
-    format!("{} keys, about {bytes}, would be sent", outlook["keys"])
+    format!("{}, about {bytes}, would be sent", counted(outlook["keys"].as_u64().unwrap_or_default(), "key"))
 }
 
 impl Mode {

@@ -3,7 +3,7 @@
 use crate::arguments::Form;
 use crate::context::Contexts;
 use crate::exit::{Exit, Failed};
-use crate::show::{Column, Show, Table, Unit};
+use crate::show::{Column, Show, Table, Unit, counted};
 use kringle::config::PeerUrl;
 use serde_json::{Value, json};
 
@@ -84,7 +84,7 @@ impl Context {
                 if *is_current || contexts.clusters.len() == 1 {
                     contexts.current = Some(name.clone());
                 }
-                eprintln!("{name}: {} endpoints", urls.len());
+                eprintln!("{name}: {}", counted(urls.len() as u64, "endpoint"));
             }
             Context::Use { name } => {
                 contexts.cluster(name)?;

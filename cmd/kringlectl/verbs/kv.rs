@@ -3,7 +3,7 @@
 use crate::arguments::{Form, modes, seconds};
 use crate::exit::{Exit, Failed};
 use crate::session::Session;
-use crate::show::{Column, Table, Unit, printable};
+use crate::show::{Column, Table, Unit, counted, printable};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kringle::node::random;
@@ -303,13 +303,13 @@ fn told(session: &Session, key: &OsStr, result: &str, answer: &Answer, value: Op
     let (wanted, acked, hinted) = (number("wanted"), number("acked"), number("hinted"));
     let text = match &value {
         Some(value) => value.to_string(),
-        None => format!("{result}, on {acked} of {wanted} owners"),
+        None => format!("{result}, on {acked} of {}", counted(wanted, "owner")),
     };
     if let Some(value) = value {
         shown["value"] = value;
     }
     if answer.status.as_u16() == 202 {
-        eprintln!("warning: {acked} of {wanted} owners have it so far; other nodes keep {hinted} hints for the rest");
+        eprintln!("warning: {acked} of {wanted} owners have it so far; other nodes keep {}", counted(hinted, "hint"));
     }
     session.show.head(WRITTEN)?;
     session.show.item(&shown, WRITTEN, || printable(text.as_bytes()))?;

@@ -5,7 +5,7 @@ use super::members::{short, shortened};
 use crate::arguments::{Form, modes};
 use crate::exit::{Exit, Failed};
 use crate::session::Session;
-use crate::show::{Column, Table, Unit, printable};
+use crate::show::{Column, Table, Unit, counted, printable};
 use kringle::remote::{Ask, Failure, query};
 use serde_json::{Value, json};
 use std::ffi::OsString;
@@ -67,9 +67,10 @@ impl Locate {
         if session.show.form() == Form::Table {
             let count = place["owners"].as_array().map_or(0, Vec::len);
             session.show.line(&format!(
-                "position {}, partition {}, {count} owners",
+                "position {}, partition {}, {}",
                 place["position"].as_str().unwrap_or("?"),
-                place["partition"]
+                place["partition"],
+                counted(count as u64, "owner")
             ))?;
         }
         session.show.data(&place, &Table { columns: COLUMNS, rows: &shortened(session, &rows) })?;

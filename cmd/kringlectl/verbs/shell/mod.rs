@@ -9,6 +9,7 @@ use crate::arguments::{Arguments, Options};
 use crate::context::folder;
 use crate::exit::{Exit, Failed};
 use crate::session::Session;
+use crate::show::Show;
 use complete::{Endpoints, Offers};
 use kringle::remote::Remote;
 use rustyline::error::ReadlineError;
@@ -117,7 +118,11 @@ impl Shell {
                 let mut elsewhere = Session::open(&arguments.options).await?;
                 return super::dispatch(&arguments.verb, &mut elsewhere).await;
             }
-            session.show = crate::show::Show::new(arguments.options.output);
+            session.show = Show::new(arguments.options.output);
+            if session.timeout != arguments.options.timeout {
+                session.timeout = arguments.options.timeout;
+                session.remote = session.remote.within(session.timeout);
+            }
             super::dispatch(&arguments.verb, session).await
         };
         let done = match is_interactive {
@@ -135,6 +140,10 @@ impl Shell {
             Err(failed) if failed.exit == Exit::Ok => Err(failed),
             Err(failed) => {
                 failed.tell();
+                // What hangs would hang again.
+                if failed.exit == Exit::TimedOut {
+                    session.remote.turn_from(session.remote.current().url());
+                }
                 Ok(failed.exit)
             }
         }
