@@ -38,7 +38,8 @@ Exit codes:
   5  unavailable: nobody answers, or too few owners; health, status: down
   6  no answer in time: the outcome of a write is unknown
   7  not allowed
-  8  health, status: degraded; sync diff: not equal";
+  8  health, status: degraded; sync diff: not equal
+  130  interrupted";
 
 impl Exit {
     /// What a node's answer comes to, by its status.
@@ -110,7 +111,12 @@ impl From<Failure> for Failed {
             Failure::Garbled { .. } => Exit::Unexpected,
             Failure::Refused { status, .. } => Exit::of_status(status.as_u16()),
         };
-        let hint = failure.hint().map(str::to_owned);
+        let hint = match &failure {
+            Failure::Unreachable { .. } => Some("name nodes with --endpoint, KRINGLE_ENDPOINTS or kringlectl context"),
+            Failure::Unknown { .. } => Some("look how it is before you rely on either outcome, or ask again"),
+            other => other.hint(),
+        };
+        let hint = hint.map(str::to_owned);
         Failed { exit, error: failure.to_string(), hint }
     }
 }

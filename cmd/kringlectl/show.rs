@@ -112,6 +112,9 @@ impl Table<'_> {
         table.discover_columns();
         for (index, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, if index + 1 == self.columns.len() { 0 } else { 2 }));
+            if self.rows.iter().any(|row| row[self.columns[index].0].is_number()) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
         }
         let mut text = String::new();
         for (index, line) in table.lines().enumerate() {
@@ -156,8 +159,7 @@ impl Column {
             (Unit::Millis, Some(millis)) => of_millis(millis),
             _ => printable(plain(value).as_bytes()),
         };
-        let cell = Cell::new_owned(text);
-        if number.is_some() { cell.set_alignment(CellAlignment::Right) } else { cell }
+        Cell::new_owned(text)
     }
 }
 

@@ -77,13 +77,20 @@ fn a_watch_ends_after_as_many_as_were_asked_for_and_a_poll_says_where_the_next_b
     let cluster = Cluster::start(1, &["--memory"]);
     let user = User::of(&cluster.nodes);
     let said = user.run(&["watch", "--wait", "0.1"]).ok();
-    let since = said.talk.lines().find_map(|line| line.strip_prefix("since: ")).expect("an id").to_owned();
+    let since_of = |talk: &str| talk.lines().find_map(|line| line.strip_prefix("since: ")).expect("an id").to_owned();
+    let since = since_of(&said.talk);
     for value in ["1", "2"] {
         user.run(&["put", "k", value]).ok();
     }
     user.run(&["del", "k"]).ok();
-    let said = user.run(&["watch", "--since", &since, "--wait", "30"]).ok();
-    assert_eq!(said.text().lines().collect::<Vec<_>>(), ["put     k", "put     k", "delete  k"], "{said}");
+    let (mut told, mut next) = (String::new(), since.clone());
+    while told.lines().count() < 3 {
+        let said = user.run(&["watch", "--since", &next, "--wait", "60", "--timeout", "60"]).ok();
+        assert!(!said.out.is_empty(), "nothing more than {told:?}: {said}");
+        told += &said.text();
+        next = since_of(&said.talk);
+    }
+    assert_eq!(told.lines().collect::<Vec<_>>(), ["put     k", "put     k", "delete  k"]);
     let said = user.run(&["watch", "--since", &since, "--count", "2"]).ok();
     assert_eq!(said.text(), "put     k\nput     k\n", "{said}");
     user.run(&["watch", "--since", "nonsense", "--count", "1"]).expect(2);

@@ -68,7 +68,7 @@ const STATUS: &[Column] = &[
 const REPORT: &[Column] = &[
     Column("node", Unit::Text),
     Column("peer", Unit::Text),
-    Column("partitions", Unit::Text),
+    Column("differ", Unit::Text),
     Column("pushed", Unit::Text),
     Column("pulled", Unit::Text),
     Column("bytes", Unit::Bytes),
@@ -158,6 +158,7 @@ impl Run {
                 let mut row = report.clone();
                 row["node"] = json!(answer.from);
                 let bytes = |name: &str| report[name].as_u64().unwrap_or_default();
+                row["differ"] = report["partitions"].clone();
                 row["bytes"] = json!(bytes("bytes_out") + bytes("bytes_in"));
                 rows.push(row);
             }
