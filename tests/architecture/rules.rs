@@ -162,7 +162,7 @@ pub fn clocks_are_read_in_one_place(source: &Source) -> Vec<String> {
 /// because somebody argued for it.
 pub const LIBRARIES: &[(&str, &[&str])] = &[
     // The language of data and errors: everywhere.
-    ("bytes", &["src/"]),
+    ("bytes", &["src/", "cmd/"]),
     ("serde", &["src/"]),
     ("serde_json", &["src/", "cmd/"]),
     ("thiserror", &["src/"]),
