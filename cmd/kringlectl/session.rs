@@ -31,7 +31,7 @@ impl Session {
     pub fn new(options: &Options) -> Result<Session, Failed> {
         let endpoints = match options.endpoints.is_empty() {
             false => options.endpoints.clone(),
-            true => match &options.context {
+            true => match options.context.as_ref().filter(|name| !name.is_empty()) {
                 Some(name) => Contexts::load()?.cluster(name)?.clone(),
                 None => {
                     let contexts = Contexts::load()?;

@@ -19,6 +19,8 @@ pub struct Survey {
     pub from: String,
     /// Its members, in its order; and itself first where it is none.
     pub nodes: Vec<Node>,
+    /// Where each of these is asked.
+    pub addresses: Vec<PeerUrl>,
 }
 
 /// One node.
@@ -68,6 +70,24 @@ pub fn member_called<'a>(cluster: &'a Value, text: &str) -> Result<(&'a Value, P
     }
 }
 
+/// Where each member is asked: at its URL, or, where that is not for outsiders, at the endpoint that turns out to be it.
+pub async fn addresses(remote: &Remote, timeout: Duration, cluster: &Value) -> Vec<(Value, PeerUrl)> {
+    let members = cluster["members"].as_array().into_iter().flatten();
+    let mut known: Vec<(Value, PeerUrl)> =
+        members.filter_map(|member| Some((member["id"].clone(), member["url"].as_str()?.parse().ok()?))).collect();
+    let is_strange = |endpoint: &&PeerUrl| known.iter().all(|(_, url)| url != *endpoint);
+    let strange: Vec<PeerUrl> = remote.endpoints().iter().filter(is_strange).cloned().collect();
+    let said = each(remote, timeout, &strange, "/ping").await;
+    for (endpoint, said) in strange.into_iter().zip(said) {
+        let id = said.and_then(|answer| answer.json()).map(|pong| pong["node"].clone()).unwrap_or_default();
+        known
+            .iter_mut()
+            .filter(|(known, _)| !id.is_null() && *known == id)
+            .for_each(|(_, url)| *url = endpoint.clone());
+    }
+    known
+}
+
 /// Asks each of these nodes the same, at the same time, for as long as one may take.
 pub async fn each(remote: &Remote, timeout: Duration, nodes: &[PeerUrl], path: &str) -> Vec<Result<Answer, Failure>> {
     let one = |node: &PeerUrl| {
@@ -87,9 +107,11 @@ impl Survey {
         if cluster["member"] == json!(false) {
             members.insert(0, json!({ "url": from, "role": "none" }));
         }
-        let urls: Vec<Option<PeerUrl>> = members.iter().map(|member| member["url"].as_str()?.parse().ok()).collect();
-        let known: Vec<PeerUrl> = urls.into_iter().flatten().collect();
         members.retain(|member| member["url"].as_str().is_some_and(|url| url.parse::<PeerUrl>().is_ok()));
+        let mut listed = cluster.clone();
+        listed["members"] = json!(members);
+        let known = addresses(remote, timeout, &listed).await;
+        let known: Vec<PeerUrl> = known.into_iter().map(|(_, url)| url).collect();
         let statuses = each(remote, timeout, &known, "/status");
         let ready = each(remote, timeout, &known, "/readyz?verbose");
         let (statuses, ready) = tokio::join!(statuses, ready);
@@ -100,7 +122,8 @@ impl Survey {
             // A node that is not ready says so with 503, and why.
             ready: ready.and_then(|answer| answer.json()).map_err(why),
         });
-        Ok(Survey { cluster, from, nodes: nodes.collect() })
+        let nodes = nodes.collect();
+        Ok(Survey { cluster, from, nodes, addresses: known })
     }
 
     /// How the cluster is, and what is wrong with it, a sentence each.
@@ -235,7 +258,7 @@ mod tests {
 
     fn of(mode: &str, nodes: Vec<Node>) -> Survey {
         let cluster = json!({ "mode": mode, "established": true, "epoch": 1, "replicas": 3 });
-        Survey { cluster, from: "http://n:1".into(), nodes }
+        Survey { cluster, from: "http://n:1".into(), nodes, addresses: vec![] }
     }
 
     #[test]

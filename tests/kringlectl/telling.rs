@@ -4,7 +4,7 @@ use crate::kit::{LIMIT, User, assert_narrow, url};
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
 use crate::support::http::Request;
-use crate::support::node::Node;
+use crate::support::node::{Node, Plan, reserve_port};
 use crate::support::proxy::{Fault, Proxy};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -77,6 +77,18 @@ fn a_cluster_that_loses_nodes_is_told_so_by_tables_and_exit_codes() {
     cluster.nodes[0].kill();
     assert!(user.run(&["status"]).expect(5).why().contains("no endpoint answers"));
     assert!(user.run(&["health"]).expect(5).out.is_empty());
+}
+
+#[test]
+fn a_node_whose_own_url_is_not_for_outsiders_is_asked_where_it_was_named() {
+    let inside = format!("http://127.0.0.1:{}", reserve_port());
+    let node = Plan::new(&["--memory", "--advertise", &inside]).start();
+    let user = User::of([&node]);
+    let said = user.run(&["status"]).ok();
+    assert!(said.text().contains(inside.trim_start_matches("http://")) && said.talk.starts_with("healthy: "), "{said}");
+    assert!(user.run(&["health"]).ok().text().contains("1 of 1 nodes"));
+    // It is the last one that keeps anything.
+    assert!(user.run(&["drain", &inside]).expect(4).why().contains("last"));
 }
 
 #[test]

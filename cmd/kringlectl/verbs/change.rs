@@ -186,6 +186,16 @@ async fn member(session: &Session, called: &str) -> Result<(Value, PeerUrl), Fai
     member_called(&cluster, called).map(|(member, url)| (member.clone(), url))
 }
 
+/// The member that is called so, its URL, and where it is asked itself.
+async fn member_itself(session: &Session, called: &str) -> Result<(PeerUrl, Remote), Failed> {
+    let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.json()?;
+    let (member, url) = member_called(&cluster, called)?;
+    let known = survey::addresses(&session.remote, session.timeout, &cluster).await;
+    let address = known.iter().find(|(id, _)| *id == member["id"]).map_or(&url, |(_, address)| address);
+    let itself = session.remote.only(address);
+    Ok((url, itself))
+}
+
 /// Whether a member is listed under this URL, in this role or any.
 fn is_listed(cluster: &Value, url: &PeerUrl, role: Option<&str>) -> bool {
     member_called(cluster, url.url()).is_ok_and(|(member, _)| role.is_none_or(|role| member["role"] == role))
@@ -341,8 +351,7 @@ impl Join {
 impl Leave {
     /// Asks the node itself.
     pub async fn run(&self, session: &mut Session) -> Result<Exit, Failed> {
-        let (_, url) = member(session, &self.node).await?;
-        let remote = session.remote.only(&url);
+        let (url, remote) = member_itself(session, &self.node).await?;
         let ask = |dry: &str| Ask::post(format!("/cluster/leave{dry}"));
         let is_done = |cluster: &Value| !is_listed(cluster, &url, None);
         let wanted = Wanted {
@@ -359,8 +368,7 @@ impl Leave {
 impl Drain {
     /// Asks the node itself.
     pub async fn run(&self, session: &mut Session) -> Result<Exit, Failed> {
-        let (_, url) = member(session, &self.node).await?;
-        let remote = session.remote.only(&url);
+        let (url, remote) = member_itself(session, &self.node).await?;
         let ask = |dry: &str| Ask::post(format!("/cluster/drain{dry}"));
         let is_done = |cluster: &Value| {
             member_called(cluster, url.url()).is_ok_and(|(member, _)| member["share"].as_f64() == Some(0.0))

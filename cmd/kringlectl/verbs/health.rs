@@ -36,6 +36,26 @@ fn rows(node: &str, ready: &Value) -> Vec<Value> {
     checks.map(row).collect()
 }
 
+/// What no node can say for itself.
+fn of_all(survey: &Survey) -> [Value; 3] {
+    let yes = |is_so: bool| if is_so { "yes" } else { "no" };
+    let cluster = &survey.cluster;
+    let is_established = cluster["established"] != json!(false);
+    let (serving, all) = (survey.nodes.iter().filter(|node| node.is_ready()).count(), survey.nodes.len());
+    let owners = if cluster["changing"] == json!(true) { "changing" } else { "settled" };
+    [
+        json!({
+            "node": "cluster", "check": "established", "ok": yes(is_established || cluster["awaiting"] == json!([])),
+            "says": format!("epoch {}", cluster["epoch"]),
+        }),
+        json!({
+            "node": "cluster", "check": "serving", "ok": yes(serving == all), "says": format!("{serving} of {all} nodes"),
+        }),
+        // A change is nothing bad: clients are served meanwhile.
+        json!({ "node": "cluster", "check": "owners", "ok": "yes", "says": owners }),
+    ]
+}
+
 impl Health {
     /// Asks, and judges.
     pub async fn run(&self, session: &Session) -> Result<Exit, Failed> {
@@ -54,6 +74,7 @@ impl Health {
                 Err(why) => all.push(json!({ "node": node.url(), "check": "answers", "ok": "no", "says": why })),
             }
         }
+        all.extend(of_all(&survey));
         let json = json!({ "health": Survey::word(exit), "wrong": wrong, "checks": all });
         session.show.data(&json, &Table { columns: COLUMNS, rows: &shortened(session, &all) })?;
         eprintln!("{}: {}", Survey::word(exit), survey.summary());

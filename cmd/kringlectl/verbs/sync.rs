@@ -4,7 +4,7 @@ use super::members::shortened;
 use crate::exit::{Exit, Failed};
 use crate::session::Session;
 use crate::show::{Column, Table, Unit};
-use crate::survey::{Survey, each, member_called};
+use crate::survey::{Survey, addresses, each, member_called};
 use kringle::config::PeerUrl;
 use kringle::remote::{Answer, Ask, query};
 use serde_json::{Value, json};
@@ -101,7 +101,7 @@ fn shared_path(with: &Value) -> String {
 async fn status(session: &Session) -> Result<Exit, Failed> {
     let survey = Survey::take(&session.remote, session.timeout).await?;
     let (remote, limit) = (&session.remote, session.timeout);
-    let urls: Vec<PeerUrl> = survey.nodes.iter().filter_map(|node| node.url().parse().ok()).collect();
+    let urls = survey.addresses.clone();
     let roots = each(remote, limit, &urls, "/store/hash").await;
     // hashes[a][b] is what a says of what it shares with b.
     let mut hashes = vec![vec![None; urls.len()]; urls.len()];
@@ -170,11 +170,12 @@ impl Run {
             false => note(session.remote.within(self.wait).ask(&ask).await?.successful()?)?,
             true => {
                 let survey = Survey::take(&session.remote, session.timeout).await?;
-                let (ready, others): (Vec<_>, Vec<_>) = survey.nodes.iter().partition(|node| node.is_ready());
-                others.iter().for_each(|node| eprintln!("note: {} is {} and not asked", node.url(), node.state()));
-                for node in ready {
-                    let url: PeerUrl = node.url().parse().map_err(Failed::usage)?;
-                    note(session.remote.only(&url).within(self.wait).ask(&ask).await?.successful()?)?;
+                for (node, url) in survey.nodes.iter().zip(&survey.addresses) {
+                    if !node.is_ready() {
+                        eprintln!("note: {} is {} and not asked", node.url(), node.state());
+                        continue;
+                    }
+                    note(session.remote.only(url).within(self.wait).ask(&ask).await?.successful()?)?;
                 }
             }
         }
@@ -192,6 +193,11 @@ impl Run {
 async fn diff(session: &Session, a: &str, b: &str) -> Result<Exit, Failed> {
     let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.json()?;
     let ((member_a, url_a), (member_b, url_b)) = (member_called(&cluster, a)?, member_called(&cluster, b)?);
+    let known = addresses(&session.remote, session.timeout, &cluster).await;
+    let address = |member: &Value, url: &PeerUrl| {
+        known.iter().find(|(id, _)| *id == member["id"]).map_or_else(|| url.clone(), |(_, address)| address.clone())
+    };
+    let (address_a, address_b) = (address(member_a, &url_a), address(member_b, &url_b));
     if url_a == url_b {
         return Err(Failed::usage(format!("{a} and {b} are the same node")).hint("name two of kringlectl members"));
     }
@@ -199,7 +205,7 @@ async fn diff(session: &Session, a: &str, b: &str) -> Result<Exit, Failed> {
         let ask = Ask::get(format!("{}&by=partition", shared_path(&with["name"])));
         Ok(session.remote.only(url).ask(&ask).await?.successful()?.json()?)
     };
-    let (said_a, said_b) = tokio::join!(of(&url_a, member_b), of(&url_b, member_a));
+    let (said_a, said_b) = tokio::join!(of(&address_a, member_b), of(&address_b, member_a));
     let (said_a, said_b) = (said_a?, said_b?);
     let differing = differing(&said_a, &said_b, cluster["partitions"].as_u64().unwrap_or(1));
     let shared = said_a["partitions"].as_array().map_or(0, Vec::len);
