@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 /// How long a node is let wait before it is asked what has become of it.
 const ROUND: Duration = Duration::from_secs(1);
+/// How long the other nodes have to hear of a change that has come about.
+const GOSSIP_MAX: Duration = Duration::from_secs(15);
 /// How long nobody is asked after nobody could be had.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -265,9 +267,13 @@ impl Manner {
             }
         };
         // The others hear of it by gossip, which takes moments; those that are down when they come back.
-        let members = cluster["members"].as_array().into_iter().flatten();
-        let living = members.filter(|member| member["state"] == "alive");
-        let living: Vec<PeerUrl> = living.filter_map(|member| member["url"].as_str()?.parse().ok()).collect();
+        let until = until.min(Instant::now() + GOSSIP_MAX);
+        let known = survey::addresses(&remote, session.timeout, &cluster).await;
+        let lives = |id: &Value| {
+            let members = cluster["members"].as_array();
+            members.into_iter().flatten().any(|member| member["id"] == *id && member["state"] == "alive")
+        };
+        let living: Vec<PeerUrl> = known.into_iter().filter(|(id, _)| lives(id)).map(|(_, url)| url).collect();
         loop {
             let said = survey::each(&remote, session.timeout, &living, "/config").await;
             let behind = |said: &Result<kringle::remote::Answer, _>| {
