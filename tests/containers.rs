@@ -14,6 +14,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::eventually;
 use support::http::{Answer, Client, Request};
+use support::resp;
 use tempfile::TempDir;
 
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
@@ -43,6 +44,11 @@ fn three_containers_answer_for_each_other_lose_one_and_keep_their_volumes() {
         let read = Request::new("GET", "/store/key").header("Content-Type", form).body(r#"{"key":"a"}"#);
         assert_eq!(cluster.client(node).send(&read).expect(200).json()["value"], "b", "read on {node}");
     }
+    // And by clients of Redis.
+    let mut redis = resp::Client::at(cluster.port_of("n3", "6000"));
+    assert_eq!(redis.say("GET a"), resp::bulk("b"));
+    assert_eq!(redis.say("SET c d"), resp::ok());
+    assert_eq!(cluster.client("n1").get("/get?key=c").text(), "d\n");
     cluster.await_equal_hashes();
     if cluster.has_curl {
         let read = cluster.compose(["run", "--rm", "-T", "client", "http://n2:8001/get?key=a"]);
@@ -255,6 +261,12 @@ impl Cluster {
     /// A client of the node's published port, which is another one after each start.
     fn client(&self, node: &str) -> Client {
         Client::new(self.compose(["port", node, "8001"]).trim())
+    }
+
+    /// Where one of the node's ports is published.
+    fn port_of(&self, node: &str, port: &str) -> u16 {
+        let address = self.compose(["port", node, port]);
+        address.trim().rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_else(|| panic!("{address}"))
     }
 
     /// The same of one of a service's containers.

@@ -53,7 +53,7 @@ pub async fn write(
             Ok(stored) => stored.kind == StoredKind::Short && !wish.edit.counts(),
             Err(error) => error.is_worth_another_try(),
         };
-        if !is_short || !patience.is_between(&ring).await {
+        if !is_short || !Box::pin(patience.is_between(&ring)).await {
             let says_nowhere = result.as_ref().is_err_and(|error| !matches!(error, Error::NotReplicated { .. }));
             return match before {
                 // That nothing was stored goes for the last try alone.
@@ -81,7 +81,8 @@ async fn write_under(
         return Err(Error::NoConditions(mode));
     }
     if mode.agrees() {
-        return agree::write(worker, terms, key, wish, mode, ring).await;
+        // In a box, as what waits in here: most writes would carry its room about and not use it.
+        return Box::pin(agree::write(worker, terms, key, wish, mode, ring)).await;
     }
     let edit = wish.edit;
     let counts = edit.counts();

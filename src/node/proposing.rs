@@ -1,5 +1,7 @@
 //! Proposals on this node: one at a time for each key, with ballots that were never used before; and identity writes for keys
-//! of which a copy was refused because of a promise.
+//! of which it is not settled what is agreed on: a copy was refused because of a promise, or a proposal of this node's ended
+//! with nobody knowing. Without the second, a change that was accepted after all would be told to no watcher until somebody
+//! proposed for its key again.
 
 use super::outside::{now, random};
 use super::worker::Worker;
@@ -9,17 +11,19 @@ use crate::protocol::{Answer, Decision, Reach, Refusal};
 use crate::record::{Actor, Ballot, Key, Proposal, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// Keys remembered whose copies disagree with a promise. What is beyond is met again.
+/// Keys remembered. What is beyond is met again.
 const CONTESTED_MAX: usize = 65_536;
-/// How often it is looked whether there are any, and how many are settled at a time.
+/// How often it is looked whether there are any, how many are looked at, and how many are settled at a time.
 const LOOK_PERIOD: Duration = Duration::from_millis(200);
+const LOOKED_AT: usize = 1_024;
 const AT_A_TIME: usize = 32;
 
-/// Keys of which a copy was refused because of a promise: an identity write settles what is agreed on.
+/// Keys of which it is not settled what is agreed on: an identity write does that.
 #[derive(Default)]
 pub struct Contested(Mutex<BTreeSet<Key>>);
 
@@ -29,6 +33,29 @@ impl Contested {
         if keys.len() < CONTESTED_MAX {
             keys.insert(key);
         }
+    }
+
+    /// Takes some keys that `can` be settled now, beginning behind `last`, and tells where to begin next; `None` for the
+    /// beginning. Those that cannot stay.
+    fn take(&self, last: Option<&Key>, can: impl Fn(&Key) -> bool) -> (Vec<Key>, Option<Key>) {
+        let mut keys = self.keys();
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let (mut some, mut seen, mut next) = (Vec::new(), 0, None);
+        for key in keys.range::<Key, _>((from, Bound::Unbounded)) {
+            if some.len() == AT_A_TIME || seen == LOOKED_AT {
+                break;
+            }
+            seen += 1;
+            next = Some(key);
+            if can(key) {
+                some.push(key.clone());
+            }
+        }
+        let next = next.filter(|next| keys.last() != Some(next)).cloned();
+        for key in &some {
+            keys.remove(key);
+        }
+        (some, next)
     }
 
     fn keys(&self) -> MutexGuard<'_, BTreeSet<Key>> {
@@ -119,36 +146,74 @@ impl Worker {
         let Some(proposed) = self.run(propose, ring, until.saturating_duration_since(now())).await else {
             // The machine broke its word.
             let unknown = || Answer::Decided(Decision::Unknown { acked: 0, cause: None });
+            node.contested.note(key.clone());
             told.into_iter().for_each(|told| told(unknown()));
             return None;
         };
         proposer.used.set(proposer.used.get().max(proposed.used));
         node.told_agreed.tell(&node.feed, key, proposed.told);
+        if proposed.decisions.iter().any(|decision| matches!(decision, Decision::Unknown { .. })) {
+            node.contested.note(key.clone());
+        }
         told.into_iter().zip(proposed.decisions).for_each(|(told, decision)| told(Answer::Decided(decision)));
         proposed.kept
     }
 }
 
-/// Settles keys of which a copy was refused because of a promise.
+/// Settles what is contested, where a majority of the owners lives: where none does nothing can be settled, and to try would
+/// make this node promise ballot upon ballot.
 pub(super) fn settle_contested(worker: &Rc<Worker>) {
     let worker = worker.clone();
     actix_web::rt::spawn(async move {
         let node = worker.node.clone();
+        let mut last = None;
         while !node.is_stopping() {
-            let keys: Vec<Key> = {
-                let mut contested = node.contested.keys();
-                let some: Vec<Key> = contested.iter().take(AT_A_TIME).cloned().collect();
-                contested.retain(|key| !some.contains(key));
-                some
-            };
+            let (ring, within) = (node.ring(), node.settings.timeout);
+            let avoid = node.avoid(&ring);
+            let (keys, next) = node.contested.take(last.as_ref(), |key| {
+                let electorate = Electorate::of(&ring, Partition::of(key.position()));
+                electorate.has_majority(|place| !avoid.contains(&electorate.members()[place]))
+            });
+            last = next;
             for key in keys {
-                let ring = node.ring();
-                let within_ms = node.settings.timeout.as_millis() as u32;
-                let entrust = Entrust::new(key, None, Reach::Majority, &ring, &node.avoid(&ring), within_ms);
-                // What is not settled now is met again by whoever brings the copy again.
-                worker.run(entrust, ring, node.settings.timeout).await;
+                let within_ms = within.as_millis() as u32;
+                let entrust = Entrust::new(key.clone(), None, Reach::Majority, &ring, &avoid, within_ms);
+                let settled = worker.run(entrust, ring.clone(), within).await;
+                if matches!(settled, None | Some(Decision::Unavailable { .. } | Decision::Unknown { .. })) {
+                    node.contested.note(key);
+                }
             }
             tokio::time::sleep(LOOK_PERIOD).await;
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: usize) -> Key {
+        Key::new(format!("{number:05}")).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_settled_now_stays_and_keeps_nobody_waiting() {
+        let contested = Contested::default();
+        assert_eq!(contested.take(None, |_| true), (vec![], None));
+        (0..3_000).for_each(|number| contested.note(key(number)));
+        let can = |known: &Key| *known >= key(2_000);
+        let (mut last, mut settled, mut looks) = (None, Vec::new(), 0);
+        while settled.len() < 1_000 {
+            let (some, next) = contested.take(last.as_ref(), can);
+            assert!(some.len() <= AT_A_TIME);
+            settled.extend(some);
+            last = next;
+            looks += 1;
+        }
+        assert_eq!(settled, (2_000..3_000).map(key).collect::<Vec<_>>());
+        assert!(looks <= 2 + 1_000 / AT_A_TIME + 1, "{looks} looks");
+        assert_eq!(contested.keys().len(), 2_000, "the others wait");
+        let (some, next) = contested.take(None, |_| true);
+        assert_eq!((some.len(), next), (AT_A_TIME, Some(key(AT_A_TIME - 1))));
+    }
 }

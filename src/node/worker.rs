@@ -20,9 +20,12 @@ use crate::storage::{Address, Change, Kind, Outcome, Peek, Refused, StoreError};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -96,6 +99,34 @@ impl<M: Operation> Machine for Reporting<M> {
     }
 }
 
+/// An operation that has begun, and what it concludes. It goes on whether or not anybody waits.
+///
+/// Small, whatever the operation: it lies in the futures of all who ask, and each of these is moved several times.
+#[must_use = "whoever does not wait does not learn what became of it"]
+pub enum Driven<T> {
+    /// It has concluded.
+    Known(Ready<Option<T>>),
+    /// It will.
+    Awaited(oneshot::Receiver<T>),
+}
+
+impl<T> Driven<T> {
+    fn known(output: Option<T>) -> Driven<T> {
+        Driven::Known(ready(output))
+    }
+}
+
+impl<T> Future for Driven<T> {
+    type Output = Option<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        match &mut *self {
+            Driven::Known(known) => Pin::new(known).poll(context),
+            Driven::Awaited(answer) => Pin::new(answer).poll(context).map(Result::ok),
+        }
+    }
+}
+
 impl Worker {
     /// Starts the calling thread's worker. Must run inside an actix runtime.
     pub fn start(node: Arc<Shared>) -> Rc<Worker> {
@@ -117,55 +148,57 @@ impl Worker {
         worker
     }
 
-    /// Runs an operation of this node's. `None` only when the machine broke its word and never concluded.
-    pub async fn run<M>(self: &Rc<Self>, machine: M, ring: Arc<Ring>, deadline: Duration) -> Option<M::Output>
+    /// Runs an operation of this node's, beginning at once. `None` only when the machine broke its word and never concluded.
+    pub fn run<M>(self: &Rc<Self>, machine: M, ring: Arc<Ring>, deadline: Duration) -> Driven<M::Output>
     where
         M: Operation + 'static,
         M::Output: 'static,
     {
-        self.drive(machine, ring, deadline, None).await
+        self.drive(machine, ring, deadline, None)
     }
 
     /// Runs an operation that may outlast a request's deadline: each of its calls has `--timeout` for itself.
-    pub async fn run_long<M>(self: &Rc<Self>, machine: M, ring: Arc<Ring>, deadline: Duration) -> Option<M::Output>
+    pub fn run_long<M>(self: &Rc<Self>, machine: M, ring: Arc<Ring>, deadline: Duration) -> Driven<M::Output>
     where
         M: Operation + 'static,
         M::Output: 'static,
     {
-        self.drive(machine, ring, deadline, Some(self.node.settings.timeout)).await
+        self.drive(machine, ring, deadline, Some(self.node.settings.timeout))
     }
 
-    async fn drive<M>(
+    fn drive<M>(
         self: &Rc<Self>,
         mut machine: M,
         ring: Arc<Ring>,
         deadline: Duration,
         call_time: Option<Duration>,
-    ) -> Option<M::Output>
+    ) -> Driven<M::Output>
     where
         M: Operation + 'static,
         M::Output: 'static,
     {
         let under_way = M::DELIVERS.then(|| UnderWay::enter(&self.node));
         let (me, is_present) = (self.node.me(&ring), ring.epoch() == self.node.epoch());
-        let (mut events, mut commands, mut abroad) = (VecDeque::from([Event::Start]), Vec::new(), Vec::new());
+        let (mut next, mut at_hand) = (Some(Event::Start), VecDeque::new());
+        let (mut commands, mut abroad) = (Vec::new(), Vec::new());
         let mut output = None;
-        while let Some(event) = events.pop_front() {
+        while let Some(event) = next {
             output = machine.on(event, &mut commands).or(output);
             for command in commands.drain(..) {
                 match command {
                     Command::Call { call, to, request } if to == me && is_present => match self.at_hand(&request) {
-                        Some(answer) => events.push_back(Event::Answered { call, answer }),
+                        Some(answer) => at_hand.push_back(Event::Answered { call, answer }),
                         None => abroad.push(Command::Call { call, to, request }),
                     },
                     command => abroad.push(command),
                 }
             }
+            next = at_hand.pop_front();
         }
         let id = self.operations_made.replace(self.operations_made.get() + 1);
         if machine.is_done() && output.is_some() {
             self.execute(id, &ring, abroad);
-            return output;
+            return Driven::known(output);
         }
         let (reply, answer) = oneshot::channel();
         let start = now();
@@ -183,8 +216,8 @@ impl Worker {
         self.ticking.notify_one();
         self.execute(id, &ring, abroad);
         match output {
-            Some(output) => Some(output),
-            None => answer.await.ok(),
+            Some(output) => Driven::known(Some(output)),
+            None => Driven::Awaited(answer),
         }
     }
 

@@ -11,12 +11,14 @@ use super::reply::Reply;
 use super::session::Session;
 use crate::node::{BODIES_BYTES_MAX, Worker, now};
 use bytes::{Bytes, BytesMut};
+use std::future::poll_fn;
 use std::io::{Error, ErrorKind, Result};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -240,37 +242,34 @@ impl Connection {
     /// Waits for the next piece. Whether one came: the client may be done, or silent for too long.
     async fn read(&mut self) -> Result<bool> {
         let mut has_waited = false;
-        loop {
-            let within = self.input.is_within().then(|| {
-                let now = now();
-                now.duration_since(*self.began.get_or_insert(now))
-            });
-            let patience = patience(within);
-            if patience.is_zero() {
-                return Ok(false);
-            }
-            let read = PIECE.with_borrow_mut(|piece| {
-                let read = self.socket.try_read(piece)?;
-                self.input.extend(&piece[..read]);
-                Ok::<_, Error>(read)
-            });
-            match read {
-                Ok(read) => {
-                    // Who sends without end would keep the thread, since nothing here waits for anybody.
-                    if !has_waited {
-                        tokio::task::yield_now().await;
-                    }
-                    return Ok(read > 0);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-            match timeout(patience, self.socket.readable()).await {
-                Ok(ready) => ready?,
-                Err(_) => return Ok(false),
-            }
-            has_waited = true;
+        let within = self.input.is_within().then(|| {
+            let now = now();
+            now.duration_since(*self.began.get_or_insert(now))
+        });
+        let patience = patience(within);
+        if patience.is_zero() {
+            return Ok(false);
         }
+        // By polling, as that tells a socket that gave less than was asked for to wait without asking it once more.
+        let taking = poll_fn(|context| {
+            let taken = PIECE.with_borrow_mut(|piece| {
+                let mut piece = ReadBuf::new(piece);
+                let polled = Pin::new(&mut self.socket).poll_read(context, &mut piece)?;
+                self.input.extend(piece.filled());
+                polled.map(|()| Ok::<_, Error>(piece.filled().len()))
+            });
+            has_waited |= taken.is_pending();
+            taken
+        });
+        let read = match timeout(patience, taking).await {
+            Ok(read) => read?,
+            Err(_) => return Ok(false),
+        };
+        // Who sends without end would keep the thread, since nothing here waits for anybody.
+        if !has_waited {
+            tokio::task::yield_now().await;
+        }
+        Ok(read > 0)
     }
 }
 

@@ -17,10 +17,10 @@ use super::reply::Reply;
 use super::session::Session;
 use super::transactions;
 use bytes::Bytes;
-use std::cell::Cell;
 use std::collections::{HashSet, VecDeque};
+use std::future::poll_fn;
 use std::rc::Rc;
-use tokio::task::JoinHandle;
+use std::task::{Context, Poll, Waker};
 
 /// Most commands of one connection under way, and answers that wait for one before them.
 const TOGETHER_MAX: usize = 128;
@@ -41,7 +41,7 @@ pub(super) struct Pipeline {
     /// How many values they read.
     reads: usize,
     /// Bytes of the answers that are there.
-    waiting: Rc<Cell<usize>>,
+    waiting: usize,
 }
 
 struct Pending {
@@ -52,9 +52,7 @@ struct Pending {
 
 enum Answer {
     Known(Reply),
-    /// Not begun: that is spared a task of its own as long as it is the only one.
-    Alone(Later<Reply>),
-    Under(JoinHandle<Reply>),
+    Under(Later<Reply>),
 }
 
 /// What these words must wait for.
@@ -101,7 +99,7 @@ impl Pipeline {
         }
         let reads = reads(command, words);
         let is_much = reads > 0 && self.reads > 0 && self.reads + reads > READS_MAX;
-        if is_much || self.waiting.get() > WAITING_BYTES_MAX { Way::Crowded } else { Way::Free }
+        if is_much || self.waiting > WAITING_BYTES_MAX { Way::Crowded } else { Way::Free }
     }
 
     /// Begins a command. Its answer, where that is known and nothing is before it.
@@ -125,7 +123,7 @@ impl Pipeline {
         if self.answers.is_empty() {
             return Some(reply);
         }
-        self.waiting.set(self.waiting.get() + reply.size_hint());
+        self.waiting += reply.size_hint();
         self.answers.push_back(Pending { answer: Answer::Known(reply), reads: 0 });
         None
     }
@@ -135,42 +133,40 @@ impl Pipeline {
         self.keys.extend(command.keys.of(words).cloned());
         let reads = reads(command, words);
         self.reads += reads;
-        let Some(first) = self.answers.pop_front() else {
-            return self.answers.push_back(Pending { answer: Answer::Alone(work), reads });
-        };
-        let answer = match first.answer {
-            Answer::Alone(work) => self.spawn(work),
-            other => other,
-        };
-        self.answers.push_front(Pending { answer, ..first });
-        let answer = self.spawn(work);
-        self.answers.push_back(Pending { answer, reads });
+        self.answers.push_back(Pending { answer: Answer::Under(work), reads });
+        // It begins with this; whoever wakes it then is not heard, and need not be: all are polled by whoever waits for one.
+        self.poll_one(self.answers.len() - 1, &mut Context::from_waker(Waker::noop()));
     }
 
-    fn spawn(&self, work: Later<Reply>) -> Answer {
-        let waiting = self.waiting.clone();
-        Answer::Under(tokio::task::spawn_local(async move {
-            let reply = work.await;
-            waiting.set(waiting.get() + reply.size_hint());
-            reply
-        }))
+    /// Whether that one is answered.
+    fn poll_one(&mut self, at: usize, context: &mut Context<'_>) -> bool {
+        let Some(Pending { answer, .. }) = self.answers.get_mut(at) else { return false };
+        if let Answer::Under(work) = answer {
+            let Poll::Ready(reply) = work.as_mut().poll(context) else { return false };
+            self.waiting += reply.size_hint();
+            *answer = Answer::Known(reply);
+        }
+        true
     }
 
-    /// Waits for the next answer; nothing where all are given.
+    /// Waits for the next answer; nothing where all are given. Those behind it go on meanwhile.
     pub(super) async fn next(&mut self) -> Option<Reply> {
-        let Pending { answer, reads } = self.answers.pop_front()?;
-        let (reply, has_waited) = match answer {
-            Answer::Known(reply) => (reply, true),
-            Answer::Alone(work) => (work.await, false),
-            Answer::Under(work) => match work.await {
-                Ok(reply) => (reply, true),
-                Err(_) => (cut_short(), false),
-            },
+        poll_fn(|context| {
+            let first = self.poll_one(0, context);
+            if first || self.answers.is_empty() {
+                return Poll::Ready(());
+            }
+            for at in 1..self.answers.len() {
+                self.poll_one(at, context);
+            }
+            Poll::Pending
+        })
+        .await;
+        let Pending { answer: Answer::Known(reply), reads } = self.answers.pop_front()? else {
+            return Some(cut_short());
         };
         self.reads -= reads;
-        if has_waited {
-            self.waiting.set(self.waiting.get() - reply.size_hint());
-        }
+        self.waiting -= reply.size_hint();
         if self.answers.is_empty() {
             self.keys.clear();
             self.has_all = false;
@@ -194,7 +190,7 @@ mod tests {
         pipeline.keys.extend(command.keys.of(&words).cloned());
         let reads = reads(command, &words);
         pipeline.reads += reads;
-        pipeline.answers.push_back(Pending { answer: Answer::Alone(Box::pin(std::future::pending())), reads });
+        pipeline.answers.push_back(Pending { answer: Answer::Under(Box::pin(std::future::pending())), reads });
     }
 
     #[test]

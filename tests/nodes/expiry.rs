@@ -1,6 +1,6 @@
 //! `?ttl=`: values that stop being shown, on every node at the same time, and stay away.
 
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,8 +1,7 @@
 //! Watching keys, and what happens to nodes: told once, in order, and never silently too little.
 
-#[path = "watching/stream.rs"]
 mod stream;
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +12,7 @@ use support::cluster::Cluster;
 use support::eventually;
 use support::http::{Client, Request, encode};
 use support::node::{Node, Plan, reserve_port};
+use support::proxy::{Fault, Way};
 
 const MODES: [&str; 5] = ["sloppy", "async", "quorum", "sync", "chain"];
 /// Peers are found dead within seconds.
@@ -206,6 +206,27 @@ fn a_node_that_is_killed_is_a_gap_by_name_and_the_others_go_on() {
     assert!(back.text("reason").contains("again") && back.text("node").ends_with(&lost), "{back:?}");
     cluster.client(4).put("/kv/back", "1");
     stream.until(|told| told.text("key") == "back");
+}
+
+/// The owners accept it, and what they answer is lost; nobody proposes for its key again.
+#[test]
+fn an_agreed_write_of_which_its_proposer_heard_nothing_is_told_once_it_is_known() {
+    let cluster = Cluster::behind_proxies(3, &QUICK);
+    let owners = cluster.owners("k");
+    let mut stream = Stream::open(&cluster.nodes[owners[0]].address(), "/watch?prefix=k&values=1");
+    let mut client = cluster.client(owners[0]).within(SOON);
+    let written = Request::new("PUT", "/kv/k?mode=quorum");
+    client.send(&written.clone().body("first")).expect(201);
+    assert_eq!(changes(&stream.until(Told::is_change))[0].text("value"), "first");
+    owners[1..].iter().for_each(|owner| cluster.fault(*owner, Fault::BlackHole(Way::FromNode)));
+    client.send(&written.body("second")).refusal(503);
+    owners[1..].iter().for_each(|owner| cluster.fault(*owner, Fault::Pass));
+    let told = stream.until(Told::is_change);
+    assert_eq!(changes(&told)[0].text("value"), "second");
+    // Once, and nothing else of the key before what comes next.
+    client.put("/kv/kz", "last");
+    let rest = stream.until(|told| told.text("key") == "kz");
+    assert_eq!(changes(&rest).len(), 1, "{rest:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! One flipped bit or one truncated file, anywhere in a node's folder: no wrong value is served, nothing is taken for
 //! absent that is held, and it is repaired.
 
-mod support;
+use crate::support;
 
 use kringle::merkle::Forest;
 use kringle::record::{Actor, Clock, Content, Edit, Key, Record, Row, Seen, Stamp};

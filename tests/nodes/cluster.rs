@@ -1,7 +1,7 @@
 //! What several nodes do together: who keeps what, and what happens when some of them die, hang, or cannot be
 //! heard.
 
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};

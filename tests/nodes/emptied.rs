@@ -1,6 +1,6 @@
 //! Owners that lost their disk, or had an old one put back: they do not pass for what they were, and are refilled.
 
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -1,8 +1,7 @@
 //! `/counters/{key}`: integers that are added to by many at once. None is counted twice, and none that was acknowledged
 //! is lost, through splits, crashes and owners that do not answer.
 
-mod support;
-#[path = "counters/tally.rs"]
+use crate::support;
 mod tally;
 
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! Clocks that are wrong: stamps from the future poison nothing, and stamps rise whatever the clock does.
 
-mod support;
+use crate::support;
 
 use kringle::placement::NodeId;
 use kringle::protocol::{Answer, Reply};

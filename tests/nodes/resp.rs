@@ -1,16 +1,11 @@
 //! The port for clients that speak the Redis protocol, with real nodes and a client that takes answers apart.
 
-mod support;
+use crate::support;
 
-#[path = "resp/apart.rs"]
 mod apart;
-#[path = "resp/ends.rs"]
 mod ends;
-#[path = "resp/scanning.rs"]
 mod scanning;
-#[path = "resp/steps.rs"]
 mod steps;
-#[path = "resp/wire.rs"]
 mod wire;
 
 use support::node::{Plan, reserve_port};

@@ -3,7 +3,7 @@
 //!
 //! Where the machine does not permit them a test says `skipped: …` and why.
 
-mod support;
+use crate::support;
 
 use rand_chacha::ChaCha8Rng;
 use std::ffi::OsString;

@@ -1,6 +1,6 @@
 //! `POST /batch`: many wishes in one request, each with an answer of its own, in order.
 
-mod support;
+use crate::support;
 
 use serde_json::{Value, json};
 use std::io::Write;

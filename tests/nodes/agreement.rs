@@ -1,11 +1,9 @@
 //! The modes in which the owners of a key agree: what is answered, and when nothing is. That histories are linearizable is
 //! shown in `tests/linearizable.rs`.
 
-#[path = "agreement/conditions.rs"]
 mod conditions;
-#[path = "agreement/owners.rs"]
 mod owners;
-mod support;
+use crate::support;
 
 use kringle::placement::NodeId;
 use kringle::protocol::{Answer, Reach, Refusal, Reply, Request as PeerRequest};

@@ -1,7 +1,7 @@
 //! The clients that people have: redis-cli, redis-benchmark, redis-py, and a client in Perl. Where one is not installed its
 //! test says so and is skipped.
 
-mod support;
+use crate::support;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Output, Stdio};

@@ -1,6 +1,6 @@
 //! What nodes keep for members that are away, how much of it, and how it is handed over.
 
-mod support;
+use crate::support;
 
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! What a client of one node sees: every row of the HTTP table, and every kind of bad input that is HTTP. What is none:
 //! `socket_junk.rs`.
 
-mod support;
+use crate::support;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

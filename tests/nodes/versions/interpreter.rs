@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
 /// As a node of the previous version answers a message in another, with status 400.
-const REFUSAL: &str = include_str!("../previous/refusal.json");
+const REFUSAL: &str = include_str!("../../previous/refusal.json");
 
 /// What came by, to one node.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]

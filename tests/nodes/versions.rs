@@ -2,9 +2,8 @@
 //! interpreter stands in for one of the previous version. That its bytes are those of that version is shown in
 //! `tests/wire_format.rs`.
 
-#[path = "versions/interpreter.rs"]
 mod interpreter;
-mod support;
+use crate::support;
 
 use interpreter::{Counts, Interpreter, Speakers};
 use kringle::placement::Mode;

@@ -1,7 +1,7 @@
 //! What a node on disk keeps: through `kill -9` at any moment, a torn log, an orderly stop; and which folders it
 //! refuses to touch.
 
-mod support;
+use crate::support;
 
 use rand::Rng;
 use std::io::{Read, Write};

@@ -1,7 +1,7 @@
 //! What a node answers to bytes that are no HTTP, or too many, or too slow: an error like all others where it can still
 //! tell one, and always a closed connection and a node that goes on serving.
 
-mod support;
+use crate::support;
 
 use std::io::Write as _;
 use std::net::Shutdown;

@@ -1,18 +1,12 @@
 //! What was deleted or has expired is forgotten, by all owners, as soon as that is safe, and not before; and stays away.
 
-#[path = "forgetting/contexts.rs"]
 mod contexts;
-#[path = "forgetting/kit.rs"]
 mod kit;
-#[path = "forgetting/late.rs"]
 mod late;
-#[path = "forgetting/race.rs"]
 mod race;
-#[path = "forgetting/returns.rs"]
 mod returns;
-#[path = "forgetting/stand_ins.rs"]
 mod stand_ins;
-mod support;
+use crate::support;
 
 use kit::{
     QUICK, ROADS, SOON, Watch, assert_equal_and_quiet, await_forgotten, await_unknown, keys, left, on_each, status,

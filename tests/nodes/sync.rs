@@ -1,6 +1,6 @@
 //! Copies become equal again by themselves, by sending only what differs; and a quiet cluster stays quiet.
 
-mod support;
+use crate::support;
 
 use kringle::placement::NodeId;
 use kringle::protocol::{Answer, MemberTag, Refusal, Reply, Request as PeerRequest, SyncAnswer, SyncRequest};

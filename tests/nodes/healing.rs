@@ -1,6 +1,6 @@
 //! Whatever happened, the copies become equal again by themselves: crashes under load, lost copies, networks in parts.
 
-mod support;
+use crate::support;
 
 use kringle::placement::NodeId;
 use kringle::protocol::Request as PeerRequest;

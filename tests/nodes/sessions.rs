@@ -1,9 +1,8 @@
 //! What a client is promised that passes back the `Kringle-Context` it got: it reads its own writes and never goes back,
 //! on whichever node, and is refused rather than shown less. And what such a context says to writes.
 
-#[path = "sessions/history.rs"]
 mod history;
-mod support;
+use crate::support;
 
 use history::{Fate, Session, Step, findings};
 use rand::seq::IndexedRandom;
