@@ -7,6 +7,7 @@ mod support;
 
 use kringle::config::SETTINGS;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use support::eventually;
@@ -90,6 +91,12 @@ fn named_ports(lines: &[String]) -> BTreeSet<String> {
     lines.iter().filter_map(port).collect()
 }
 
+/// Where programs are looked for, ours first.
+fn path_with_ours() -> String {
+    let folder = Path::new(env!("CARGO_BIN_EXE_kringlectl")).parent().expect("a folder").display();
+    format!("{folder}:{}", std::env::var("PATH").unwrap_or_default())
+}
+
 /// Whether `printed` is `expected`, in which `…` stands for anything.
 fn fits(printed: &str, expected: &str) -> bool {
     let mut parts = expected.split('…');
@@ -135,7 +142,9 @@ fn every_command_of_the_readme_does_what_it_says() {
                 printed.clear();
                 for line in &block.lines {
                     let command = ports.in_line(line).replace("curl ", "curl -sS --max-time 20 ");
-                    let output = Command::new("bash").args(["-e", "-o", "pipefail", "-c", &command]).output();
+                    let mut bash = Command::new("bash");
+                    bash.args(["-e", "-o", "pipefail", "-c", &command]).env("PATH", path_with_ours());
+                    let output = bash.output();
                     let output = output.expect("bash runs");
                     let errors = String::from_utf8_lossy(&output.stderr);
                     assert!(output.status.success(), "{line}\n{errors}");

@@ -23,7 +23,7 @@ pub enum Exit {
     TimedOut = 6,
     /// It is not allowed.
     NotAllowed = 7,
-    /// Of `health` and `status`: it works, but not all of it.
+    /// Of `health` and `status`: it works, but not all of it. Of `sync diff`: the two are not equal.
     Degraded = 8,
     /// Somebody pressed Ctrl-C.
     Interrupted = 130,
@@ -40,8 +40,23 @@ Exit codes:
   5  unavailable: nobody answers, or too few owners; health, status: down
   6  no answer in time: the outcome of a write is unknown
   7  not allowed
-  8  health, status: degraded
+  8  health, status: degraded; sync diff: not equal
   130  interrupted";
+
+impl Exit {
+    /// What a node's answer comes to, by its status.
+    pub fn of_status(status: u16) -> Exit {
+        match status {
+            200..=299 => Exit::Ok,
+            404 => Exit::NotFound,
+            409 | 412 => Exit::Conflict,
+            401 | 403 => Exit::NotAllowed,
+            408 | 504 => Exit::TimedOut,
+            429 | 500..=599 => Exit::Unavailable,
+            _ => Exit::Usage,
+        }
+    }
+}
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
@@ -77,11 +92,13 @@ impl Failed {
         self
     }
 
-    /// Says it on standard error.
+    /// Says it on standard error, unless nothing went wrong but that nobody reads on.
     pub fn tell(&self) -> ExitCode {
-        eprintln!("kringlectl: {}", self.error);
-        if let Some(hint) = &self.hint {
-            eprintln!("hint: {hint}");
+        if self.exit != Exit::Ok {
+            eprintln!("kringlectl: {}", self.error);
+            if let Some(hint) = &self.hint {
+                eprintln!("hint: {hint}");
+            }
         }
         self.exit.into()
     }
@@ -94,16 +111,14 @@ impl From<Failure> for Failed {
             Failure::Unknown { .. } => Exit::TimedOut,
             Failure::Broken { .. } => Exit::Unavailable,
             Failure::Garbled { .. } => Exit::Unexpected,
-            Failure::Refused { status, .. } => match status.as_u16() {
-                404 => Exit::NotFound,
-                409 | 412 => Exit::Conflict,
-                401 | 403 => Exit::NotAllowed,
-                408 | 504 => Exit::TimedOut,
-                429 | 500..=599 => Exit::Unavailable,
-                _ => Exit::Usage,
-            },
+            Failure::Refused { status, .. } => Exit::of_status(status.as_u16()),
         };
-        let hint = failure.hint().map(str::to_owned);
+        let hint = match &failure {
+            Failure::Unreachable { .. } => Some("name nodes with --endpoint, KRINGLE_ENDPOINTS or kringlectl context"),
+            Failure::Unknown { .. } => Some("look how it is before you rely on either outcome, or ask again"),
+            other => other.hint(),
+        };
+        let hint = hint.map(str::to_owned);
         Failed { exit, error: failure.to_string(), hint }
     }
 }
@@ -120,6 +135,24 @@ impl From<std::io::Error> for Failed {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_of_refusal_has_its_code() {
+        let cases = [
+            (404, Exit::NotFound),
+            (409, Exit::Conflict),
+            (412, Exit::Conflict),
+            (403, Exit::NotAllowed),
+            (504, Exit::TimedOut),
+            (429, Exit::Unavailable),
+            (503, Exit::Unavailable),
+            (507, Exit::Unavailable),
+            (413, Exit::Usage),
+        ];
+        for (status, exit) in cases {
+            assert_eq!(Exit::of_status(status), exit, "{status}");
+        }
+    }
 
     #[test]
     fn the_table_names_every_code() {

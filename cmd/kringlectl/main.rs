@@ -5,8 +5,11 @@
 //! | `arguments` | what may be typed |
 //! | `exit` | what may become of it: messages and exit codes |
 //! | `context` | clusters by name, in a file |
+//! | `lines` | an answer of many lines, taken apart as it comes |
 //! | `session` | what every verb has: the cluster, and a way to show things |
 //! | `show` | tables, JSON and CSV |
+//! | `survey` | what all nodes say of themselves, asked at the same time |
+//! | `terminal` | whether people are there |
 //! | `verbs` | one file for each group of verbs |
 //! | `bench` | load, measured and checked |
 //!
@@ -16,12 +19,14 @@ mod arguments;
 mod bench;
 mod context;
 mod exit;
+mod lines;
 mod session;
 mod show;
+mod survey;
+mod terminal;
 mod verbs;
 
 use arguments::Arguments;
-use clap::Parser;
 use std::process::ExitCode;
 
 /// As in the node: much of what passes through here is small and short-lived.
@@ -29,7 +34,10 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::read(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(said) => said.exit(),
+    };
     let done = kringle::remote::block_on(verbs::run(arguments));
     match done {
         Ok(exit) => exit.into(),

@@ -69,9 +69,15 @@ fn membership(worker: &Worker) -> Result<String, String> {
     }
 }
 
-/// `GET /store/hash`: the digest of what this node owns; `?with=`, of what it and that member both own.
+/// `GET /store/hash`: the digest of what this node owns; `?with=`, of what it and that member both own; `?by=partition`,
+/// of each partition of that as well.
 pub(super) fn hash(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpResponse, ApiError> {
-    let query = Query::of(request, &["with"])?;
+    let query = Query::of(request, &["with", "by"])?;
+    let by_partition = match query.text("by")? {
+        None => false,
+        Some("partition") => true,
+        Some(_) => return Err(ApiError::bad("by must be partition", "leave it away for one digest of all")),
+    };
     let node = &worker.node;
     let ring = node.ring();
     let me = node.me(&ring);
@@ -84,8 +90,20 @@ pub(super) fn hash(worker: &Rc<Worker>, request: &HttpRequest) -> Result<HttpRes
     }
     let root = merkle::root(owned.iter().map(|partition| (*partition, node.forest.partition_digest(*partition))));
     let keys: i64 = owned.iter().map(|partition| node.forest.live(*partition)).sum();
-    let hash: String = root.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(HttpResponse::Ok().json(json!({ "hash": hash, "keys": keys })))
+    let mut body = json!({ "hash": hex(&root), "keys": keys });
+    if by_partition {
+        let one = |partition: &Partition| {
+            let digest = node.forest.partition_digest(*partition);
+            let hash = hex(&merkle::root([(*partition, digest)]));
+            json!({ "partition": partition.index(), "hash": hash, "keys": node.forest.live(*partition) })
+        };
+        body["partitions"] = owned.iter().map(one).collect();
+    }
+    Ok(HttpResponse::Ok().json(body))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `POST /sync`: compares with every peer, or with `?with=`, repairs, and tells what was done. Waits for it.

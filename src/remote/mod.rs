@@ -160,6 +160,11 @@ impl Answering {
         header_of(&self.headers, name)
     }
 
+    /// This answer if it is one of success; else its body is read, and it is the [`Failure::Refused`] that it says.
+    pub async fn successful(self) -> Result<Answering, Failure> {
+        if self.status.is_success() { Ok(self) } else { Err(Failure::refused(&self.whole().await?)) }
+    }
+
     /// The next bytes of the body; `None` at its end. It waits for as long as it takes: a stream may be silent.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         match poll_fn(|context| Pin::new(&mut self.response).poll_next(context)).await {
@@ -218,6 +223,33 @@ impl Remote {
     /// The same limits for one endpoint alone.
     pub fn only(&self, endpoint: &PeerUrl) -> Remote {
         Remote::new(vec![endpoint.clone()], self.timeout)
+    }
+
+    /// The same endpoints, that which answered last first, with another limit of time.
+    pub fn within(&self, timeout: Duration) -> Remote {
+        let mut endpoints = self.endpoints.clone();
+        endpoints.rotate_left(self.at.get());
+        Remote::new(endpoints, timeout)
+    }
+
+    /// Knows these as well, and tries them after the others.
+    pub fn and(&self, more: impl IntoIterator<Item = PeerUrl>) -> Remote {
+        let mut endpoints = self.endpoints.clone();
+        endpoints.rotate_left(self.at.get());
+        for endpoint in more {
+            if !endpoints.contains(&endpoint) {
+                endpoints.push(endpoint);
+            }
+        }
+        Remote::new(endpoints, self.timeout)
+    }
+
+    /// Begins with the next endpoint from now on where it would begin with this one: it broke off, or fell silent, in
+    /// the middle of what it said.
+    pub fn turn_from(&self, url: &str) {
+        if self.current().url() == url {
+            self.at.set((self.at.get() + 1) % self.endpoints.len());
+        }
     }
 
     /// Asks, and waits for the whole answer.

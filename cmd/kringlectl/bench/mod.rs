@@ -56,14 +56,14 @@ use crate::session::Session;
 use run::Run;
 
 impl Bench {
-    /// Runs it, and shows what it came to. With `fastest` all clients begin with the endpoint that answers first, otherwise
+    /// Runs it, and shows what it came to. With `--fastest` all clients begin with the endpoint that answers first, otherwise
     /// they are dealt to all in turn.
-    pub async fn run(&self, session: &Session, fastest: bool) -> Result<Exit, Failed> {
+    pub async fn run(&self, session: &Session) -> Result<Exit, Failed> {
         if let Some(preset) = &self.preset {
-            return preset.run(session, fastest).await;
+            return preset.run(session).await;
         }
         let span = self.span();
-        let mut run = Run::begin(session, self.plan(session, fastest).await?, &span.mix).await?;
+        let mut run = Run::begin(session, self.plan(session), &span.mix).await?;
         if self.preloads() {
             run.preload().await?;
         }

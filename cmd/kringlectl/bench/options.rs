@@ -6,12 +6,9 @@ use super::pacing::{End, Loop};
 use super::plan::{Plan, Span};
 use super::presets::Preset;
 use super::values::Sizes;
-use crate::exit::Failed;
 use crate::session::Session;
-use kringle::config::PeerUrl;
 use kringle::placement::Mode;
-use kringle::remote::{Ask, Remote};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Clients of a closed loop, where nobody says how many.
 const CLIENTS_CLOSED: u16 = 10;
@@ -19,8 +16,6 @@ const CLIENTS_CLOSED: u16 = 10;
 const CLIENTS_OPEN: u16 = 100;
 /// The highest rate: a request each microsecond.
 const RATE_MAX: f64 = 1_000_000.0;
-/// Times that each endpoint is asked when the fastest is looked for.
-const PINGS: u32 = 5;
 
 /// Puts a cluster under load, measures it honestly, and checks every answer.
 ///
@@ -126,12 +121,9 @@ pub struct Common {
 
 impl Common {
     /// A plan for the session's cluster.
-    pub async fn plan(&self, session: &Session, fastest: bool) -> Result<Plan, Failed> {
+    pub fn plan(&self, session: &Session) -> Plan {
         let mut plan = Plan::new(session.remote.endpoints().to_vec(), session.timeout);
-        if fastest && plan.endpoints.len() > 1 {
-            plan.endpoints = by_speed(session, self.quiet).await;
-        }
-        plan.one_first = fastest;
+        plan.one_first = session.fastest;
         plan.mode = self.mode;
         plan.keys = self.keys;
         plan.prefix.clone_from(&self.prefix);
@@ -139,43 +131,21 @@ impl Common {
         plan.allows_stale = self.allow_stale;
         plan.seed = self.seed.unwrap_or(plan.seed);
         plan.quiet = self.quiet;
-        Ok(plan)
+        plan
     }
-}
-
-/// The endpoints, those that answer sooner first, those that do not answer last.
-async fn by_speed(session: &Session, quiet: bool) -> Vec<PeerUrl> {
-    let mut speeds = Vec::new();
-    for endpoint in session.remote.endpoints() {
-        let remote = Remote::new(vec![endpoint.clone()], session.timeout);
-        let mut best = Duration::MAX;
-        for _ in 0..PINGS {
-            let begun = Instant::now();
-            match remote.ask(&Ask::get("/ping")).await {
-                Ok(answer) if answer.status.is_success() => best = best.min(begun.elapsed()),
-                _ => break,
-            }
-        }
-        speeds.push((best, endpoint.clone()));
-    }
-    speeds.sort_by_key(|(best, _)| *best);
-    if let (false, Some((best, endpoint))) = (quiet, speeds.first()) {
-        eprintln!("{} answers first, in {:.2} ms", endpoint.url(), best.as_secs_f64() * 1_000.0);
-    }
-    speeds.into_iter().map(|(_, endpoint)| endpoint).collect()
 }
 
 impl Bench {
     /// What was asked for.
-    pub(super) async fn plan(&self, session: &Session, fastest: bool) -> Result<Plan, Failed> {
-        let mut plan = self.common.plan(session, fastest).await?;
+    pub(super) fn plan(&self, session: &Session) -> Plan {
+        let mut plan = self.common.plan(session);
         let usual = if self.load.rate.is_some() { CLIENTS_OPEN } else { CLIENTS_CLOSED };
         plan.clients = self.load.clients.unwrap_or(usual);
         plan.sizes = self.load.value_size;
         plan.batch = usize::from(self.load.batch_size);
         plan.page = usize::from(self.load.page);
         plan.counters = self.load.counters;
-        Ok(plan)
+        plan
     }
 
     /// The load itself.

@@ -110,12 +110,12 @@ pub struct Dynamo {
 
 impl Preset {
     /// Runs it, and shows what it came to.
-    pub async fn run(&self, session: &Session, fastest: bool) -> Result<Exit, Failed> {
+    pub async fn run(&self, session: &Session) -> Result<Exit, Failed> {
         match self {
-            Preset::Check(check) => check.run(session, fastest).await,
-            Preset::Latency(latency) => latency.run(session, fastest).await,
-            Preset::Throughput(throughput) => throughput.run(session, fastest).await,
-            Preset::Dynamo(dynamo) => dynamo.run(session, fastest).await,
+            Preset::Check(check) => check.run(session).await,
+            Preset::Latency(latency) => latency.run(session).await,
+            Preset::Throughput(throughput) => throughput.run(session).await,
+            Preset::Dynamo(dynamo) => dynamo.run(session).await,
         }
     }
 }
@@ -126,8 +126,8 @@ fn half_and_half() -> Mix {
 }
 
 impl Check {
-    async fn run(&self, session: &Session, fastest: bool) -> Result<Exit, Failed> {
-        let mut plan = self.common.plan(session, fastest).await?;
+    async fn run(&self, session: &Session) -> Result<Exit, Failed> {
+        let mut plan = self.common.plan(session);
         plan.clients = self.load.clients();
         let (mix, rate) = (half_and_half(), self.load.rate());
         let mut run = Run::begin(session, plan, &mix).await?;
@@ -182,7 +182,7 @@ impl Check {
 }
 
 impl Latency {
-    async fn run(&self, session: &Session, fastest: bool) -> Result<Exit, Failed> {
+    async fn run(&self, session: &Session) -> Result<Exit, Failed> {
         let mut exits = Vec::new();
         let mut reports = Vec::new();
         let mut table = Table::new();
@@ -193,7 +193,7 @@ impl Latency {
         let mut csv = csv_header();
         let mut notes = String::new();
         for sizes in &self.value_size {
-            let mut plan = self.common.plan(session, fastest).await?;
+            let mut plan = self.common.plan(session);
             (plan.clients, plan.threads) = (1, 1);
             (plan.sizes, plan.keys) = (*sizes, self.requests);
             let mut run = Run::begin(session, plan, &half_and_half()).await?;
@@ -234,8 +234,8 @@ impl Latency {
 }
 
 impl Throughput {
-    async fn run(&self, session: &Session, fastest: bool) -> Result<Exit, Failed> {
-        let mut plan = self.common.plan(session, fastest).await?;
+    async fn run(&self, session: &Session) -> Result<Exit, Failed> {
+        let mut plan = self.common.plan(session);
         (plan.clients, plan.sizes) = (self.clients, self.value_size);
         let mix = half_and_half();
         let mut run = Run::begin(session, plan, &mix).await?;
@@ -254,8 +254,8 @@ impl Throughput {
 }
 
 impl Dynamo {
-    async fn run(&self, session: &Session, fastest: bool) -> Result<Exit, Failed> {
-        let mut plan = self.common.plan(session, fastest).await?;
+    async fn run(&self, session: &Session) -> Result<Exit, Failed> {
+        let mut plan = self.common.plan(session);
         (plan.clients, plan.sizes, plan.keys) = (self.parallel, self.value_size, self.requests);
         let mut run = Run::begin(session, plan, &half_and_half()).await?;
         let puts = run.load(Span::each_key("puts", Operation::Put, self.requests)).await?;
