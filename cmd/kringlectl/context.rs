@@ -1,0 +1,1 @@
+//! Clusters by name, in a file of the user's.
