@@ -32,6 +32,8 @@ pub(super) enum Route {
     Config,
     Watch,
     WatchEvents,
+    Backup,
+    Restore,
     Status,
     Health,
     Readyz,
@@ -62,6 +64,8 @@ const TABLE: &[(&str, Route, &[Method])] = &[
     ("/config", Route::Config, &[Method::GET, Method::HEAD, Method::POST]),
     ("/watch", Route::Watch, &[Method::GET]),
     ("/watch/events", Route::WatchEvents, &[Method::GET]),
+    ("/backup", Route::Backup, &[Method::GET]),
+    ("/restore", Route::Restore, &[Method::POST]),
     ("/status", Route::Status, &[Method::GET, Method::HEAD]),
     ("/health", Route::Health, &[Method::GET, Method::HEAD]),
     ("/healthz", Route::Health, &[Method::GET, Method::HEAD]),
@@ -94,7 +98,7 @@ pub(super) fn find(path: &str) -> Result<(Route, &str), ApiError> {
     }
 }
 
-/// Whether it is an operator who asks for a change of the layout.
+/// Whether it is an operator who asks for a change of the layout, or of whatever the cluster holds.
 pub(super) fn changes_the_cluster(route: Route, method: &Method) -> bool {
     let is_change = matches!(method, &Method::PUT | &Method::POST);
     is_change
@@ -110,6 +114,7 @@ pub(super) fn changes_the_cluster(route: Route, method: &Method) -> bool {
                 | Route::ClusterReplace
                 | Route::ClusterMember
                 | Route::Config
+                | Route::Restore
         )
 }
 

@@ -6,7 +6,7 @@ use super::worker::Worker;
 use crate::coordinator::{Electorate, Entrust, Kept, Propose, ProposeOptions, Turn, Turns};
 use crate::placement::Partition;
 use crate::protocol::{Answer, Decision, Reach, Refusal};
-use crate::record::{Actor, Ballot, Key, Proposal, Stamp};
+use crate::record::{Actor, Ballot, Key, Proposal, Record, Stamp};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -126,6 +126,35 @@ impl Worker {
         node.told_agreed.tell(&node.feed, key, proposed.told);
         told.into_iter().zip(proposed.decisions).for_each(|(told, decision)| told(Answer::Decided(decision)));
         proposed.kept
+    }
+}
+
+impl Worker {
+    /// Has the owners of `key` agree on what they hold, and on a copy of it from elsewhere, which counts like an acceptor's.
+    /// This node need not be an owner. Concludes within `within`.
+    pub(super) async fn agree_on_copy(self: &Rc<Self>, key: &Key, copy: Record, within: Duration) -> Decision {
+        let unavailable = |cause| Decision::Unavailable { answered: 0, cause };
+        let node = &self.node;
+        if let Some(refusal) = node.is_ahead() {
+            return unavailable(Some(refusal));
+        }
+        let (ring, now_stamp) = (node.ring(), node.now_stamp());
+        let accepted = copy.context().ballot().map_or(Stamp::default(), |ballot| ballot.stamp);
+        let options = ProposeOptions {
+            reach: Reach::Majority,
+            // A name of its own: the key's other proposals of this node wait for one another, and not for this one.
+            ballot: Ballot { stamp: now_stamp.max(accepted).following(), actor: Actor(random()) },
+            now: now_stamp,
+            kept: None,
+            epoch: ring.epoch(),
+            avoid: node.avoid(&ring),
+            chance: random(),
+        };
+        let electorate = Electorate::of(&ring, Partition::of(key.position()));
+        let propose = Propose::new(key.clone(), vec![None], electorate, options).bringing(copy);
+        let Some(proposed) = self.run(propose, ring, within).await else { return unavailable(None) };
+        node.told_agreed.tell(&node.feed, key, proposed.told);
+        proposed.decisions.into_iter().next().unwrap_or_else(|| unavailable(None))
     }
 }
 
