@@ -1,5 +1,6 @@
 //! What may be typed: the options of all verbs, and the verbs.
 
+use crate::bulk;
 use crate::exit;
 use crate::verbs::kv;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -47,6 +48,10 @@ pub enum Form {
 #[derive(Subcommand, Debug)]
 pub enum Verb {
     Get(kv::Get),
+    Export(bulk::Export),
+    Import(bulk::Import),
+    Backup(bulk::Backup),
+    Restore(bulk::Restore),
 }
 
 fn endpoint(text: &str) -> Result<PeerUrl, String> {

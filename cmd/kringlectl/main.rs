@@ -7,11 +7,13 @@
 //! | `context` | clusters by name, in a file |
 //! | `session` | what every verb has: the cluster, and a way to show things |
 //! | `show` | tables, JSON and CSV |
+//! | `bulk` | exports and imports, backups and restores |
 //! | `verbs` | one file for each group of verbs |
 //!
 //! Data goes to standard output, talk to standard error.
 
 mod arguments;
+mod bulk;
 mod context;
 mod exit;
 mod session;

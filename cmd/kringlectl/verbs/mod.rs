@@ -11,5 +11,9 @@ pub async fn run(arguments: Arguments) -> Result<Exit, Failed> {
     let session = Session::new(&arguments.options)?;
     match &arguments.verb {
         Verb::Get(get) => get.run(&session).await,
+        Verb::Export(export) => export.run(&session).await,
+        Verb::Import(import) => import.run(&session).await,
+        Verb::Backup(backup) => backup.run(&session).await,
+        Verb::Restore(restore) => restore.run(&session).await,
     }
 }
