@@ -1,6 +1,7 @@
 //! What may be typed: the options of all verbs, and the verbs.
 
 use crate::bench::Bench;
+use crate::bulk;
 use crate::exit;
 use crate::verbs::{batch, change, context, health, kv, list, locate, members, paper, shell, sync, top, watch};
 use clap::builder::PossibleValuesParser;
@@ -103,6 +104,10 @@ pub enum Verb {
     Abandon(change::Abandon),
     Health(health::Health),
     Bench(Box<Bench>),
+    Export(bulk::Export),
+    Import(bulk::Import),
+    Backup(bulk::Backup),
+    Restore(bulk::Restore),
     Top(top::Top),
     Shell(shell::Shell),
     #[command(subcommand)]

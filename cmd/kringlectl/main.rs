@@ -10,6 +10,7 @@
 //! | `show` | tables, JSON and CSV |
 //! | `survey` | what all nodes say of themselves, asked at the same time |
 //! | `terminal` | whether people are there |
+//! | `bulk` | exports and imports, backups and restores |
 //! | `verbs` | one file for each group of verbs |
 //! | `bench` | load, measured and checked |
 //!
@@ -17,6 +18,7 @@
 
 mod arguments;
 mod bench;
+mod bulk;
 mod context;
 mod exit;
 mod lines;

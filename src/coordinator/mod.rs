@@ -3,6 +3,7 @@
 
 mod confirm;
 mod course;
+mod deliver;
 mod entrust;
 mod get;
 mod list;
@@ -18,6 +19,7 @@ mod turns;
 
 pub use confirm::{Confirm, ConfirmOptions, ConfirmOutcome, Source, is_since};
 pub use course::{all_have_taken_in, all_know, heirs};
+pub use deliver::{Deliver, Delivered};
 pub use entrust::Entrust;
 pub use get::{Get, GetOptions, GetOutcome};
 pub use list::{List, ListItem, ListOptions, ListOutcome, ListPage, ListWish};

@@ -286,7 +286,7 @@ impl Propose {
             Phase::Resting => None,
             Phase::Preparing { shown } => {
                 if self.electorate.has_majority(|owner| self.votes[owner] == Vote::Yes) {
-                    let merged = shown.iter().fold(Record::default(), |merged, record| merged.merge(record));
+                    let merged = shown.iter().fold(self.proposals.brought(), |merged, record| merged.merge(record));
                     return self.decide(merged, self.ballot, commands);
                 }
                 if self.has_majority(&[Vote::Yes, Vote::Awaited]) {

@@ -10,6 +10,7 @@
 //! | `list` | the keys there are |
 //! | `cursor` | where a list goes on |
 //! | `batch` | many wishes in one request |
+//! | `backup` | what this node holds, and what is brought back |
 //! | `lines` | answers of many lines |
 //! | `kv` | raw bytes under `/kv/{key}` |
 //! | `counters` | integers that are added to |
@@ -28,6 +29,7 @@
 
 mod admin;
 mod ask;
+mod backup;
 mod bare;
 mod batch;
 mod cluster;
@@ -171,6 +173,8 @@ async fn serve(
         Route::Faults => faults::show(worker, request),
         Route::Watch => watch::serve(worker, request, FeedOf::Changes).await,
         Route::WatchEvents => watch::serve(worker, request, FeedOf::Events).await,
+        Route::Backup => backup::copies(worker, request).await,
+        Route::Restore => backup::restore(worker, request, payload).await,
         Route::Status => admin::status(worker),
         Route::Health => admin::health(),
         Route::Readyz => admin::ready(worker, request),

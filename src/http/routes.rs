@@ -33,6 +33,8 @@ pub(super) enum Route {
     Faults,
     Watch,
     WatchEvents,
+    Backup,
+    Restore,
     Status,
     Health,
     Readyz,
@@ -64,6 +66,8 @@ const TABLE: &[(&str, Route, &[Method])] = &[
     ("/faults", Route::Faults, &[Method::GET, Method::HEAD, Method::PUT]),
     ("/watch", Route::Watch, &[Method::GET]),
     ("/watch/events", Route::WatchEvents, &[Method::GET]),
+    ("/backup", Route::Backup, &[Method::GET]),
+    ("/restore", Route::Restore, &[Method::POST]),
     ("/status", Route::Status, &[Method::GET, Method::HEAD]),
     ("/health", Route::Health, &[Method::GET, Method::HEAD]),
     ("/healthz", Route::Health, &[Method::GET, Method::HEAD]),
@@ -96,7 +100,7 @@ pub(super) fn find(path: &str) -> Result<(Route, &str), ApiError> {
     }
 }
 
-/// Whether it is an operator who asks for a change of the layout, or of the network.
+/// Whether it is an operator who asks for a change of the layout, of the network, or of whatever the cluster holds.
 pub(super) fn changes_the_cluster(route: Route, method: &Method) -> bool {
     let is_change = matches!(method, &Method::PUT | &Method::POST);
     is_change
@@ -113,6 +117,7 @@ pub(super) fn changes_the_cluster(route: Route, method: &Method) -> bool {
                 | Route::ClusterMember
                 | Route::Config
                 | Route::Faults
+                | Route::Restore
         )
 }
 

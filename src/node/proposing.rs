@@ -8,7 +8,7 @@ use super::worker::Worker;
 use crate::coordinator::{Electorate, Entrust, Kept, Propose, ProposeOptions, Turn, Turns};
 use crate::placement::Partition;
 use crate::protocol::{Answer, Decision, Reach, Refusal};
-use crate::record::{Actor, Ballot, Key, Proposal, Row, Stamp};
+use crate::record::{Actor, Ballot, Key, Proposal, Record, Row, Stamp};
 use crate::replica;
 use crate::storage::{Address, Place};
 use bytes::Bytes;
@@ -181,6 +181,37 @@ impl Worker {
             true => Ok(None),
             false => room.propose(key.clone()).map(Some).map_err(|refused| replica::refusal(&refused)),
         }
+    }
+}
+
+impl Worker {
+    /// Has the owners of `key` agree on what they hold, and on a copy of it from elsewhere, which counts like an acceptor's.
+    /// This node need not be an owner. Concludes within `within`.
+    pub(super) async fn agree_on_copy(self: &Rc<Self>, key: &Key, copy: Record, within: Duration) -> Decision {
+        let unavailable = |cause| Decision::Unavailable { answered: 0, cause };
+        let node = &self.node;
+        if let Some(refusal) = node.is_ahead() {
+            return unavailable(Some(refusal));
+        }
+        let (ring, now_stamp) = (node.ring(), node.now_stamp());
+        let accepted = copy.context().ballot().map_or(Stamp::default(), |ballot| ballot.stamp);
+        let options = ProposeOptions {
+            reach: Reach::Majority,
+            // A name of its own: the key's other proposals of this node wait for one another, and not for this one.
+            ballot: Ballot { stamp: now_stamp.max(accepted).following(), actor: Actor(random()) },
+            now: now_stamp,
+            kept: None,
+            epoch: ring.epoch(),
+            avoid: node.avoid(&ring),
+            chance: random(),
+            // It has a value already, wherever it comes from.
+            full: None,
+        };
+        let electorate = Electorate::of(&ring, Partition::of(key.position()));
+        let propose = Propose::new(key.clone(), vec![None], electorate, options).bringing(copy);
+        let Some(proposed) = self.run(propose, ring, within).await else { return unavailable(None) };
+        node.told_agreed.tell(&node.feed, key, proposed.told);
+        proposed.decisions.into_iter().next().unwrap_or_else(|| unavailable(None))
     }
 }
 

@@ -112,6 +112,8 @@ pub struct Shared {
     pub lists: Arc<AtomicU64>,
     /// Batches of clients that are being worked off.
     pub batches: Arc<AtomicU64>,
+    /// Pieces of backups that are being brought back.
+    pub restores: Arc<AtomicU64>,
     ring: RwLock<Arc<Ring>>,
 }
 
@@ -181,6 +183,7 @@ impl Shared {
             read_ahead: ReadAhead::default(),
             lists: Arc::default(),
             batches: Arc::default(),
+            restores: Arc::default(),
             ring: RwLock::new(Arc::new(ring)),
         }
     }

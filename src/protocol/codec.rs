@@ -11,6 +11,7 @@
 //! A node speaks its own version and the previous one, and answers in the version it was asked in. What was damaged on the
 //! way is refused whole, not stored: the sum of TCP alone misses a flipped pair of bits.
 
+use super::copies::Copies;
 use super::feed::{Follow, PREFIXES_MAX};
 use super::list::LISTS_PER_BATCH_MAX;
 use super::message::{Answer, Batch, FORGET_KEYS_MAX, PACKETS_MAX, REQUESTS_PER_BATCH_MAX, Reply, Request};
@@ -119,6 +120,20 @@ impl Reply {
     }
 }
 
+impl Copies {
+    /// The piece as bytes, in the present version: nodes of this one and of the next read it.
+    pub fn encode(&self) -> Vec<u8> {
+        encode(self, PROTOCOL_VERSION, 256)
+    }
+
+    /// Reads a piece and checks every limit; reachable by anyone, so nothing in it can panic.
+    pub fn decode(bytes: &[u8]) -> Result<Copies, MalformedMessage> {
+        let (copies, _): (Copies, _) = decode(bytes)?;
+        copies.check()?;
+        Ok(copies)
+    }
+}
+
 /// How many bytes a request or an answer takes inside a message. Costs about what writing it does.
 pub fn wire_bytes<T: Serialize>(part: &T) -> u64 {
     // Only a part that cannot be written has no size, and all of them can.
@@ -166,8 +181,8 @@ mod tests {
     use crate::placement::Partition;
     use crate::placement::{ClusterId, NodeId};
     use crate::protocol::{
-        Answer, Bed, Decision, Difference, Envelope, Filter, KeyEntry, Lacking, Leaves, ListAnswer, ListEntry,
-        ListRequest, MemberTag, Place, Refusal, SyncAnswer, SyncRequest,
+        Answer, Bed, CopiesFrom, Decision, Difference, Envelope, Filter, KeyEntry, Lacking, Leaves, ListAnswer,
+        ListEntry, ListRequest, MemberTag, Place, Portion, Refusal, SyncAnswer, SyncRequest,
     };
     use crate::record::{Actor, Context, Dot, Key, Record, Seen, Stamp};
     use bytes::Bytes;
@@ -330,6 +345,31 @@ mod tests {
             assert!(matches!(check(request.clone()), Err(MalformedMessage::Limit(_))), "{request:?}");
         }
         assert!(check(SyncRequest::Groups { from, groups: vec![0; 32] }).is_ok());
+    }
+
+    #[test]
+    fn a_piece_of_a_backup_comes_back_from_its_bytes_and_one_out_of_order_is_refused() {
+        let key = |name: &'static str| Key::new(name).unwrap();
+        let portion = |names: &[&'static str]| Portion {
+            partition: Partition::of(key(names[0]).position()),
+            seen: record(b"v").context().clone(),
+            is_whole: true,
+            records: names.iter().map(|name| (key(name), record(name.as_bytes()))).collect(),
+        };
+        let mut portions = vec![portion(&["a"]), portion(&["b"])];
+        portions.sort_by_key(|portion| portion.partition);
+        let next = Some(CopiesFrom { partition: portions[1].partition, after: Some(key("b")) });
+        let copies = Copies { cluster: ClusterId(7), node: NodeId(1), portions, damaged: 0, next };
+        assert_eq!(Copies::decode(&copies.encode()), Ok(copies.clone()));
+        let mut turned = copies.clone();
+        turned.portions.reverse();
+        let elsewhere = Copies { portions: vec![portion(&["a", "b"])], ..copies.clone() };
+        for refused in [turned, elsewhere] {
+            assert!(matches!(Copies::decode(&refused.encode()), Err(MalformedMessage::Limit(_))), "{refused:?}");
+        }
+        let mut bytes = copies.encode();
+        bytes[20] ^= 4;
+        assert_eq!(Copies::decode(&bytes), Err(MalformedMessage::Damaged));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! request carries a [`Batch`], one response a [`Reply`] with an answer for each request, in order.
 
 mod codec;
+mod copies;
 mod feed;
 mod lane;
 mod layout;
@@ -14,6 +15,7 @@ mod sync;
 mod version;
 
 pub use codec::{MalformedMessage, wire_bytes};
+pub use copies::{COPIES_BYTES, COPIES_BYTES_MAX, Copies, CopiesFrom, Portion};
 pub use feed::{ChangeKind, FeedEntry, FeedOf, FeedPage, FeedPlace, Follow, News, PREFIXES_MAX, ToldChange, ToldEvent};
 pub use lane::Lane;
 pub use layout::{LayoutAnswer, LayoutRequest, LayoutWish, Progress, ROUNDS_MAX};

@@ -4,10 +4,12 @@
 //! the answer. Nothing is decided here that the record's merge does not decide.
 
 mod compare;
+mod copies;
 mod forgettable;
 mod list;
 
 pub use compare::{compare, is_quick, shared};
+pub use copies::{Copied, copies};
 pub use forgettable::{Candidate, Noted, count_spent, forgettable};
 pub use list::{Ahead, Found, list};
 

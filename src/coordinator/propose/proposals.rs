@@ -1,5 +1,6 @@
 //! Proposals for one key that are made one after the other, and what becomes of each.
 
+use super::Propose;
 use crate::protocol::Refusal;
 use crate::record::{Dot, Edit, Proposal, Record, Seen, Unfit, Unmet};
 
@@ -36,11 +37,27 @@ pub(super) struct Proposals {
     full: Option<Refusal>,
     /// The value that they were worked out on, agreed on or on its way there.
     found: Option<Agreed>,
+    /// A copy that is worked out with what the promises show.
+    brought: Record,
+}
+
+impl Propose {
+    /// The same with a copy of the key's record that no owner need hold, such as a backup's: it counts as if one more
+    /// acceptor had shown it. So it can be had agreed on after its ballot can no longer be accepted as it is.
+    pub fn bringing(mut self, copy: Record) -> Propose {
+        self.proposals.brought = copy;
+        self
+    }
 }
 
 impl Proposals {
     pub(super) fn new(asked: Vec<Option<Proposal>>, full: Option<Refusal>) -> Proposals {
-        Proposals { asked, verdicts: Vec::new(), changes: false, full, found: None }
+        Proposals { asked, verdicts: Vec::new(), changes: false, full, found: None, brought: Record::default() }
+    }
+
+    /// What is worked out with what the promises show.
+    pub(super) fn brought(&self) -> Record {
+        self.brought.clone()
     }
 
     /// Makes one after the other on what is `held`, and takes down what becomes of each; what the last one leaves. `mint`
