@@ -1,7 +1,11 @@
-//! `kringle`: a node, and `kringle health`. Arguments and exit codes; everything else is the library's.
+//! `kringle`: a node, `kringle health` and `kringle demo`. Arguments and exit codes; everything else is the library's, but
+//! for the demo, which is a program of its own.
+
+mod demo;
 
 use kringle::config::{Load, LogFormat, Settings};
 use kringle::http::{self, Address};
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -11,8 +15,20 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     take_memory_by_small_pages();
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    match words.get(1).and_then(|word| word.to_str()) {
+        Some(demo::WORD) => return demo::run(words.into_iter().skip(2)),
+        // A node of a demo: one like any other, but for its end.
+        Some(demo::tether::WORD) => {
+            if let Err(code) = demo::tether::tie(words.get(2).and_then(|word| word.to_str())) {
+                return code;
+            }
+            words.drain(1..3);
+        }
+        _ => {}
+    }
     let read = |path: &std::path::Path| std::fs::read_to_string(path);
-    match Settings::load(std::env::args_os(), std::env::vars_os(), read) {
+    match Settings::load(words, std::env::vars_os(), read) {
         Err(error) => fail(2, &error.to_string()),
         Ok(Load::Say(text)) => say(&text),
         Ok(Load::Health(asked)) => match http::ask_health(asked.url.url(), asked.timeout) {

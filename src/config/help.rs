@@ -18,6 +18,9 @@ Examples:
   The first node of three on this machine:
     kringle --port 8001 --peers localhost:8001,localhost:8002,localhost:8003
 
+  Five nodes on this machine, and a console to use, break and mend them:
+    kringle demo --nodes 5
+
   Settings from a file, one of them overruled by the environment:
     KRINGLE_TIMEOUT=2.5 kringle --config config/kringle.toml
 ";
@@ -26,7 +29,8 @@ pub(super) fn node() -> String {
     let mut help = String::from(
         "Kringle: a replicated key-value store of equal peers that speak HTTP.\n\n\
          Usage: kringle [FLAGS]                 run a node\n       \
-         kringle health [--url <URL>]    ask a running node whether it is alive\n\n",
+         kringle health [--url <URL>]    ask a running node whether it is alive\n       \
+         kringle demo [--nodes <COUNT>]  a cluster to play with; see kringle demo --help\n\n",
     );
     help += &wrapped(
         "Each flag is also an environment variable, named below, and a key in the file given by --config. Flags win \

@@ -222,7 +222,7 @@ pub const LIBRARIES: &[(&str, &[&str])] = &[
     // RESP2 and RESP3 as bytes.
     ("redis_protocol", &["src/resp/frame.rs"]),
     ("futures_core", &["src/http/input.rs", "src/remote/mod.rs"]),
-    ("clap", &["src/config/", "cmd/kringlectl/"]),
+    ("clap", &["src/config/", "cmd/kringlectl/", "cmd/kringle/demo/"]),
     ("toml", &["src/config/"]),
     ("getrandom", &["src/node/outside.rs"]),
     ("rustix", &["src/node/background.rs", "src/node/own_address.rs", "src/http/server.rs", "cmd/"]),
