@@ -14,6 +14,7 @@ mod backing_up;
 mod belonging;
 mod counting;
 mod dialects;
+mod driven;
 mod events;
 mod faults;
 mod filling;
@@ -52,6 +53,7 @@ mod watchers;
 mod worker;
 
 pub use belonging::meet;
+pub use driven::Driven;
 pub use events::{Event, Events};
 pub use faults::{Faults, Uncut, cut_off};
 pub use filling::Completeness;

@@ -5,6 +5,7 @@
 //! event by event, until their last call is answered. The table outlives the client that asked, so a client that
 //! hangs up does not cut a write in half.
 
+use super::driven::Driven;
 use super::foreground::Class;
 use super::link::{Link, Told};
 use super::load::Seconds;
@@ -21,12 +22,9 @@ use crate::storage::{Address, Change, Kind, Outcome, Peek, Refused, StoreError};
 use bytes::Bytes;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::future::{Ready, ready};
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -98,34 +96,6 @@ impl<M: Operation> Machine for Reporting<M> {
 
     fn hedges(&self) -> u64 {
         self.machine.hedges()
-    }
-}
-
-/// An operation that has begun, and what it concludes. It goes on whether or not anybody waits.
-///
-/// Small, whatever the operation: it lies in the futures of all who ask, and each of these is moved several times.
-#[must_use = "whoever does not wait does not learn what became of it"]
-pub enum Driven<T> {
-    /// It has concluded.
-    Known(Ready<Option<T>>),
-    /// It will.
-    Awaited(oneshot::Receiver<T>),
-}
-
-impl<T> Driven<T> {
-    fn known(output: Option<T>) -> Driven<T> {
-        Driven::Known(ready(output))
-    }
-}
-
-impl<T> Future for Driven<T> {
-    type Output = Option<T>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
-        match &mut *self {
-            Driven::Known(known) => Pin::new(known).poll(context),
-            Driven::Awaited(answer) => Pin::new(answer).poll(context).map(Result::ok),
-        }
     }
 }
 
