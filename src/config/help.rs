@@ -30,7 +30,7 @@ pub(super) fn node() -> String {
         "Kringle: a replicated key-value store of equal peers that speak HTTP.\n\n\
          Usage: kringle [FLAGS]                 run a node\n       \
          kringle health [--url <URL>]    ask a running node whether it is alive\n       \
-         kringle demo [--nodes <COUNT>]  a cluster to play with; see kringle demo --help\n\n",
+         kringle demo [--nodes <COUNT>]  a local cluster; see kringle demo --help\n\n",
     );
     help += &wrapped(
         "Each flag is also an environment variable, named below, and a key in the file given by --config. Flags win \

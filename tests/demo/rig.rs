@@ -7,6 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 /// What a blank `get` is answered, and nothing else: it marks the end of an answer.
 const MARK: &str = "Usage: get ";
@@ -40,7 +41,9 @@ pub fn is_alive(pid: u32) -> bool {
 /// A port with room for a demo's nodes above it, out of the way of others that start meanwhile.
 fn reserve_ports() -> u16 {
     let first = reserve_port();
-    (0..8).for_each(|_| drop(reserve_port()));
+    for _ in 0..8 {
+        reserve_port();
+    }
     first
 }
 
@@ -216,6 +219,13 @@ fn collected(stream: Option<impl Read + Send + 'static>) -> Arc<Mutex<String>> {
 
 impl Drop for Demo {
     fn drop(&mut self) {
+        // So that it takes its folder away.
+        self.stdin = None;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,40 +1,75 @@
 //! Where the nodes of a demo keep what they have: a folder with one for each of them, `n1`, `n2` and so on.
 //!
-//! Without `--data` it is a temporary one, and goes at the end. A node's folder goes with the node, when it is removed
-//! from the cluster; so those that are there at a start are its members, and all of them are started.
+//! Without `--data` it is a temporary one, and goes at the end; or, where the demo was killed, when the next one begins. A
+//! node's folder goes with the node, when it is removed from the cluster; so those that are there at a start are its
+//! members, and all of them are started.
 
 use super::console::talk;
-use std::fs::DirBuilder;
-use std::io;
+use std::fs::{DirBuilder, File, Metadata, TryLockError};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The file that has the cluster's name in it, and is locked as long as its demo lives.
+const CLUSTER: &str = "cluster";
+
+/// What temporary homes are called, before the process id.
+const PREFIX: &str = "kringle-demo-";
+
+/// For so long nobody looks whether a temporary home has been left behind: its demo may not have locked it yet.
+const YOUNG: Duration = Duration::from_secs(60);
 
 /// The folder of a demo. A temporary one is removed when this is dropped.
 #[derive(Debug)]
 pub(super) struct Home {
     folder: PathBuf,
     is_temporary: bool,
+    cluster: String,
+    /// Locked.
+    _lock: File,
 }
 
 impl Home {
-    /// The folder given, made where it is missing, or a new temporary one that only this user can read.
+    /// The folder given, made where it is missing, or a new temporary one that only this user can read. A folder that
+    /// another demo uses is refused.
     pub(super) fn make(given: Option<&Path>) -> io::Result<Home> {
         if let Some(folder) = given {
             std::fs::create_dir_all(folder)?;
-            return Ok(Home { folder: folder.canonicalize()?, is_temporary: false });
+            return Home::lock(folder.canonicalize()?, false);
         }
-        // What a demo of the same process id has left behind, because it was killed, is not touched.
+        remove_what_was_left();
+        // There may be one of this process id, left behind a moment ago.
         let names = std::iter::once(String::new()).chain((1..).map(|again| format!("-{again}")));
         for name in names {
-            let folder = std::env::temp_dir().join(format!("kringle-demo-{}{name}", std::process::id()));
+            let folder = std::env::temp_dir().join(format!("{PREFIX}{}{name}", std::process::id()));
             match DirBuilder::new().mode(0o700).create(&folder) {
-                Ok(()) => return Ok(Home { folder, is_temporary: true }),
+                Ok(()) => return Home::lock(folder, true),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
         }
         Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// Takes a folder, and reads the name in it, or makes one up.
+    fn lock(folder: PathBuf, is_temporary: bool) -> io::Result<Home> {
+        let mut file =
+            File::options().create(true).truncate(false).read(true).write(true).open(folder.join(CLUSTER))?;
+        if let Err(error) = file.try_lock() {
+            return Err(match error {
+                TryLockError::WouldBlock => io::Error::other("another demo uses the folder"),
+                TryLockError::Error(error) => error,
+            });
+        }
+        let mut cluster = String::new();
+        file.read_to_string(&mut cluster)?;
+        if cluster.trim().is_empty() {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            cluster = format!("demo-{}-{}", std::process::id(), since.as_millis());
+            file.write_all(cluster.as_bytes())?;
+        }
+        Ok(Home { folder, is_temporary, cluster: cluster.trim().to_owned(), _lock: file })
     }
 
     /// Itself.
@@ -47,17 +82,10 @@ impl Home {
         self.is_temporary
     }
 
-    /// The name of this demo's cluster, made up the first time: nodes of another name are refused. Ports go from one demo to
-    /// another, and nodes look for their members at the ports that they had.
-    pub(super) fn cluster(&self) -> io::Result<String> {
-        let file = self.folder.join("cluster");
-        if let Ok(name) = std::fs::read_to_string(&file) {
-            return Ok(name.trim().to_owned());
-        }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let name = format!("demo-{}-{}", std::process::id(), since.as_millis());
-        std::fs::write(file, &name)?;
-        Ok(name)
+    /// The name of this demo's cluster: nodes of another name are refused. Ports go from one demo to another, and nodes look
+    /// for their members at the ports that they had.
+    pub(super) fn cluster(&self) -> &str {
+        &self.cluster
     }
 
     /// The folder of a node, there or not.
@@ -80,6 +108,20 @@ impl Home {
         }
         numbers.sort_unstable();
         Ok(numbers)
+    }
+}
+
+/// Removes the temporary homes of demos that were killed and could not do it themselves. What cannot be removed, because it
+/// is somebody else's say, stays.
+fn remove_what_was_left() {
+    let Ok(entries) = std::fs::read_dir(std::env::temp_dir()) else { return };
+    for entry in entries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
+        let is_old =
+            |meta: Metadata| meta.is_dir() && meta.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > YOUNG));
+        let lock = || File::open(entry.path().join(CLUSTER)).is_ok_and(|file| file.try_lock().is_ok());
+        if entry.metadata().is_ok_and(is_old) && lock() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
     }
 }
 
@@ -111,6 +153,20 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_demo_has_left_goes_when_the_next_one_begins() {
+        let left = std::env::temp_dir().join(format!("{PREFIX}left-{}", std::process::id()));
+        std::fs::create_dir_all(left.join("n1")).unwrap();
+        let file = File::create(left.join(CLUSTER)).unwrap();
+        file.lock().unwrap();
+        File::open(&left).unwrap().set_modified(SystemTime::now() - 2 * YOUNG).unwrap();
+        remove_what_was_left();
+        assert!(left.exists(), "its demo lives");
+        drop(file);
+        remove_what_was_left();
+        assert!(!left.exists());
+    }
+
+    #[test]
     fn a_given_home_stays_and_knows_whose_folders_are_in_it() {
         let above = tempfile::tempdir().unwrap();
         let given = above.path().join("demo");
@@ -119,9 +175,10 @@ mod tests {
             std::fs::create_dir(given.join(name)).unwrap();
         }
         assert_eq!(home.nodes().unwrap(), [2, 10]);
-        let name = home.cluster().unwrap();
+        let name = home.cluster().to_owned();
+        assert!(Home::make(Some(&given)).is_err(), "two demos in one folder");
         drop(home);
-        assert_eq!(Home::make(Some(&given)).unwrap().cluster().unwrap(), name);
+        assert_eq!(Home::make(Some(&given)).unwrap().cluster(), name);
         assert!(given.join("n2").exists());
     }
 }

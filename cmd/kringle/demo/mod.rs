@@ -82,11 +82,8 @@ async fn play(arguments: Arguments) -> ExitCode {
         Err(error) => return fail(1, &format!("there is no folder to keep data in: {error}")),
     };
     let mut lines = if arguments.script.is_none() { Some(lines::of_stdin()) } else { None };
-    let name = match home.cluster() {
-        Ok(name) => name,
-        Err(error) => return fail(1, &format!("{} cannot be used: {error}", home.folder().display())),
-    };
-    let cluster = Cluster::new(home, Ports::from(arguments.base_port), arguments.flags(&name));
+    let flags = arguments.flags(home.cluster());
+    let cluster = Cluster::new(home, Ports::from(arguments.base_port), flags);
     let ended = tokio::select! {
         ended = perform(&arguments, &cluster, &mut lines) => ended,
         code = signals.any() => code,
@@ -101,7 +98,7 @@ async fn perform(arguments: &Arguments, cluster: &Cluster, lines: &mut Option<Re
         Ok(numbers) => numbers,
         Err(line) => return fail(2, &line),
     };
-    talk(&format!("Starting {} nodes...", numbers.len()));
+    talk(&format!("Starting {}...", counted(numbers.len())));
     if let Err(trouble) = cluster.start(&numbers).await {
         return fail(1, &trouble.to_string());
     }
@@ -159,7 +156,7 @@ async fn numbers(
 fn introduce(arguments: &Arguments, cluster: &Cluster) -> std::io::Result<()> {
     let seen = cluster.seen();
     let kept = if cluster.home().is_temporary() { ", removed at the end" } else { "" };
-    say(&format!("{} nodes in {}{kept}", seen.len(), cluster.home().folder().display()))?;
+    say(&format!("{} in {}{kept}", counted(seen.len()), cluster.home().folder().display()))?;
     for node in seen {
         let pid = node.pid.map_or("?".to_owned(), |pid| pid.to_string());
         say(&format!("  node {}  {}  pid {pid}  log {}", node.number, node.url.url(), node.log.display()))?;
@@ -168,6 +165,10 @@ fn introduce(arguments: &Arguments, cluster: &Cluster) -> std::io::Result<()> {
         talk("Type help for the commands, exit to end.");
     }
     Ok(())
+}
+
+fn counted(nodes: usize) -> String {
+    if nodes == 1 { "1 node".into() } else { format!("{nodes} nodes") }
 }
 
 fn fail(code: u8, line: &str) -> ExitCode {
