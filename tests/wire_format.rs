@@ -5,7 +5,11 @@
 #[path = "wire_format/said.rs"]
 mod said;
 
-use kringle::protocol::{Batch, MalformedMessage, PREVIOUS_VERSION, PROTOCOL_VERSION, ProtocolVersion, Reply};
+use kringle::placement::{ClusterId, NodeId, Partition};
+use kringle::protocol::{
+    Batch, Copies, CopiesFrom, MalformedMessage, PREVIOUS_VERSION, PROTOCOL_VERSION, Portion, ProtocolVersion, Reply,
+};
+use kringle::record::{Actor, Content, Dot, Key, Record, Seen, Stamp};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
@@ -87,4 +91,20 @@ fn both_versions_say_the_same_in_the_same_bytes() {
 #[test]
 fn the_recorded_refusal_of_a_later_version_is_known_as_such() {
     assert!(ProtocolVersion::is_refused_for_previous(400, REFUSAL.trim_end().as_bytes()), "{REFUSAL}");
+}
+
+#[test]
+fn a_piece_of_a_backup_is_read_and_written_as_those_that_lie_on_disks() {
+    let key = Key::new("k").expect("a key");
+    let dot = Dot { stamp: Stamp(5), actor: Actor(3) };
+    let record = Record::default().write(&Seen::Everything, dot, Some(Content::plain("v"))).expect("a record");
+    let partition = Partition::of(key.position());
+    let seen = record.context().clone();
+    let portion = Portion { partition, seen, is_whole: true, records: vec![(key.clone(), record)] };
+    let next = Some(CopiesFrom { partition, after: Some(key) });
+    let copies = Copies { cluster: ClusterId(7), node: NodeId(1), portions: vec![portion], damaged: 2, next };
+    let bytes =
+        "02070101f202010305000101016b16010300000000000000050000000000000001040001760201f20201016b7906587f0fd3df49";
+    assert_eq!(hex(&copies.encode()), bytes);
+    assert_eq!(Copies::decode(&copies.encode()), Ok(copies));
 }

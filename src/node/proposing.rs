@@ -209,9 +209,20 @@ impl Worker {
         };
         let electorate = Electorate::of(&ring, Partition::of(key.position()));
         let propose = Propose::new(key.clone(), vec![None], electorate, options).bringing(copy);
-        let Some(proposed) = self.run(propose, ring, within).await else { return unavailable(None) };
-        node.told_agreed.tell(&node.feed, key, proposed.told);
-        proposed.decisions.into_iter().next().unwrap_or_else(|| unavailable(None))
+        let unknown = Decision::Unknown { acked: 0, cause: None };
+        let decision = match self.run(propose, ring, within).await {
+            Some(proposed) => {
+                node.told_agreed.tell(&node.feed, key, proposed.told);
+                proposed.decisions.into_iter().next().unwrap_or(unknown)
+            }
+            // The machine broke its word.
+            None => unknown,
+        };
+        if matches!(decision, Decision::Unknown { .. }) {
+            // What was accepted of it, if anything was, is settled once it can be.
+            node.contested.note(key.clone());
+        }
+        decision
     }
 }
 

@@ -97,8 +97,9 @@ fn a_backup_taken_under_load_is_restored_into_one_node_and_into_five() {
         five.client(at % 5).get(&format!("/kv/agreed/{at}?mode=quorum")).expect(404);
     }
     for to in [&one, &five] {
+        // What was written meanwhile is newer in the backup of one node than in another's.
         let told = restore(&all(to), &under_load);
-        assert_eq!((&told["failed"], &told["superseded"]), (&json!(0), &json!(0)), "{told}");
+        assert_eq!(told["failed"], 0, "{told}");
         for node in &to.nodes {
             let mut after = shown(&mut node.client());
             after.retain(|key, _| !key.starts_with("load/"));

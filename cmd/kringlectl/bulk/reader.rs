@@ -1,6 +1,6 @@
 //! An export, read back: line by line, compressed or not, and whether it is whole.
 
-use super::line::{Head, Line, Seal};
+use super::line::{Entry, Head, Line, Seal};
 use crate::exit::Failed;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -31,7 +31,9 @@ impl<R: BufRead> Lines<R> {
         let mut line = Vec::new();
         let read = (&mut self.input).take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line);
         let read = read.map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => Failed::usage("it was cut off"),
+            std::io::ErrorKind::UnexpectedEof => {
+                Failed::usage("it was cut off").hint("go on with it by export --resume")
+            }
             _ => error.into(),
         })?;
         if read >= LINE_BYTES_MAX {
@@ -51,6 +53,9 @@ pub struct Reader {
     /// The first line, where there is one.
     pub head: Option<Head>,
 }
+
+/// A key's line: its number, and what it says, or why it says nothing.
+type Numbered = (u64, Result<Entry, Failed>);
 
 /// A file that is whole.
 pub struct Whole {
@@ -80,7 +85,7 @@ impl Reader {
     }
 
     /// The next key's line, its number, from 1 on, and what it says; nothing at the end of the file.
-    pub fn next(&mut self) -> Result<Option<(u64, Result<super::line::Entry, Failed>)>, Failed> {
+    pub fn next(&mut self) -> Result<Option<Numbered>, Failed> {
         loop {
             let line = self.lines.next().map_err(|failed| self.at(failed))?;
             let Some(line) = line else { return Ok(None) };
