@@ -227,7 +227,12 @@ impl Connection {
             let written = match self.socket.try_write(&answers) {
                 Ok(written) => written,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    timeout(READ_MAX, self.socket.writable()).await.map_err(|_| Error::from(ErrorKind::TimedOut))??;
+                    // What is under way goes on while its client does not read.
+                    let writable = poll_fn(|context| {
+                        self.pipeline.go_on(context);
+                        self.socket.poll_write_ready(context)
+                    });
+                    timeout(READ_MAX, writable).await.map_err(|_| Error::from(ErrorKind::TimedOut))??;
                     continue;
                 }
                 Err(error) => return Err(error),

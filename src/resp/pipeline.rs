@@ -149,6 +149,13 @@ impl Pipeline {
         true
     }
 
+    /// Has all go on that can.
+    pub(super) fn go_on(&mut self, context: &mut Context<'_>) {
+        for at in 0..self.answers.len() {
+            self.poll_one(at, context);
+        }
+    }
+
     /// Waits for the next answer; nothing where all are given. Those behind it go on meanwhile.
     pub(super) async fn next(&mut self) -> Option<Reply> {
         poll_fn(|context| {
@@ -156,9 +163,7 @@ impl Pipeline {
             if first || self.answers.is_empty() {
                 return Poll::Ready(());
             }
-            for at in 1..self.answers.len() {
-                self.poll_one(at, context);
-            }
+            self.go_on(context);
             Poll::Pending
         })
         .await;
