@@ -211,7 +211,7 @@ impl Manner {
             let outlook = wanted.of.ask(&dry.repeatable()).await?.successful()?.json()?;
             let rows = outlook["moves"].as_array().cloned().unwrap_or_default();
             session.show.data(&outlook, &Table { columns: MOVES, rows: &shortened(session, &rows) })?;
-            eprintln!("nothing was changed; {}", outlook_in_words(&outlook));
+            talk!("nothing was changed; {}", outlook_in_words(&outlook));
             return Ok(Exit::Ok);
         }
         if let Some(question) = wanted.question.as_ref().filter(|_| !is_sure && terminal::is_attended()) {
@@ -223,7 +223,7 @@ impl Manner {
         if self.no_wait {
             return done(session, epoch, false);
         }
-        eprintln!("epoch {epoch} is on its way");
+        talk!("epoch {epoch} is on its way");
         session.acquaint().await;
         self.await_epoch(session, epoch, &wanted).await?;
         done(session, epoch, true)
@@ -254,7 +254,7 @@ impl Manner {
                     }
                     let now = progress(&cluster);
                     if now != told {
-                        eprintln!("{now}");
+                        talk!("{now}");
                         told = now;
                     }
                     trouble = None;
@@ -282,11 +282,11 @@ impl Manner {
             let late: Vec<&str> =
                 living.iter().zip(&said).filter(|(_, said)| behind(said)).map(|(url, _)| url.url()).collect();
             if late.is_empty() {
-                eprintln!("{} that live go by it", counted(living.len() as u64, "node"));
+                talk!("{} that live go by it", counted(living.len() as u64, "node"));
                 return Ok(());
             }
             if Instant::now() >= until {
-                eprintln!("note: not seen yet by {}", late.join(", "));
+                talk!("note: not seen yet by {}", late.join(", "));
                 return Ok(());
             }
             tokio::time::sleep(PAUSE).await;

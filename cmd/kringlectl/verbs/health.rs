@@ -77,8 +77,8 @@ impl Health {
         all.extend(of_all(&survey));
         let json = json!({ "health": Survey::word(exit), "wrong": wrong, "checks": all });
         session.show.data(&json, &Table { columns: COLUMNS, rows: &shortened(session, &all) })?;
-        eprintln!("{}: {}", Survey::word(exit), survey.summary());
-        wrong.iter().for_each(|wrong| eprintln!("  {wrong}"));
+        talk!("{}: {}", Survey::word(exit), survey.summary());
+        wrong.iter().for_each(|wrong| talk!("  {wrong}"));
         Ok(exit)
     }
 

@@ -214,7 +214,7 @@ impl Get {
         let answer = session.remote.ask(&ask).await?.successful()?;
         let heard = replicas(&answer);
         if let (Some(wanted), Some(answered)) = (heard.get("wanted"), heard.get("answered")) {
-            eprintln!("warning: {answered} of the {wanted} owners asked for have answered");
+            talk!("warning: {answered} of the {wanted} owners asked for have answered");
         }
         let count = answer.header("kringle-siblings").and_then(|count| count.parse::<u64>().ok()).unwrap_or(1);
         if self.siblings {
@@ -226,7 +226,7 @@ impl Get {
             return Err(Failed::new(Exit::Conflict, error).hint(hint));
         }
         if count > 1 {
-            eprintln!("note: {count} concurrent values, this is the newest; --siblings shows all");
+            talk!("note: {count} concurrent values, this is the newest; --siblings shows all");
         }
         match session.show.form() {
             Form::Table if !self.json => {
@@ -309,7 +309,7 @@ fn told(session: &Session, key: &OsStr, result: &str, answer: &Answer, value: Op
         shown["value"] = value;
     }
     if answer.status.as_u16() == 202 {
-        eprintln!("warning: {acked} of {wanted} owners have it so far; other nodes keep {}", counted(hinted, "hint"));
+        talk!("warning: {acked} of {wanted} owners have it so far; other nodes keep {}", counted(hinted, "hint"));
     }
     session.show.head(WRITTEN)?;
     session.show.item(&shown, WRITTEN, || printable(text.as_bytes()))?;

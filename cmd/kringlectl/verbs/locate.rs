@@ -77,7 +77,7 @@ impl Locate {
         let stand_ins = place["stand_ins"].as_array().into_iter().flatten().filter_map(|member| member["url"].as_str());
         let stand_ins: Vec<&str> = stand_ins.map(short).collect();
         if !stand_ins.is_empty() {
-            eprintln!("stand-ins, in this order: {}", stand_ins.join(", "));
+            talk!("stand-ins, in this order: {}", stand_ins.join(", "));
         }
         Ok(Exit::Ok)
     }

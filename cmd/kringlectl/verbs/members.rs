@@ -119,8 +119,8 @@ impl Status {
             "changing": cluster["changing"], "asked": survey.from, "nodes": rows,
         });
         session.show.data(&json, &Table { columns: STATUS, rows: &shortened(session, &rows) })?;
-        eprintln!("{}: {}", Survey::word(exit), survey.summary());
-        wrong.iter().for_each(|wrong| eprintln!("  {wrong}"));
+        talk!("{}: {}", Survey::word(exit), survey.summary());
+        wrong.iter().for_each(|wrong| talk!("  {wrong}"));
         Ok(exit)
     }
 }
@@ -132,7 +132,7 @@ impl Members {
         let rows: Vec<Value> = cluster["members"].as_array().into_iter().flatten().map(named).collect();
         session.show.data(&cluster, &Table { columns: MEMBERS, rows: &shortened(session, &rows) })?;
         for awaited in cluster["awaiting"].as_array().into_iter().flatten() {
-            eprintln!("still to agree: {}", awaited.as_str().unwrap_or_default());
+            talk!("still to agree: {}", awaited.as_str().unwrap_or_default());
         }
         Ok(Exit::Ok)
     }
@@ -160,7 +160,7 @@ impl Ring {
             })
             .collect();
         session.show.data(&ring, &Table { columns: RING, rows: &shortened(session, &rows) })?;
-        eprintln!("{} partitions, epoch {}", ring["partitions"], ring["epoch"]);
+        talk!("{} partitions, epoch {}", ring["partitions"], ring["epoch"]);
         Ok(Exit::Ok)
     }
 }

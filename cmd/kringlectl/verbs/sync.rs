@@ -141,7 +141,7 @@ async fn status(session: &Session) -> Result<Exit, Failed> {
         }
     }
     session.show.data(&json!(rows), &Table { columns: STATUS, rows: &shown })?;
-    eprintln!("equal: of the peers that answer, how many keep the same of what both keep");
+    talk!("equal: of the peers that answer, how many keep the same of what both keep");
     Ok(Exit::Ok)
 }
 
@@ -172,7 +172,7 @@ impl Run {
                 let survey = Survey::take(&session.remote, session.timeout).await?;
                 for (node, url) in survey.nodes.iter().zip(&survey.addresses) {
                     if !node.is_ready() {
-                        eprintln!("note: {} is {} and not asked", node.url(), node.state());
+                        talk!("note: {} is {} and not asked", node.url(), node.state());
                         continue;
                     }
                     note(session.remote.only(url).within(self.wait).ask(&ask).await?.successful()?)?;
@@ -182,7 +182,7 @@ impl Run {
         session.show.data(&json!(rows), &Table { columns: REPORT, rows: &shortened(session, &rows) })?;
         let failed = rows.iter().filter(|row| !row["failed"].is_null()).count();
         if failed > 0 {
-            eprintln!("{failed} of {} comparisons came to no end", rows.len());
+            talk!("{failed} of {} comparisons came to no end", rows.len());
             return Ok(Exit::Unavailable);
         }
         Ok(Exit::Ok)
@@ -216,13 +216,10 @@ async fn diff(session: &Session, a: &str, b: &str) -> Result<Exit, Failed> {
     });
     session.show.data(&json, &Table { columns: DIFF, rows: &differing })?;
     if is_equal {
-        eprintln!("equal: {shared} partitions are kept by both, with {} keys", said_a["keys"]);
+        talk!("equal: {shared} partitions are kept by both, with {} keys", said_a["keys"]);
         return Ok(Exit::Ok);
     }
-    eprintln!(
-        "{} of {shared} partitions that both keep are not equal; kringlectl sync run repairs them",
-        differing.len()
-    );
+    talk!("{} of {shared} partitions that both keep are not equal; kringlectl sync run repairs them", differing.len());
     Ok(Exit::Degraded)
 }
 

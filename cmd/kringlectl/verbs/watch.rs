@@ -94,7 +94,7 @@ impl Watch {
                 // It has been told before: nodes that come back are waited for.
                 Err(failure) if since.is_some() && is_passing(&failure) => {
                     let begun = *silent_since.get_or_insert_with(|| {
-                        eprintln!("note: {failure}; trying again");
+                        talk!("note: {failure}; trying again");
                         Instant::now()
                     });
                     if begun.elapsed() > session.timeout.max(SILENCE_MAX) {
@@ -111,7 +111,7 @@ impl Watch {
                 None => return Ok(Exit::Ok),
                 Some(why) => {
                     session.remote.turn_from(&node);
-                    eprintln!("note: {node}: {why}; going on with another node");
+                    talk!("note: {node}: {why}; going on with another node");
                 }
             }
         }
@@ -197,11 +197,11 @@ impl Watch {
         for event in answer["events"].as_array().into_iter().flatten() {
             shown += u64::from(self.show(session, event)?);
             if self.count == Some(shown) {
-                eprintln!("since: {}", event["id"].as_str().unwrap_or_default());
+                talk!("since: {}", event["id"].as_str().unwrap_or_default());
                 return Ok(Exit::Ok);
             }
         }
-        eprintln!("since: {}", answer["since"].as_str().unwrap_or_default());
+        talk!("since: {}", answer["since"].as_str().unwrap_or_default());
         Ok(Exit::Ok)
     }
 
@@ -211,7 +211,7 @@ impl Watch {
         match text("event") {
             "ready" => return Ok(false),
             "gap" => {
-                eprintln!("gap: {}: {}\nhint: {}", text("node"), text("reason"), text("hint"));
+                talk!("gap: {}: {}\nhint: {}", text("node"), text("reason"), text("hint"));
                 return Ok(false);
             }
             "event" => session.show.item(value, EVENTS, || {

@@ -93,7 +93,7 @@ impl Shell {
                 first_failure = exit;
             }
             if *session.remote.current() != current {
-                eprintln!("note: {current} does not answer; going on with {}", session.remote.current());
+                talk!("note: {current} does not answer; going on with {}", session.remote.current());
             }
         }
     }
@@ -130,7 +130,7 @@ impl Shell {
             true => tokio::select! {
                 done = Box::pin(done) => done,
                 _ = tokio::signal::ctrl_c() => {
-                    eprintln!();
+                    talk!("");
                     return Ok(Exit::Ok);
                 }
             },
