@@ -85,7 +85,7 @@ impl Health {
     async fn of_one(&self, session: &Session) -> Result<Exit, Failed> {
         let remote = session.remote.only(session.remote.current());
         let answer = remote.ask(&Ask::get("/readyz?verbose")).await?;
-        let ready = answer.json()?;
+        let ready = answer.object()?;
         let all = rows(&answer.from, &ready);
         let is_ready = ready["ready"] == json!(true);
         let exit = if is_ready { Exit::Ok } else { Exit::Unavailable };

@@ -153,8 +153,8 @@ impl Run {
         };
         let mut rows = Vec::new();
         let mut note = |answer: Answer| -> Result<(), Failed> {
-            let body = answer.json()?;
-            for report in body["reports"].as_array().into_iter().flatten() {
+            let body = answer.object()?;
+            for report in body["reports"].as_array().into_iter().flatten().filter(|report| report.is_object()) {
                 let mut row = report.clone();
                 row["node"] = json!(answer.from);
                 let bytes = |name: &str| report[name].as_u64().unwrap_or_default();
@@ -191,7 +191,7 @@ impl Run {
 
 /// Which partitions two nodes keep differently.
 async fn diff(session: &Session, a: &str, b: &str) -> Result<Exit, Failed> {
-    let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.json()?;
+    let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.object()?;
     let ((member_a, url_a), (member_b, url_b)) = (member_called(&cluster, a)?, member_called(&cluster, b)?);
     let known = addresses(&session.remote, session.timeout, &cluster).await;
     let address = |member: &Value, url: &PeerUrl| {
@@ -203,7 +203,7 @@ async fn diff(session: &Session, a: &str, b: &str) -> Result<Exit, Failed> {
     }
     let of = async |url: &PeerUrl, with: &Value| -> Result<Value, Failed> {
         let ask = Ask::get(format!("{}&by=partition", shared_path(&with["name"])));
-        Ok(session.remote.only(url).ask(&ask).await?.successful()?.json()?)
+        Ok(session.remote.only(url).ask(&ask).await?.successful()?.object()?)
     };
     let (said_a, said_b) = tokio::join!(of(&address_a, member_b), of(&address_b, member_a));
     let (said_a, said_b) = (said_a?, said_b?);

@@ -172,8 +172,11 @@ impl Watch {
                 if data.is_empty() {
                     continue;
                 }
-                let mut value: Value = serde_json::from_str(&data)
-                    .map_err(|error| Failure::Garbled { from: lines.from().to_owned(), why: error.to_string() })?;
+                let garbled = |why| Failure::Garbled { from: lines.from().to_owned(), why };
+                let mut value: Value = serde_json::from_str(&data).map_err(|error| garbled(error.to_string()))?;
+                if !value.is_object() {
+                    return Err(garbled("an event is no JSON object".into()).into());
+                }
                 if event == "end" {
                     return Ok(Some(value["reason"].as_str().unwrap_or("it ends").to_owned()));
                 }
@@ -192,7 +195,7 @@ impl Watch {
     /// Shows what there is within the time, and says from where the next goes on.
     async fn poll(&self, session: &Session, wait: Duration) -> Result<Exit, Failed> {
         let remote = session.remote.within(session.timeout + wait);
-        let answer = remote.ask(&self.ask(self.since.as_deref(), Some(wait))).await?.successful()?.json()?;
+        let answer = remote.ask(&self.ask(self.since.as_deref(), Some(wait))).await?.successful()?.object()?;
         let mut shown = 0;
         for event in answer["events"].as_array().into_iter().flatten() {
             shown += u64::from(self.show(session, event)?);
