@@ -9,6 +9,8 @@ use crate::support::node::{Node, reserve_port};
 use crate::support::proxy::{Fault, Proxy, Way};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 const QUICK: [&str; 5] = ["--memory", "--pingfreq", "0.5", "--timeout", "3"];
 
@@ -81,6 +83,23 @@ fn a_count_that_may_have_been_made_is_told_as_unknown_whatever_other_endpoints_s
     assert!(of(&[busy.url(), nobody.clone()]).expect(5).talk.contains("nothing was stored"));
     assert_eq!(of(&[nobody]).expect(5).why().matches("nobody listens there").count(), 1);
     of(&[deaf, judging.url()]).expect(2);
+}
+
+#[test]
+fn a_write_to_a_machine_that_takes_no_connection_is_known_to_have_changed_nothing() {
+    let full = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = full.local_addr().expect("an address");
+    // What is beyond the queue of those that wait to be accepted is dropped, as by a machine that is gone.
+    rustix::net::listen(&full, 0).expect("a short queue");
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 100, "the queue has an end");
+    }
+    for words in [&["put", "k", "v"][..], &["incr", "n", "--id", "one"]] {
+        let said = User::new().run(&[&["-e", &format!("http://{address}"), "--timeout", "2"], words].concat());
+        assert!(said.expect(5).why().contains("does not take the connection"), "{words:?}");
+    }
 }
 
 #[test]
