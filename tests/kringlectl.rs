@@ -2,6 +2,8 @@
 
 #[path = "kringlectl/changing.rs"]
 mod changing;
+#[path = "kringlectl/foreign.rs"]
+mod foreign;
 #[path = "kringlectl/keys.rs"]
 mod keys;
 #[path = "kringlectl/kit.rs"]

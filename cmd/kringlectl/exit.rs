@@ -95,9 +95,9 @@ impl Failed {
     /// Says it on standard error, unless nothing went wrong but that nobody reads on.
     pub fn tell(&self) -> ExitCode {
         if self.exit != Exit::Ok {
-            eprintln!("kringlectl: {}", self.error);
+            talk!("kringlectl: {}", self.error);
             if let Some(hint) = &self.hint {
-                eprintln!("hint: {hint}");
+                talk!("hint: {hint}");
             }
         }
         self.exit.into()

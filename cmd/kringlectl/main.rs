@@ -16,6 +16,13 @@
 //!
 //! Data goes to standard output, talk to standard error.
 
+// eprintln! panics where nobody reads standard error.
+#![warn(clippy::print_stderr)]
+
+// Before the others, which talk.
+#[macro_use]
+mod terminal;
+
 mod arguments;
 mod bench;
 mod bulk;
@@ -25,7 +32,6 @@ mod lines;
 mod session;
 mod show;
 mod survey;
-mod terminal;
 mod verbs;
 
 use arguments::Arguments;

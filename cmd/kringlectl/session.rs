@@ -83,7 +83,7 @@ impl Session {
         let mut ranked: Vec<(Option<Duration>, PeerUrl)> = survey::all(runners.collect()).await;
         ranked.sort_by_key(|(best, _)| best.unwrap_or(Duration::MAX));
         if let Some((Some(best), endpoint)) = ranked.first() {
-            eprintln!("asking {endpoint}, which answers in {:.1} ms", best.as_secs_f64() * 1_000.0);
+            talk!("asking {endpoint}, which answers in {:.1} ms", best.as_secs_f64() * 1_000.0);
         }
         self.remote = Remote::new(ranked.into_iter().map(|(_, endpoint)| endpoint).collect(), self.timeout);
     }

@@ -102,7 +102,7 @@ impl Survey {
     /// Asks a node who belongs to the cluster, and then each of those.
     pub async fn take(remote: &Remote, timeout: Duration) -> Result<Survey, Failure> {
         let answer = remote.ask(&Ask::get("/cluster")).await?.successful()?;
-        let (from, cluster) = (answer.from.clone(), answer.json()?);
+        let (from, cluster) = (answer.from.clone(), answer.object()?);
         let mut members: Vec<Value> = cluster["members"].as_array().cloned().unwrap_or_default();
         if cluster["member"] == json!(false) {
             members.insert(0, json!({ "url": from, "role": "none" }));

@@ -1,10 +1,23 @@
-//! Whether people are there: terminals, their width, colours, and a question to be answered.
+//! Whether people are there: terminals, their width, colours, what is said to them, and a question to be answered.
 
 use crate::exit::{Exit, Failed};
 use std::io::{IsTerminal, Write};
 
 /// The width taken for that of a terminal that does not say.
 const WIDTH_DEFAULT: u16 = 80;
+
+/// Says a line on standard error, formatted as by `format!`. Where nobody reads that any more (`2>&1 | head -1`) it is said
+/// to nobody: what was asked for is done all the same.
+macro_rules! talk {
+    ($($words:tt)*) => {
+        $crate::terminal::say(format_args!($($words)*))
+    };
+}
+
+/// What `talk!` stands on.
+pub fn say(words: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{words}");
+}
 
 /// Columns of the terminal that standard output is; `None` where it is none.
 pub fn width() -> Option<u16> {

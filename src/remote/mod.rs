@@ -11,6 +11,9 @@
 //! | answered 503 | the next endpoint, and the last 503 if all say so | the answer |
 //! | answered otherwise | the answer | the answer |
 //!
+//! One endpoint that was sent a change and never answered may have made it, whatever the others say: where none of them
+//! answers with success, or judges the request itself (4xx), that is [`Failure::Unknown`] as well.
+//!
 //! The limit of time is for all endpoints together. Clients are of one thread ([`block_on`] makes a fitting one).
 
 mod failure;
@@ -56,6 +59,8 @@ pub struct Ask {
     headers: Vec<(String, String)>,
     body: Bytes,
     repeatable: bool,
+    /// Whether it may change something.
+    changes: bool,
 }
 
 /// A whole answer.
@@ -83,8 +88,8 @@ pub struct Answering {
 impl Ask {
     /// A request without a body. `GET` and `HEAD` are repeatable.
     pub fn new(method: Method, path: impl Into<String>) -> Ask {
-        let repeatable = method == Method::GET || method == Method::HEAD;
-        Ask { method, path: path.into(), headers: Vec::new(), body: Bytes::new(), repeatable }
+        let changes = method != Method::GET && method != Method::HEAD;
+        Ask { method, path: path.into(), headers: Vec::new(), body: Bytes::new(), repeatable: !changes, changes }
     }
 
     /// `GET`.
@@ -130,6 +135,12 @@ impl Ask {
         self.repeatable = true;
         self
     }
+
+    /// Changes nothing, whatever its method says: repeatable, and without an answer nothing has happened.
+    pub fn harmless(mut self) -> Ask {
+        (self.repeatable, self.changes) = (true, false);
+        self
+    }
 }
 
 fn header_of<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -146,6 +157,15 @@ impl Answer {
     pub fn json(&self) -> Result<Value, Failure> {
         serde_json::from_slice(&self.body)
             .map_err(|error| Failure::Garbled { from: self.from.clone(), why: error.to_string() })
+    }
+
+    /// The body as a JSON object, of which fields may be set; a [`Failure::Garbled`] where it is none. Nodes answer
+    /// nothing else, but who knows who listens there.
+    pub fn object(&self) -> Result<Value, Failure> {
+        match self.json()? {
+            object @ Value::Object(_) => Ok(object),
+            _ => Err(Failure::Garbled { from: self.from.clone(), why: "it is no JSON object".into() }),
+        }
     }
 
     /// This answer if it is one of success, the [`Failure::Refused`] that it is otherwise.
@@ -199,8 +219,10 @@ impl Remote {
     pub fn new(endpoints: Vec<PeerUrl>, timeout: Duration) -> Remote {
         assert!(!endpoints.is_empty(), "a cluster is known by at least one endpoint");
         let share = timeout / u32::try_from(endpoints.len()).unwrap_or(u32::MAX);
+        // Less than a request may take: who was not even connected to is known to have changed nothing.
+        let connect_max = (share * 9 / 10).min(CONNECT_MAX);
         // As many connections as the caller has requests under way: it is the one who bounds them.
-        let connector = awc::Connector::new().timeout(share.min(CONNECT_MAX)).limit(0);
+        let connector = awc::Connector::new().timeout(connect_max).limit(0);
         let client = awc::Client::builder()
             .connector(connector)
             .disable_redirects()
@@ -286,6 +308,8 @@ impl Remote {
         let count = self.endpoints.len();
         let mut tried = Vec::new();
         let mut last_refusal = None;
+        // The first that may have changed something, and said nothing.
+        let mut unheard: Option<Failure> = None;
         for (step, left) in (0..count).zip((1..=count).rev()) {
             let index = (self.at.get() + step) % count;
             let url = self.endpoints[index].url().to_owned();
@@ -300,19 +324,30 @@ impl Remote {
                 }
                 Tried::Done(answer) => {
                     self.at.set(index);
-                    return Ok(answer);
+                    return match unheard {
+                        Some(failure) if !speaks_for_all(answer.status()) => Err(failure),
+                        _ => Ok(answer),
+                    };
                 }
                 Tried::NotReached(why) => tried.push((url, why)),
-                Tried::NotHeard(why) if ask.repeatable => tried.push((url, why)),
-                Tried::NotHeard(why) => return Err(Failure::Unknown { from: url, why }),
+                Tried::NotHeard(why) => {
+                    if ask.changes {
+                        unheard.get_or_insert(Failure::Unknown { from: url.clone(), why: why.clone() });
+                    }
+                    if !ask.repeatable {
+                        break;
+                    }
+                    tried.push((url, why));
+                }
             }
         }
-        match last_refusal {
-            Some((index, answer)) => {
+        match (unheard, last_refusal) {
+            (Some(failure), _) => Err(failure),
+            (None, Some((index, answer))) => {
                 self.at.set(index);
                 Ok(answer)
             }
-            None => Err(Failure::Unreachable { tried }),
+            (None, None) => Err(Failure::Unreachable { tried }),
         }
     }
 
@@ -360,6 +395,13 @@ fn plain(error: &awc::error::ConnectError) -> String {
         awc::error::ConnectError::Timeout => "it does not take the connection".into(),
         error => error.to_string(),
     }
+}
+
+/// Whether an answer holds for an endpoint that has not answered, too: success, or a no to the request itself. What says
+/// how one node is just now does not.
+fn speaks_for_all(status: StatusCode) -> bool {
+    let is_passing = matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+    !status.is_server_error() && !is_passing
 }
 
 fn late(limit: Duration) -> String {

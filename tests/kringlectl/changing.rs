@@ -4,6 +4,7 @@ use crate::kit::{LIMIT, User, url};
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
 use crate::support::node::{Node, Plan};
+use crate::support::proxy::Proxy;
 use serde_json::{Value, json};
 
 const QUICK: [&str; 7] = ["--memory", "--pingfreq", "0.2", "--syncfreq", "1", "--timeout", "5"];
@@ -29,7 +30,9 @@ fn a_node_is_joined_drained_and_let_go_and_a_dead_one_removed() {
         }
     });
     assert_eq!(urls(&user).len(), 3, "nothing was changed");
-    let said = user.run(&["join", &fresh_url]).ok();
+    // By an address that is not the one it is listed under.
+    let elsewhere = Proxy::before(&fresh.address());
+    let said = user.run(&["join", &format!("http://{}", elsewhere.address()), "--wait", "60"]).ok();
     assert!(said.text().starts_with("epoch ") && said.talk.contains("4 nodes that live go by it"), "{said}");
     assert_eq!(urls(&user).len(), 4);
     let said = user.run(&["drain", &fresh_url, "--yes", "-o", "json"]).ok();
@@ -83,6 +86,10 @@ fn mode_and_replicas_are_shown_changed_and_waited_for() {
     assert_eq!(config()["replicas"], 3);
     user.run(&["replicas", "2"]).ok();
     assert_eq!(config()["replicas"], 2);
+    // What nobody hears is said to nobody, and done all the same.
+    user.run_unheard(&["mode", "sync"]).ok();
+    assert_eq!(config()["mode"], "sync");
+    user.run_unheard(&["mode", "sloopy"]).expect(2);
     user.run(&["replicas", "17"]).expect(2);
     user.run(&["mode", "sloopy"]).expect(2);
     user.run(&["abandon"]).expect(4);

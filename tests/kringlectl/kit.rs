@@ -2,6 +2,7 @@
 
 use crate::support::eventually;
 use crate::support::node::Node;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -98,6 +99,17 @@ impl User {
         running.end()
     }
 
+    /// Runs it to its end where nobody reads what it talks.
+    #[track_caller]
+    pub fn run_unheard(&self, words: &[&str]) -> Said {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(program());
+        self.dress(&mut command);
+        let ended = command.args(words).stdin(Stdio::null()).stderr(writer).output().expect("it starts");
+        Said { code: ended.status.code(), out: ended.stdout, talk: String::new() }
+    }
+
     /// Its JSON, of a command that ends well.
     #[track_caller]
     pub fn json(&self, words: &[&str]) -> Value {
@@ -191,6 +203,11 @@ impl Running {
         std::thread::spawn(move || {
             let _ = stdin.write_all(&input);
         });
+    }
+
+    /// Presses Ctrl-C where it has no terminal.
+    pub fn interrupt(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::INT).expect("a signal");
     }
 
     pub fn out(&self) -> String {

@@ -1,12 +1,16 @@
 //! A cluster that loses its nodes one by one: every verb goes on with whoever lives.
 
+use crate::foreign::Foreign;
 use crate::kit::{LIMIT, User, url};
 use crate::support::cluster::Cluster;
 use crate::support::eventually;
 use crate::support::http::Request;
+use crate::support::node::{Node, reserve_port};
 use crate::support::proxy::{Fault, Proxy, Way};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 const QUICK: [&str; 5] = ["--memory", "--pingfreq", "0.5", "--timeout", "3"];
 
@@ -49,6 +53,53 @@ fn a_count_whose_answer_is_lost_is_asked_of_another_node_and_counts_once() {
     // A plain write is not made twice: nobody knows whether it was made.
     assert!(user.run(&["put", "k", "v"]).expect(6).why().contains("not known"));
     assert_eq!(cluster.client(2).get("/kv/k").expect(200).must("Kringle-Siblings"), "1");
+    // Nor is a count that the other node may not have heard of: it is repeated under its name.
+    let said = user.run(&["incr", "s"]).expect(6);
+    let id = said.talk.split_once("--id ").and_then(|(_, behind)| behind.split([':', ' ']).next()).expect("a name");
+    eventually("it has arrived", LIMIT, || match cluster.client(1).get("/counters/s?r=3").text() {
+        text if text.contains(":1}") => Ok(()),
+        text => Err(text),
+    });
+    assert_eq!(user.run(&["incr", "s", "--id", id]).ok().text(), "1\n", "{said}");
+}
+
+#[test]
+fn a_count_that_may_have_been_made_is_told_as_unknown_whatever_other_endpoints_say() {
+    let node = Node::in_memory();
+    let deaf = Proxy::before(&node.address());
+    deaf.set(Fault::Cut(Way::FromNode, 0));
+    let deaf = format!("http://{}", deaf.address());
+    let busy = Foreign::saying(503, r#"{"error":"full","hint":"nothing was stored"}"#);
+    let nobody = format!("http://127.0.0.1:{}", reserve_port());
+    let judging = Foreign::saying(400, r#"{"error":"no number","hint":""}"#);
+    for others in [vec![], vec![busy.url()], vec![nobody.clone()], vec![busy.url(), nobody.clone()]] {
+        let endpoints = [vec![deaf.clone()], others].concat().join(",");
+        let said = User::new().run(&["-e", &endpoints, "incr", "n", "--id", "one"]).expect(6);
+        assert!(said.why().contains("not known") && said.talk.contains("--id one"), "{said}");
+    }
+    assert_eq!(node.get("/counters/n").json()["value"], 1);
+    // What was never sent, or judged for what it is, is told as before.
+    let of = |endpoints: &[String]| User::new().run(&["-e", &endpoints.join(","), "incr", "n", "--id", "two"]);
+    assert!(of(&[busy.url(), nobody.clone()]).expect(5).talk.contains("nothing was stored"));
+    assert_eq!(of(&[nobody]).expect(5).why().matches("nobody listens there").count(), 1);
+    of(&[deaf, judging.url()]).expect(2);
+}
+
+#[test]
+fn a_write_to_a_machine_that_takes_no_connection_is_known_to_have_changed_nothing() {
+    let full = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = full.local_addr().expect("an address");
+    // What is beyond the queue of those that wait to be accepted is dropped, as by a machine that is gone.
+    rustix::net::listen(&full, 0).expect("a short queue");
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(500)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 100, "the queue has an end");
+    }
+    for words in [&["put", "k", "v"][..], &["incr", "n", "--id", "one"]] {
+        let said = User::new().run(&[&["-e", &format!("http://{address}"), "--timeout", "2"], words].concat());
+        assert!(said.expect(5).why().contains("does not take the connection"), "{words:?}");
+    }
 }
 
 #[test]

@@ -82,3 +82,56 @@ fn at_a_terminal_it_completes_remembers_and_goes_on_with_another_node() {
     shell.write(b"exit\r");
     assert_eq!(shell.end().code, Some(0));
 }
+
+/// What a bench is told to do that nobody waits for.
+const LONG: &str = "bench --seconds 600 --warmup 0 --clients 4 --keys 50";
+
+#[test]
+fn at_a_terminal_ctrl_c_ends_a_bench_with_what_it_has_measured_and_its_load_with_it() {
+    let node = Node::in_memory();
+    let user = User::of([&node]);
+    let mut shell = user.at_a_terminal(&["shell", "--no-history"]);
+    shell.await_out(0, "> ");
+    let from = shell.out().len();
+    shell.write(format!("{LONG}\r").as_bytes());
+    shell.await_out(from, "/s  slowest");
+    let from = shell.out().len();
+    shell.write(b"\x03");
+    let told = shell.await_out(from, "stopped before its end");
+    shell.await_out(from + told.len(), "> ");
+    // The next verb is another's, and the load is gone: what is counted stays as it is.
+    type_line(&mut shell, "put kept kept-value", "created");
+    eventually("nothing is asked of the node any more", LIMIT, || {
+        let rate = node.get("/status").json()["load"]["requests_per_s"].as_f64();
+        if rate.is_some_and(|rate| rate < 20.0) { Ok(()) } else { Err(format!("{rate:?} a second")) }
+    });
+    shell.write(b"exit\r");
+    assert_eq!(shell.end().code, Some(0));
+}
+
+#[test]
+fn from_a_pipe_ctrl_c_ends_the_shell_also_after_a_bench() {
+    let node = Node::in_memory();
+    let user = User::of([&node]);
+    for last in ["watch w --values\n", ""] {
+        let mut shell = user.start(&["shell"]);
+        shell.write(b"bench --requests 20 --warmup 0 --keys 10\nput a 1\n");
+        shell.write(last.as_bytes());
+        shell.await_out(0, "on 1 of 1 owner");
+        if !last.is_empty() {
+            eventually("it watches", LIMIT, || {
+                node.put("/kv/w", "watched-value");
+                if shell.out().contains("watched-value") { Ok(()) } else { Err(shell.out()) }
+            });
+        }
+        shell.interrupt();
+        assert_eq!(shell.end().code, Some(130), "{last:?}");
+    }
+    let mut shell = user.start(&["shell"]);
+    shell.write(format!("{LONG}\nput never 1\n").as_bytes());
+    shell.await_talk("/s  slowest");
+    shell.interrupt();
+    let said = shell.end().expect(130);
+    assert!(said.text().contains("stopped before its end"), "{said}");
+    assert_eq!(node.get("/kv/never").status, 404, "what stands behind it is not done");
+}

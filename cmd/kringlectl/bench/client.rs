@@ -67,14 +67,19 @@ impl<'a> Client<'a> {
             let operation = self.span.mix.pick(&mut self.chance);
             let outcome = tokio::select! {
                 biased;
-                outcome = self.perform(operation) => outcome,
-                _ = cut.wait_for(|cut| *cut) => {
-                    Outcome::Failed(Failed::Abandoned, "stopped while it was under way".into())
-                }
+                outcome = self.perform(operation) => Some(outcome),
+                // It fails where the bench itself is gone, which comes to the same.
+                _ = cut.wait_for(|cut| *cut) => None,
             };
+            let is_cut = outcome.is_none();
+            let outcome =
+                outcome.unwrap_or_else(|| Outcome::Failed(Failed::Abandoned, "stopped while it was under way".into()));
             let took = start.at.elapsed();
             self.ground.live.count(&outcome, took);
             tally.count(operation, outcome, took, start.measured);
+            if is_cut {
+                break;
+            }
         }
         tally
     }

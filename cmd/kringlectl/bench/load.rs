@@ -21,15 +21,20 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Interrupts(watch::Receiver<u32>);
 
 impl Interrupts {
-    /// Counts from now on; Ctrl-C ends the process no more.
+    /// Counts from now on, as long as anybody looks; Ctrl-C ends the process no more.
     pub fn count() -> Interrupts {
         let (sender, receiver) = watch::channel(0);
         tokio::task::spawn_local(async move {
-            while tokio::signal::ctrl_c().await.is_ok() {
-                sender.send_modify(|count| *count += 1);
+            loop {
+                tokio::select! {
+                    () = sender.closed() => return,
+                    pressed = tokio::signal::ctrl_c() => match pressed {
+                        Ok(()) => sender.send_modify(|count| *count += 1),
+                        // Where signals cannot be had, Ctrl-C ends the process as ever.
+                        Err(_) => return sender.closed().await,
+                    },
+                }
             }
-            // Where signals cannot be had, Ctrl-C ends the process as ever; nothing waits for the sender.
-            std::future::pending::<()>().await;
         });
         Interrupts(receiver)
     }
@@ -49,6 +54,15 @@ impl Interrupts {
         if self.0.wait_for(|count| *count >= wanted).await.is_err() {
             std::future::pending().await
         }
+    }
+}
+
+/// Stops the load when it is dropped: the threads do not end by themselves where nobody waits for them any more.
+struct Stop(Arc<Pace>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.stop();
     }
 }
 
@@ -72,6 +86,7 @@ pub async fn run(ground: &Arc<Ground>, span: Span, interrupts: &Interrupts) -> R
     let (sender, mut tallies) = mpsc::unbounded_channel();
     let mut progress = Progress::begin(&span, &ground.live, plan.quiet);
     let pace = Arc::new(Pace::begin(span.form, span.warm_up, span.end));
+    let _stop = Stop(Arc::clone(&pace));
     let mut threads = Vec::new();
     for thread in 0..plan.threads {
         let (ground, span, pace) = (Arc::clone(ground), Arc::clone(&span), Arc::clone(&pace));

@@ -109,7 +109,7 @@ impl Progress {
         let line = format!("{:>5.1} s  {}", second.at.as_secs_f64(), second.told());
         if self.bar.is_hidden() {
             if !self.quiet {
-                eprintln!("{:>10} {line}", self.name);
+                talk!("{:>10} {line}", self.name);
             }
         } else {
             self.bar.println(format!("{:>10} {line}", self.name));

@@ -45,7 +45,7 @@ impl Run {
             None => told_mode(&session.remote).await?,
         };
         if mode.is_none() && !plan.quiet {
-            eprintln!("the cluster does not say its mode: old reads are not held against it; --mode names one");
+            talk!("the cluster does not say its mode: old reads are not held against it; --mode names one");
         }
         let ground = Arc::new(Ground::new(plan, Promise::of(mode), mix)?);
         let adds = mix.has(Operation::Incr);
@@ -69,7 +69,7 @@ impl Run {
         }
         for (failed, why) in measured.tally.reasons.iter().filter(|(failed, _)| **failed != outcome::Failed::Abandoned)
         {
-            eprintln!("preload: some keys are not stored, {}: {why}", failed.name());
+            talk!("preload: some keys are not stored, {}: {why}", failed.name());
         }
         Ok(())
     }

@@ -85,7 +85,7 @@ impl Backup {
         let (mut taken, mut failed) = (Vec::new(), None);
         for member in &members {
             let (Some(id), Some(url)) = (member["id"].as_str(), member["url"].as_str()) else {
-                eprintln!("{}: it has not been met yet", member["name"].as_str().unwrap_or("a member"));
+                talk!("{}: it has not been met yet", member["name"].as_str().unwrap_or("a member"));
                 failed.get_or_insert(Exit::Unavailable);
                 continue;
             };
@@ -244,14 +244,10 @@ fn verify(session: &Session, folders: &[PathBuf]) -> Result<Exit, Failed> {
 fn show(session: &Session, backups: &[(PathBuf, Manifest)]) -> Result<(), Failed> {
     for (folder, manifest) in backups {
         if manifest.damaged > 0 {
-            eprintln!(
-                "{}: {} rows of the node could not be read, and are not in it",
-                folder.display(),
-                manifest.damaged
-            );
+            talk!("{}: {} rows of the node could not be read, and are not in it", folder.display(), manifest.damaged);
         }
         if !manifest.whole_node {
-            eprintln!("{}: the node was still being filled, and did not have all that it should", folder.display());
+            talk!("{}: the node was still being filled, and did not have all that it should", folder.display());
         }
     }
     let bytes = |manifest: &Manifest| manifest.parts.iter().map(|part| part.bytes).sum::<u64>();

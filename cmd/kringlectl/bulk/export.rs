@@ -79,10 +79,10 @@ impl Export {
             Some(file) if self.resume && file.exists() => {
                 let Begun { writer, last, is_sealed } = Writer::resume(file, is_compressed, &head)?;
                 if is_sealed {
-                    eprintln!("{} is whole: {} keys", file.display(), writer.keys());
+                    talk!("{} is whole: {} keys", file.display(), writer.keys());
                     return Ok(Exit::Ok);
                 }
-                eprintln!("{} has {} keys, going on", file.display(), writer.keys());
+                talk!("{} has {} keys, going on", file.display(), writer.keys());
                 (writer, last)
             }
             Some(file) => (Writer::create(file, is_compressed, &head)?, None),
@@ -101,15 +101,16 @@ impl Export {
             return Err(failed.hint(hint));
         }
         if let Some(replicas) = &course.replicas {
-            eprintln!(
+            talk!(
                 "fewer owners than wanted were heard ({} of {}): keys that only others have are missing",
-                replicas["answered"], replicas["wanted"]
+                replicas["answered"],
+                replicas["wanted"]
             );
         }
         let seal = course.writer.seal()?;
         match file {
             Some(file) => tell(session, file, &seal)?,
-            None => eprintln!("{} keys", seal.keys),
+            None => talk!("{} keys", seal.keys),
         }
         Ok(if course.replicas.is_some() { Exit::Degraded } else { Exit::Ok })
     }
@@ -279,7 +280,7 @@ fn tell(session: &Session, file: &Path, seal: &Seal) -> Result<(), Failed> {
             &json!({ "file": file.to_string_lossy(), "keys": seal.keys, "blake3": seal.blake3, "bytes": reader::length(file)? }),
         ),
         _ => {
-            eprintln!("{}: {} keys, BLAKE3 {}", file.display(), seal.keys, seal.blake3);
+            talk!("{}: {} keys, BLAKE3 {}", file.display(), seal.keys, seal.blake3);
             Ok(())
         }
     }

@@ -129,11 +129,11 @@ impl Import {
         if let Some(file) = file.filter(|_| self.resume) {
             match State::read(file, &blake3)? {
                 Some(before) => {
-                    eprintln!("lines 1 to {} are done, going on", before.lines);
+                    talk!("lines 1 to {} are done, going on", before.lines);
                     from_line = before.lines + 1;
                     state = before;
                 }
-                None => eprintln!("nothing of it was done yet"),
+                None => talk!("nothing of it was done yet"),
             }
         }
         let input = match file {
@@ -201,7 +201,7 @@ impl Import {
         add(*expired, "left out, as they have expired");
         add(*short, "of them on fewer owners than wanted so far");
         add(*failed, "not written");
-        eprintln!("{text}");
+        talk!("{text}");
         Ok(if *failed > 0 { Exit::Unavailable } else { Exit::Ok })
     }
 }
@@ -300,10 +300,10 @@ impl Course<'_> {
         for (number, why) in &sent.failed {
             self.told += 1;
             if self.told <= FAILED_TOLD_MAX {
-                self.bar.suspend(|| eprintln!("line {number}: {why}"));
+                self.bar.suspend(|| talk!("line {number}: {why}"));
             }
             if self.told == FAILED_TOLD_MAX + 1 {
-                self.bar.suspend(|| eprintln!("and more lines that are not told here"));
+                self.bar.suspend(|| talk!("and more lines that are not told here"));
             }
         }
     }

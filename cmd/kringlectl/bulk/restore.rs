@@ -65,7 +65,7 @@ impl Restore {
         }
         let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.json()?;
         if backups.iter().any(|(_, manifest)| cluster["cluster_id"] == json!(manifest.cluster_id)) {
-            eprintln!("this is the cluster that was backed up: what it has superseded or deleted since stays so");
+            talk!("this is the cluster that was backed up: what it has superseded or deleted since stays so");
         }
         // What a later one knows to be superseded is not shown in between.
         backups.sort_by_key(|(_, manifest)| std::cmp::Reverse(manifest.ended_ms));
@@ -155,7 +155,7 @@ impl Course {
             self.told += 1;
             if self.told <= FAILED_TOLD_MAX {
                 let key = failure["key"].as_str().or(failure["key_base64"].as_str()).unwrap_or_default();
-                self.bar.suspend(|| eprintln!("{key}: {}", failure["error"].as_str().unwrap_or_default()));
+                self.bar.suspend(|| talk!("{key}: {}", failure["error"].as_str().unwrap_or_default()));
             }
         }
     }
@@ -169,7 +169,7 @@ fn tell(session: &Session, counts: &Counts) -> Result<Exit, Failed> {
             "failed": failed,
         }))?;
     }
-    eprintln!(
+    talk!(
         "{records} records: {restored} restored, {present} there already, {superseded} superseded here since, {deletes} deletes"
     );
     if *failed > 0 {

@@ -177,20 +177,20 @@ struct Wanted<'a> {
 }
 
 async fn show_config(session: &Session) -> Result<Exit, Failed> {
-    let config = session.remote.ask(&Ask::get("/config")).await?.successful()?.json()?;
+    let config = session.remote.ask(&Ask::get("/config")).await?.successful()?.object()?;
     session.show.data(&config, &Table { columns: CONFIG, rows: std::slice::from_ref(&config) })?;
     Ok(Exit::Ok)
 }
 
 /// The member that is called so, and its URL.
 async fn member(session: &Session, called: &str) -> Result<(Value, PeerUrl), Failed> {
-    let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.json()?;
+    let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.object()?;
     member_called(&cluster, called).map(|(member, url)| (member.clone(), url))
 }
 
 /// The member that is called so, its URL, and where it is asked itself.
 async fn member_itself(session: &Session, called: &str) -> Result<(PeerUrl, Remote), Failed> {
-    let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.json()?;
+    let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.object()?;
     let (member, url) = member_called(&cluster, called)?;
     let known = survey::addresses(&session.remote, session.timeout, &cluster).await;
     let address = known.iter().find(|(id, _)| *id == member["id"]).map_or(&url, |(_, address)| address);
@@ -203,27 +203,40 @@ fn is_listed(cluster: &Value, url: &PeerUrl, role: Option<&str>) -> bool {
     member_called(cluster, url.url()).is_ok_and(|(member, _)| role.is_none_or(|role| member["role"] == role))
 }
 
+/// The id of whoever answers under this URL, which its cluster may list under another; `None` where nobody does.
+async fn id_of(remote: &Remote) -> Option<Value> {
+    let answer = remote.ask(&Ask::get("/ping")).await.ok()?.successful().ok()?;
+    Some(answer.object().ok()?["node"].take()).filter(|id| !id.is_null())
+}
+
+/// Whether that node is a member: the one with this id where it is known, else the one with this URL.
+fn is_member(cluster: &Value, id: Option<&Value>, url: &PeerUrl) -> bool {
+    let Some(id) = id else { return is_listed(cluster, url, Some("member")) };
+    let mut members = cluster["members"].as_array().into_iter().flatten();
+    members.any(|member| member["id"] == *id && member["role"] == "member")
+}
+
 impl Manner {
     /// Makes the change, and waits until every node that lives goes by it.
     async fn make(&self, session: &mut Session, wanted: Wanted<'_>, is_sure: bool) -> Result<Exit, Failed> {
         let dry = (wanted.ask)("?dry-run=1");
         if self.dry_run {
-            let outlook = wanted.of.ask(&dry.repeatable()).await?.successful()?.json()?;
+            let outlook = wanted.of.ask(&dry.harmless()).await?.successful()?.object()?;
             let rows = outlook["moves"].as_array().cloned().unwrap_or_default();
             session.show.data(&outlook, &Table { columns: MOVES, rows: &shortened(session, &rows) })?;
-            eprintln!("nothing was changed; {}", outlook_in_words(&outlook));
+            talk!("nothing was changed; {}", outlook_in_words(&outlook));
             return Ok(Exit::Ok);
         }
         if let Some(question) = wanted.question.as_ref().filter(|_| !is_sure && terminal::is_attended()) {
-            let outlook = wanted.of.ask(&dry.repeatable()).await?.successful()?.json()?;
+            let outlook = wanted.of.ask(&dry.harmless()).await?.successful()?.object()?;
             terminal::confirm(&format!("{question}; {}. Go on?", outlook_in_words(&outlook)))?;
         }
-        let answer = wanted.of.ask(&(wanted.ask)("")).await?.successful()?.json()?;
+        let answer = wanted.of.ask(&(wanted.ask)("")).await?.successful()?.object()?;
         let epoch = answer["epoch"].as_u64().unwrap_or_default();
         if self.no_wait {
             return done(session, epoch, false);
         }
-        eprintln!("epoch {epoch} is on its way");
+        talk!("epoch {epoch} is on its way");
         session.acquaint().await;
         self.await_epoch(session, epoch, &wanted).await?;
         done(session, epoch, true)
@@ -247,14 +260,14 @@ impl Manner {
                 let hint = "it goes on by itself: look at kringlectl members, or wait for longer with --wait";
                 return Err(Failed::new(Exit::TimedOut, error).hint(hint));
             }
-            match remote.ask(&Ask::get(path.clone())).await.and_then(|answer| answer.successful()?.json()) {
+            match remote.ask(&Ask::get(path.clone())).await.and_then(|answer| answer.successful()?.object()) {
                 Ok(cluster) => {
                     if is_reached(&cluster, epoch) && (wanted.is_done)(&cluster) {
                         break cluster;
                     }
                     let now = progress(&cluster);
                     if now != told {
-                        eprintln!("{now}");
+                        talk!("{now}");
                         told = now;
                     }
                     trouble = None;
@@ -282,11 +295,11 @@ impl Manner {
             let late: Vec<&str> =
                 living.iter().zip(&said).filter(|(_, said)| behind(said)).map(|(url, _)| url.url()).collect();
             if late.is_empty() {
-                eprintln!("{} that live go by it", counted(living.len() as u64, "node"));
+                talk!("{} that live go by it", counted(living.len() as u64, "node"));
                 return Ok(());
             }
             if Instant::now() >= until {
-                eprintln!("note: not seen yet by {}", late.join(", "));
+                talk!("note: not seen yet by {}", late.join(", "));
                 return Ok(());
             }
             tokio::time::sleep(PAUSE).await;
@@ -348,7 +361,8 @@ impl Join {
         let remote = session.remote.only(&self.node);
         session.remote = session.remote.and([self.node.clone()]);
         let ask = |dry: &str| Ask::post(format!("/cluster/join{dry}"));
-        let is_done = |cluster: &Value| is_listed(cluster, &self.node, Some("member"));
+        let id = id_of(&remote).await;
+        let is_done = |cluster: &Value| is_member(cluster, id.as_ref(), &self.node);
         let wanted = Wanted { of: &remote, ask: Box::new(ask), question: None, gone: None, is_done: Box::new(is_done) };
         self.manner.make(session, wanted, true).await
     }
@@ -417,7 +431,8 @@ impl Replace {
         let remote = session.remote.within(session.timeout);
         let body = json!({ "dead": member["name"], "with": self.with.url() });
         let ask = |dry: &str| Ask::post(format!("/cluster/replace{dry}")).json(&body);
-        let is_done = |cluster: &Value| is_listed(cluster, &self.with, Some("member"));
+        let id = id_of(&session.remote.only(&self.with)).await;
+        let is_done = |cluster: &Value| is_member(cluster, id.as_ref(), &self.with);
         let wanted =
             Wanted { of: &remote, ask: Box::new(ask), question: None, gone: Some(dead), is_done: Box::new(is_done) };
         self.manner.make(session, wanted, true).await

@@ -84,12 +84,12 @@ impl Context {
                 if *is_current || contexts.clusters.len() == 1 {
                     contexts.current = Some(name.clone());
                 }
-                eprintln!("{name}: {}", counted(urls.len() as u64, "endpoint"));
+                talk!("{name}: {}", counted(urls.len() as u64, "endpoint"));
             }
             Context::Use { name } => {
                 contexts.cluster(name)?;
                 contexts.current = Some(name.clone());
-                eprintln!("{name} is the current context");
+                talk!("{name} is the current context");
             }
             Context::Remove { name } => {
                 contexts.cluster(name)?;
@@ -97,7 +97,7 @@ impl Context {
                 if contexts.current.as_ref() == Some(name) {
                     contexts.current = None;
                 }
-                eprintln!("{name} is removed");
+                talk!("{name} is removed");
             }
         }
         contexts.save()?;

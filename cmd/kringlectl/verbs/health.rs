@@ -77,15 +77,15 @@ impl Health {
         all.extend(of_all(&survey));
         let json = json!({ "health": Survey::word(exit), "wrong": wrong, "checks": all });
         session.show.data(&json, &Table { columns: COLUMNS, rows: &shortened(session, &all) })?;
-        eprintln!("{}: {}", Survey::word(exit), survey.summary());
-        wrong.iter().for_each(|wrong| eprintln!("  {wrong}"));
+        talk!("{}: {}", Survey::word(exit), survey.summary());
+        wrong.iter().for_each(|wrong| talk!("  {wrong}"));
         Ok(exit)
     }
 
     async fn of_one(&self, session: &Session) -> Result<Exit, Failed> {
         let remote = session.remote.only(session.remote.current());
         let answer = remote.ask(&Ask::get("/readyz?verbose")).await?;
-        let ready = answer.json()?;
+        let ready = answer.object()?;
         let all = rows(&answer.from, &ready);
         let is_ready = ready["ready"] == json!(true);
         let exit = if is_ready { Exit::Ok } else { Exit::Unavailable };

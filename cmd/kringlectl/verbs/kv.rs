@@ -7,7 +7,7 @@ use crate::show::{Column, Table, Unit, counted, printable};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use kringle::node::random;
-use kringle::remote::{Answer, Ask, query, segment};
+use kringle::remote::{Answer, Ask, Failure, query, segment};
 use serde_json::{Map, Value, json};
 use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, Read};
@@ -98,8 +98,9 @@ pub struct Del {
 
 /// Adds to a counter, and shows its value
 ///
-/// The request carries a name, so it is asked again on another endpoint where the answer is lost, and counts once wherever
-/// the first has arrived; across a split only --mode quorum promises that.
+/// The request carries a name, so that a repetition counts once wherever the first has arrived. Where the answer is lost,
+/// another endpoint is asked by itself only with --mode quorum, sync or chain, whose owners agree, or with --id; else the
+/// exit code is 6, and the hint says how to repeat it. Across a split only --mode quorum promises that it counts once.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -214,7 +215,7 @@ impl Get {
         let answer = session.remote.ask(&ask).await?.successful()?;
         let heard = replicas(&answer);
         if let (Some(wanted), Some(answered)) = (heard.get("wanted"), heard.get("answered")) {
-            eprintln!("warning: {answered} of the {wanted} owners asked for have answered");
+            talk!("warning: {answered} of the {wanted} owners asked for have answered");
         }
         let count = answer.header("kringle-siblings").and_then(|count| count.parse::<u64>().ok()).unwrap_or(1);
         if self.siblings {
@@ -226,7 +227,7 @@ impl Get {
             return Err(Failed::new(Exit::Conflict, error).hint(hint));
         }
         if count > 1 {
-            eprintln!("note: {count} concurrent values, this is the newest; --siblings shows all");
+            talk!("note: {count} concurrent values, this is the newest; --siblings shows all");
         }
         match session.show.form() {
             Form::Table if !self.json => {
@@ -254,7 +255,7 @@ impl Get {
     }
 
     fn all(&self, session: &Session, answer: &Answer) -> Result<Exit, Failed> {
-        let body = answer.json()?;
+        let body = answer.object()?;
         if self.json {
             session.show.json(&body)?;
             return Ok(Exit::Ok);
@@ -309,7 +310,7 @@ fn told(session: &Session, key: &OsStr, result: &str, answer: &Answer, value: Op
         shown["value"] = value;
     }
     if answer.status.as_u16() == 202 {
-        eprintln!("warning: {acked} of {wanted} owners have it so far; other nodes keep {}", counted(hinted, "hint"));
+        talk!("warning: {acked} of {wanted} owners have it so far; other nodes keep {}", counted(hinted, "hint"));
     }
     session.show.head(WRITTEN)?;
     session.show.item(&shown, WRITTEN, || printable(text.as_bytes()))?;
@@ -363,7 +364,12 @@ impl Incr {
         let counter = format!("/counters/{}", segment(self.key.as_bytes()));
         let id = self.id.clone().unwrap_or_else(|| format!("{:016x}{:016x}", random(), random()));
         let ask = Ask::post(path(&counter, &parameters)).json(&json!({ "by": self.by }));
-        let answer = session.remote.ask(&ask.header("idempotency-key", id).repeatable()).await?.successful()?;
+        let mut ask = ask.header("idempotency-key", id.as_str());
+        if self.is_repeatable() {
+            ask = ask.repeatable();
+        }
+        let answer = session.remote.ask(&ask).await.and_then(Answer::successful);
+        let answer = answer.map_err(|failure| Incr::repetition(failure, &id))?;
         // Parts from both sides of a split may leave 64 bits, which serde_json would turn into a float.
         let text = String::from_utf8_lossy(&answer.body);
         let digits = text.trim().trim_start_matches("{\"value\":").trim_end_matches('}');
@@ -372,5 +378,25 @@ impl Incr {
             Err(_) => json!(digits),
         };
         told(session, &self.key, "counted", &answer, Some(value))
+    }
+
+    /// Whether another endpoint may be asked where the answer is lost. Owners that agree know the name on whichever node it
+    /// arrives; otherwise the first may have counted alone, and the second does not know yet: then whoever chose the name
+    /// has to say so.
+    fn is_repeatable(&self) -> bool {
+        self.id.is_some() || matches!(self.mode.as_deref(), Some("quorum" | "sync" | "chain"))
+    }
+
+    /// How to repeat it, where it may have counted, or may yet.
+    fn repetition(failure: Failure, id: &str) -> Failed {
+        let is_said = matches!(failure, Failure::Refused { .. });
+        let failed = Failed::from(failure);
+        let repeated = format!("repeat it with --id {id}: it counts once wherever it has arrived");
+        let hint = match (failed.exit, &failed.hint) {
+            (Exit::TimedOut, _) => format!("look at the counter, or {repeated}"),
+            (Exit::Unavailable, Some(said)) if is_said => format!("{said}; {repeated}"),
+            _ => return failed,
+        };
+        failed.hint(hint)
     }
 }

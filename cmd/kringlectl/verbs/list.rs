@@ -111,7 +111,7 @@ impl List {
                     if self.limit.is_some_and(|limit| shown >= limit) {
                         return Ok(Exit::Ok);
                     }
-                    eprintln!("note: {}; going on from there", why.error);
+                    talk!("note: {}; going on from there", why.error);
                 }
             }
         }
@@ -149,7 +149,7 @@ impl List {
             Err(failure) => return Err(failure.into()),
         };
         if let Some(line) = answering.header("kringle-replicas") {
-            eprintln!("warning: fewer owners than asked for have answered: {line}");
+            talk!("warning: fewer owners than asked for have answered: {line}");
         }
         let mut lines = Lines::of(answering, session.timeout);
         let node = lines.from().to_owned();

@@ -41,7 +41,7 @@ impl Locate {
     /// Asks the owners what they hold.
     pub async fn run(&self, session: &Session) -> Result<Exit, Failed> {
         let place = Ask::get(query("/ring", [("key", self.key.as_bytes())]));
-        let mut place = session.remote.ask(&place).await?.successful()?.json()?;
+        let mut place = session.remote.ask(&place).await?.successful()?.object()?;
         let parameters = [("key", Some(String::new())), ("explain", Some("1".to_owned())), ("mode", self.mode.clone())];
         // The key may be no text: it is put in by its bytes.
         let asked = path("/store/key", &parameters[1..]);
@@ -50,7 +50,7 @@ impl Locate {
         let answer = session.remote.ask(&Ask::get(asked)).await?;
         // A key that is absent has owners all the same.
         let explained = match answer.status.as_u16() {
-            200 | 404 => answer.json()?,
+            200 | 404 => answer.object()?,
             _ => return Err(answer.successful().err().map_or(Failed::usage("no answer"), Failed::from)),
         };
         if explained["owners"].is_null() {
@@ -77,7 +77,7 @@ impl Locate {
         let stand_ins = place["stand_ins"].as_array().into_iter().flatten().filter_map(|member| member["url"].as_str());
         let stand_ins: Vec<&str> = stand_ins.map(short).collect();
         if !stand_ins.is_empty() {
-            eprintln!("stand-ins, in this order: {}", stand_ins.join(", "));
+            talk!("stand-ins, in this order: {}", stand_ins.join(", "));
         }
         Ok(Exit::Ok)
     }

@@ -119,8 +119,8 @@ impl Status {
             "changing": cluster["changing"], "asked": survey.from, "nodes": rows,
         });
         session.show.data(&json, &Table { columns: STATUS, rows: &shortened(session, &rows) })?;
-        eprintln!("{}: {}", Survey::word(exit), survey.summary());
-        wrong.iter().for_each(|wrong| eprintln!("  {wrong}"));
+        talk!("{}: {}", Survey::word(exit), survey.summary());
+        wrong.iter().for_each(|wrong| talk!("  {wrong}"));
         Ok(exit)
     }
 }
@@ -128,11 +128,12 @@ impl Status {
 impl Members {
     /// Shows what one node knows of all.
     pub async fn run(&self, session: &Session) -> Result<Exit, Failed> {
-        let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.json()?;
-        let rows: Vec<Value> = cluster["members"].as_array().into_iter().flatten().map(named).collect();
+        let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.object()?;
+        let members = cluster["members"].as_array().into_iter().flatten().filter(|member| member.is_object());
+        let rows: Vec<Value> = members.map(named).collect();
         session.show.data(&cluster, &Table { columns: MEMBERS, rows: &shortened(session, &rows) })?;
         for awaited in cluster["awaiting"].as_array().into_iter().flatten() {
-            eprintln!("still to agree: {}", awaited.as_str().unwrap_or_default());
+            talk!("still to agree: {}", awaited.as_str().unwrap_or_default());
         }
         Ok(Exit::Ok)
     }
@@ -149,8 +150,8 @@ fn named(member: &Value) -> Value {
 impl Ring {
     /// Shows what all nodes work out alike.
     pub async fn run(&self, session: &Session) -> Result<Exit, Failed> {
-        let ring = session.remote.ask(&Ask::get("/ring")).await?.successful()?.json()?;
-        let members = ring["members"].as_array().into_iter().flatten();
+        let ring = session.remote.ask(&Ask::get("/ring")).await?.successful()?.object()?;
+        let members = ring["members"].as_array().into_iter().flatten().filter(|member| member.is_object());
         let rows: Vec<Value> = members
             .map(|member| {
                 let mut row = named(member);
@@ -160,7 +161,7 @@ impl Ring {
             })
             .collect();
         session.show.data(&ring, &Table { columns: RING, rows: &shortened(session, &rows) })?;
-        eprintln!("{} partitions, epoch {}", ring["partitions"], ring["epoch"]);
+        talk!("{} partitions, epoch {}", ring["partitions"], ring["epoch"]);
         Ok(Exit::Ok)
     }
 }

@@ -141,7 +141,7 @@ async fn status(session: &Session) -> Result<Exit, Failed> {
         }
     }
     session.show.data(&json!(rows), &Table { columns: STATUS, rows: &shown })?;
-    eprintln!("equal: of the peers that answer, how many keep the same of what both keep");
+    talk!("equal: of the peers that answer, how many keep the same of what both keep");
     Ok(Exit::Ok)
 }
 
@@ -153,8 +153,8 @@ impl Run {
         };
         let mut rows = Vec::new();
         let mut note = |answer: Answer| -> Result<(), Failed> {
-            let body = answer.json()?;
-            for report in body["reports"].as_array().into_iter().flatten() {
+            let body = answer.object()?;
+            for report in body["reports"].as_array().into_iter().flatten().filter(|report| report.is_object()) {
                 let mut row = report.clone();
                 row["node"] = json!(answer.from);
                 let bytes = |name: &str| report[name].as_u64().unwrap_or_default();
@@ -172,7 +172,7 @@ impl Run {
                 let survey = Survey::take(&session.remote, session.timeout).await?;
                 for (node, url) in survey.nodes.iter().zip(&survey.addresses) {
                     if !node.is_ready() {
-                        eprintln!("note: {} is {} and not asked", node.url(), node.state());
+                        talk!("note: {} is {} and not asked", node.url(), node.state());
                         continue;
                     }
                     note(session.remote.only(url).within(self.wait).ask(&ask).await?.successful()?)?;
@@ -182,7 +182,7 @@ impl Run {
         session.show.data(&json!(rows), &Table { columns: REPORT, rows: &shortened(session, &rows) })?;
         let failed = rows.iter().filter(|row| !row["failed"].is_null()).count();
         if failed > 0 {
-            eprintln!("{failed} of {} comparisons came to no end", rows.len());
+            talk!("{failed} of {} comparisons came to no end", rows.len());
             return Ok(Exit::Unavailable);
         }
         Ok(Exit::Ok)
@@ -191,7 +191,7 @@ impl Run {
 
 /// Which partitions two nodes keep differently.
 async fn diff(session: &Session, a: &str, b: &str) -> Result<Exit, Failed> {
-    let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.json()?;
+    let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.object()?;
     let ((member_a, url_a), (member_b, url_b)) = (member_called(&cluster, a)?, member_called(&cluster, b)?);
     let known = addresses(&session.remote, session.timeout, &cluster).await;
     let address = |member: &Value, url: &PeerUrl| {
@@ -203,7 +203,7 @@ async fn diff(session: &Session, a: &str, b: &str) -> Result<Exit, Failed> {
     }
     let of = async |url: &PeerUrl, with: &Value| -> Result<Value, Failed> {
         let ask = Ask::get(format!("{}&by=partition", shared_path(&with["name"])));
-        Ok(session.remote.only(url).ask(&ask).await?.successful()?.json()?)
+        Ok(session.remote.only(url).ask(&ask).await?.successful()?.object()?)
     };
     let (said_a, said_b) = tokio::join!(of(&address_a, member_b), of(&address_b, member_a));
     let (said_a, said_b) = (said_a?, said_b?);
@@ -216,13 +216,10 @@ async fn diff(session: &Session, a: &str, b: &str) -> Result<Exit, Failed> {
     });
     session.show.data(&json, &Table { columns: DIFF, rows: &differing })?;
     if is_equal {
-        eprintln!("equal: {shared} partitions are kept by both, with {} keys", said_a["keys"]);
+        talk!("equal: {shared} partitions are kept by both, with {} keys", said_a["keys"]);
         return Ok(Exit::Ok);
     }
-    eprintln!(
-        "{} of {shared} partitions that both keep are not equal; kringlectl sync run repairs them",
-        differing.len()
-    );
+    talk!("{} of {shared} partitions that both keep are not equal; kringlectl sync run repairs them", differing.len());
     Ok(Exit::Degraded)
 }
 

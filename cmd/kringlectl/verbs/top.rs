@@ -67,7 +67,7 @@ impl Top {
             match taken {
                 Ok(survey) => self.draw(session, &survey, &mut seen, is_drawn && looks > 0, is_drawn)?,
                 // There was something to see: it may come back.
-                Err(failure) if looks > 0 => eprintln!("{failure}"),
+                Err(failure) if looks > 0 => talk!("{failure}"),
                 Err(failure) => return Err(failure.into()),
             }
             looks += 1;

@@ -94,7 +94,7 @@ impl Watch {
                 // It has been told before: nodes that come back are waited for.
                 Err(failure) if since.is_some() && is_passing(&failure) => {
                     let begun = *silent_since.get_or_insert_with(|| {
-                        eprintln!("note: {failure}; trying again");
+                        talk!("note: {failure}; trying again");
                         Instant::now()
                     });
                     if begun.elapsed() > session.timeout.max(SILENCE_MAX) {
@@ -111,7 +111,7 @@ impl Watch {
                 None => return Ok(Exit::Ok),
                 Some(why) => {
                     session.remote.turn_from(&node);
-                    eprintln!("note: {node}: {why}; going on with another node");
+                    talk!("note: {node}: {why}; going on with another node");
                 }
             }
         }
@@ -172,8 +172,11 @@ impl Watch {
                 if data.is_empty() {
                     continue;
                 }
-                let mut value: Value = serde_json::from_str(&data)
-                    .map_err(|error| Failure::Garbled { from: lines.from().to_owned(), why: error.to_string() })?;
+                let garbled = |why| Failure::Garbled { from: lines.from().to_owned(), why };
+                let mut value: Value = serde_json::from_str(&data).map_err(|error| garbled(error.to_string()))?;
+                if !value.is_object() {
+                    return Err(garbled("an event is no JSON object".into()).into());
+                }
                 if event == "end" {
                     return Ok(Some(value["reason"].as_str().unwrap_or("it ends").to_owned()));
                 }
@@ -192,16 +195,16 @@ impl Watch {
     /// Shows what there is within the time, and says from where the next goes on.
     async fn poll(&self, session: &Session, wait: Duration) -> Result<Exit, Failed> {
         let remote = session.remote.within(session.timeout + wait);
-        let answer = remote.ask(&self.ask(self.since.as_deref(), Some(wait))).await?.successful()?.json()?;
+        let answer = remote.ask(&self.ask(self.since.as_deref(), Some(wait))).await?.successful()?.object()?;
         let mut shown = 0;
         for event in answer["events"].as_array().into_iter().flatten() {
             shown += u64::from(self.show(session, event)?);
             if self.count == Some(shown) {
-                eprintln!("since: {}", event["id"].as_str().unwrap_or_default());
+                talk!("since: {}", event["id"].as_str().unwrap_or_default());
                 return Ok(Exit::Ok);
             }
         }
-        eprintln!("since: {}", answer["since"].as_str().unwrap_or_default());
+        talk!("since: {}", answer["since"].as_str().unwrap_or_default());
         Ok(Exit::Ok)
     }
 
@@ -211,7 +214,7 @@ impl Watch {
         match text("event") {
             "ready" => return Ok(false),
             "gap" => {
-                eprintln!("gap: {}: {}\nhint: {}", text("node"), text("reason"), text("hint"));
+                talk!("gap: {}: {}\nhint: {}", text("node"), text("reason"), text("hint"));
                 return Ok(false);
             }
             "event" => session.show.item(value, EVENTS, || {

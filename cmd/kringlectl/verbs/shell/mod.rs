@@ -5,7 +5,7 @@
 mod complete;
 mod words;
 
-use crate::arguments::{Arguments, Options};
+use crate::arguments::{Arguments, Options, Verb};
 use crate::context::folder;
 use crate::exit::{Exit, Failed};
 use crate::session::Session;
@@ -20,6 +20,7 @@ use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::sync::mpsc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 /// Lines kept in the history.
@@ -68,11 +69,21 @@ impl Shell {
         let endpoints = Endpoints::default();
         let mut reader = self.reader(endpoints.clone());
         let mut first_failure = Exit::Ok;
+        // From a pipe Ctrl-C ends the process as ever, until a bench has asked for the signal: from then on it does not.
+        let mut interrupts = None;
         loop {
             share(&session.remote, &endpoints);
             let current = session.remote.current().clone();
             let prompt = format!("kringle {}> ", super::members::short(current.url()));
-            let line = match reader.read(prompt).await {
+            let read = match reader.is_interactive {
+                // The editor takes Ctrl-C for a key.
+                true => reader.read(prompt).await,
+                false => tokio::select! {
+                    read = reader.read(prompt) => read,
+                    () = pressed(&mut interrupts) => return Ok(Exit::Interrupted),
+                },
+            };
+            let line = match read {
                 Read::Line(line) => line,
                 Read::Interrupted => continue,
                 Read::End => return Ok(first_failure),
@@ -82,7 +93,16 @@ impl Shell {
                 Ok(words) => match words.first().map(|word| word.to_string_lossy()).as_deref() {
                     None => continue,
                     Some("exit" | "quit") => return Ok(first_failure),
-                    Some(_) => self.line(words, &mut session, &options, reader.is_interactive).await?,
+                    Some(_) => {
+                        if reader.is_interactive {
+                            interrupts = Some(signal(SignalKind::interrupt())?);
+                        }
+                        let exit = self.line(words, &mut session, &options, &mut interrupts).await?;
+                        match exit {
+                            Exit::Interrupted if !reader.is_interactive => return Ok(exit),
+                            exit => exit,
+                        }
+                    }
                 },
                 Err(failed) => {
                     failed.tell();
@@ -93,7 +113,7 @@ impl Shell {
                 first_failure = exit;
             }
             if *session.remote.current() != current {
-                eprintln!("note: {current} does not answer; going on with {}", session.remote.current());
+                talk!("note: {current} does not answer; going on with {}", session.remote.current());
             }
         }
     }
@@ -104,7 +124,7 @@ impl Shell {
         words: Vec<OsString>,
         session: &mut Session,
         outer: &Options,
-        is_interactive: bool,
+        interrupts: &mut Option<Signal>,
     ) -> Result<Exit, Failed> {
         let (arguments, is_elsewhere) = match Arguments::read_inside(words, outer) {
             Ok(read) => read,
@@ -125,13 +145,19 @@ impl Shell {
             }
             super::dispatch(&arguments.verb, session).await
         };
-        let done = match is_interactive {
-            false => Box::pin(done).await,
-            true => tokio::select! {
+        let done = match arguments.verb {
+            // It ends by itself, and tells what it has measured.
+            Verb::Bench(_) => {
+                let done = Box::pin(done).await;
+                // What was pressed meanwhile was meant for it.
+                *interrupts = Some(signal(SignalKind::interrupt())?);
+                done
+            }
+            _ => tokio::select! {
                 done = Box::pin(done) => done,
-                _ = tokio::signal::ctrl_c() => {
-                    eprintln!();
-                    return Ok(Exit::Ok);
+                () = pressed(interrupts) => {
+                    talk!("");
+                    return Ok(Exit::Interrupted);
                 }
             },
         };
@@ -169,6 +195,14 @@ impl Reader {
             return Read::End;
         }
         self.lines.recv().await.unwrap_or(Read::End)
+    }
+}
+
+/// Returns once Ctrl-C was pressed; never where it ends the process.
+async fn pressed(interrupts: &mut Option<Signal>) {
+    match interrupts {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
