@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// What a blank `get` is answered, and nothing else: it marks the end of an answer.
 const MARK: &str = "Usage: get ";
@@ -20,6 +21,8 @@ pub struct Demo {
     stderr: Arc<Mutex<String>>,
     /// Bytes of the output that were looked at.
     read: usize,
+    /// What is temporary to it: gone with it, even where it is killed.
+    _temporary: TempDir,
 }
 
 /// A demo that has ended.
@@ -93,11 +96,13 @@ impl Demo {
     /// The program started so, with its streams.
     #[track_caller]
     pub fn attached_to(mut command: Command) -> Demo {
+        let temporary = tempfile::tempdir().expect("a folder");
+        command.env("TMPDIR", temporary.path());
         let mut child = command.spawn().expect("the demo starts");
         let stdin = child.stdin.take();
         let stdout = collected(child.stdout.take());
         let stderr = collected(child.stderr.take());
-        Demo { child, stdin, stdout, stderr, read: 0 }
+        Demo { child, stdin, stdout, stderr, read: 0, _temporary: temporary }
     }
 
     /// All it has said so far.
