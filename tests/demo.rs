@@ -250,7 +250,69 @@ fn what_is_kept_with_data_is_there_the_next_time_and_nobody_is_forgotten() {
     assert_eq!(answers, ["Value for k: value", "Count for e: 1", "Exiting..."], "{again:?}");
 }
 
+/// Has a node leave by its own interface, as a removal does that breaks off behind its request, and waits until it has.
+#[track_caller]
+fn have_leave(port: u16) {
+    let mut node = http::Client::new(&format!("127.0.0.1:{port}"));
+    node.send(&http::Request::new("POST", "/cluster/leave")).expect(200);
+    eventually("it has left", SOON, || {
+        let cluster = node.get("/cluster").expect(200).json();
+        if cluster["member"] == false { Ok(()) } else { Err(cluster.to_string()) }
+    });
+}
+
+#[test]
+fn a_node_that_has_left_is_in_nobodys_way_and_can_be_removed() {
+    let mut demo = Demo::start(&["--nodes", "3"]);
+    let ports = demo.ports();
+    have_leave(ports[2]);
+    let added = demo.ask("add").concat();
+    assert!(added.starts_with("Node 4 ("), "{added}");
+    assert_eq!(demo.ask("remove 3"), [format!("Node 3 ({}) removed", ports[2])]);
+    let removed = demo.ask("remove 4").concat();
+    assert!(removed.starts_with("Node 4 (") && removed.ends_with(" removed"), "{removed}");
+    assert_eq!(demo.ask("status")[0], format!("Ports: {}, {}", ports[0], ports[1]));
+}
+
+#[test]
+fn nodes_that_were_leaving_when_a_demo_with_data_ended_do_not_keep_the_next_from_starting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("demo");
+    let words = ["--data", data.to_str().expect("a path of text")];
+    let mut first = Demo::start(&[&["--nodes", "4"][..], &words].concat());
+    assert_eq!(first.ask("put k value"), ["Put successful"]);
+    have_leave(first.ports()[3]);
+    first.end_of_input();
+    assert_eq!(first.await_end().0, Some(0));
+    // Nobody here was told to remove it: it stays until somebody is. Another one was to go and had not heard of it.
+    std::fs::write(data.join("n3/leaving"), "").expect("a mark");
+    let second = run(&words, "remove 4\nget k\nexit\n");
+    assert!(second.stderr.contains("Node 4 is no member"), "{second:?}");
+    let (introduction, answers) = second.answers();
+    assert!(introduction[0].starts_with("3 nodes in "), "{second:?}");
+    assert!(answers[0].starts_with("Node 4 (") && answers[0].ends_with(" removed"), "{answers:?}");
+    assert_eq!(answers[1..], ["Value for k: value", "Exiting..."], "{second:?}");
+    assert!(data.join("n2").exists() && !data.join("n3").exists() && !data.join("n4").exists());
+}
+
 // ---- what cannot be done
+
+#[test]
+fn the_nodes_in_a_folder_count_against_what_autoscale_and_scripts_take() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for node in ["n1", "n2"] {
+        std::fs::create_dir(folder.path().join(node)).expect("a folder of a node");
+    }
+    let data = folder.path().to_str().expect("a path of text");
+    for (words, told) in
+        [(&["--autoscale", "--max-nodes", "1"][..], "--max-nodes 1"), (&["--script", "failover"], "--nodes 3 to 9")]
+    {
+        let refused = run(&[words, &["--data", data]].concat(), "");
+        assert!(refused.code == Some(2) && refused.stderr.contains(told), "{words:?}: {refused:?}");
+    }
+    let bounded = run(&["--autoscale", "--max-nodes", "1"], "exit\n");
+    assert!(bounded.stdout.starts_with("1 node in "), "more than --max-nodes are started: {bounded:?}");
+}
 
 #[test]
 fn arguments_that_make_no_sense_end_it_with_2_before_anything_starts() {

@@ -113,7 +113,7 @@ async fn perform(arguments: &Arguments, cluster: &Cluster, lines: &mut Option<Re
     }
     let Some(lines) = lines else { return ExitCode::SUCCESS };
     let bounds = Bounds {
-        nodes_min: numbers.len(),
+        nodes_min: arguments.nodes.map_or(cluster.seen().len(), |nodes| nodes as usize),
         nodes_max: arguments.max_nodes as usize,
         cooldown: arguments.scale_cooldown,
     };
@@ -135,12 +135,24 @@ async fn numbers(
     let folder = cluster.home().folder().display().to_string();
     let mut numbers = cluster.home().nodes().map_err(|error| format!("{folder} cannot be read: {error}"))?;
     let there = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+    let most = if arguments.autoscale { arguments.max_nodes } else { NODES_MAX };
+    let usual = NODES.min(most);
     let wanted = match (arguments.nodes, lines) {
+        // With the autoscaler it is the least, and there may be more already.
+        (Some(count), _) if arguments.autoscale => count.max(there),
         (Some(count), _) => count,
         (None, _) if there > 0 => there,
-        (None, Some(lines)) if std::io::stdin().is_terminal() => console::ask_count(lines, NODES, NODES_MAX).await,
-        (None, _) => NODES,
+        (None, Some(lines)) if std::io::stdin().is_terminal() => console::ask_count(lines, usual, most).await,
+        (None, _) => usual,
     };
+    if there > most {
+        return Err(format!(
+            "{folder} has {there} nodes, more than --max-nodes {most}: raise it, or name another folder"
+        ));
+    }
+    if let Some(line) = arguments.check_count(wanted) {
+        return Err(line);
+    }
     if there > wanted {
         return Err(format!(
             "{folder} has {there} nodes, and with --nodes {wanted} some would be missing: leave it out, or name \

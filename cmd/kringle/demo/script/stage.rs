@@ -160,7 +160,7 @@ pub(super) async fn held(node: &Seen, key: &str) -> Result<Option<String>, Failu
 /// Kills a node and waits until all that live have noticed; that it is dead is checked.
 pub(super) async fn kill<W: Write>(cluster: &Cluster, number: u32, checks: &mut Checks<W>) -> Result<(), Trouble> {
     let node = cluster.numbered(number)?;
-    cluster.kill(&node).await?;
+    cluster.kill(&node)?;
     let pid = node.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
     let silent = match remote(&node).ask(&Ask::get("/ping")).await {
         Err(Failure::Unreachable { .. }) => Ok(()),
