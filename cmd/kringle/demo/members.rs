@@ -272,7 +272,7 @@ impl Cluster {
             Err(Trouble::Late { .. }) => {
                 for node in everybody {
                     if of_node(&node, Ask::get("/cluster")).await.is_ok_and(|cluster| cluster["member"] == false) {
-                        talk(&format!("Node {0} is no member: remove {0} takes it away", node.number));
+                        talk(&format!("Node {0} is no member so far: remove {0} takes it away", node.number));
                     }
                 }
                 Ok(())

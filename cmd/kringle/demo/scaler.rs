@@ -53,10 +53,10 @@ pub(super) async fn run(cluster: &Cluster, bounds: Bounds, period: Duration) {
     }
 }
 
-/// Says what came of it; nothing, where somebody else has changed the cluster since it was looked at.
+/// Says what came of it: `None` where somebody else has changed the cluster since it was looked at.
 fn told(what: &str, done: Option<Result<Seen, Trouble>>, cluster: &Cluster) {
     match done {
-        None => talk(&format!("autoscale: none {what}: the nodes are others than those that were looked at")),
+        None => talk(&format!("autoscale: nothing {what}, for the nodes are others than those looked at")),
         Some(Ok(node)) => {
             let count = cluster.seen().len();
             talk(&format!("autoscale: node {} ({}) {what}: {count} nodes", node.number, node.port));
