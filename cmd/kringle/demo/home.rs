@@ -9,6 +9,7 @@ use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The file that has the cluster's name in it, and is locked as long as its demo lives.
@@ -130,10 +131,12 @@ impl Home {
     }
 }
 
-/// A word that no other run has had, nor this one before: by its process id and the time. Process ids come again.
+/// A word that no other run has had, nor this one before: by its process id, which comes again, and the time, which two may
+/// share.
 pub(super) fn once() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{}-{}", std::process::id(), since.as_micros())
+    format!("{}-{}-{}", std::process::id(), since.as_millis(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Removes the temporary homes of demos that were killed and could not do it themselves. What cannot be removed, because it

@@ -2,7 +2,8 @@
 
 use super::tether;
 use kringle::config::PeerUrl;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -142,6 +143,12 @@ impl Node {
         let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
         lines[lines.len().saturating_sub(LOG_LINES_TOLD)..].join(" | ")
     }
+}
+
+/// Whether there is no process of this id, not even one that has ended and was not waited for.
+pub(super) fn is_gone(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH))
 }
 
 impl Drop for Node {
