@@ -8,12 +8,12 @@ mod rig;
 mod support;
 
 use rig::{Demo, Unread, is_alive, run};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::node::{program, refused, reserve_port};
-use support::{eventually, http};
+use support::{eventually, http, thorough};
 
 /// Long enough for anything on a busy machine.
 const SOON: Duration = Duration::from_secs(90);
@@ -185,6 +185,43 @@ fn a_benchmark_counts_what_it_has_checked() {
         assert!(line.starts_with(name) && count > 0 && line.contains("p99"), "{line}");
     }
     assert_eq!(said.len(), 3, "{said:?}");
+}
+
+#[test]
+fn the_status_of_very_many_counters_is_bounded_and_says_that_there_are_more() {
+    let mut demo = Demo::start(&["--nodes", "1"]);
+    let mut node = http::Client::new(&format!("127.0.0.1:{}", demo.ports()[0]));
+    let lines: String = (0..1_001).map(|number| format!("{{\"op\":\"incr\",\"key\":\"c{number}\"}}\n")).collect();
+    node.send(&http::Request::new("POST", "/batch").body(lines)).expect(200);
+    let status = demo.ask("status");
+    assert_eq!(status.last().map(String::as_str), Some("There are more counters than these 1000"), "{status:?}");
+    assert_eq!(status.concat().matches(": 1").count(), 1_000, "{status:?}");
+}
+
+#[test]
+fn a_cut_that_could_not_be_ended_is_kept_in_mind_until_it_is() {
+    if !thorough() {
+        // A node that hangs is waited for, each time.
+        return;
+    }
+    let mut demo = Demo::start(&["--nodes", "3"]);
+    let (ports, pid) = (demo.ports(), demo.pids()[0]);
+    assert_eq!(demo.ask("cut 1,3 2"), ["Cut: 1 from 2, 2 from 3"]);
+    let signal = |signal| {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).expect("a signal to a node");
+    };
+    // It hangs without the demo's doing.
+    signal(Signal::STOP);
+    assert_ne!(demo.ask("heal"), ["Healed"]);
+    for port in &ports[1..] {
+        let faults = http::Client::new(&format!("127.0.0.1:{port}")).get("/faults").expect(200).json();
+        assert_eq!(faults["cut"].as_array().map(Vec::len), Some(0), "one that can be told was not: {faults}");
+    }
+    signal(Signal::CONT);
+    assert_eq!(demo.ask("heal"), ["Healed"]);
+    let faults = http::Client::new(&format!("127.0.0.1:{}", ports[0])).get("/faults").expect(200).json();
+    assert_eq!(faults["cut"].as_array().map(Vec::len), Some(0), "{faults}");
 }
 
 #[test]

@@ -331,3 +331,26 @@ fn unmarked(node: &Seen, error: std::io::Error) -> Trouble {
 fn wrong(node: &Seen, hint: &'static str) -> Trouble {
     Trouble::WrongState { node: node.number, state: node.state, hint }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo::home::Home;
+    use crate::demo::ports::Ports;
+
+    #[test]
+    fn what_was_decided_on_other_nodes_than_there_are_is_not_done() {
+        kringle::remote::block_on(async {
+            let cluster = Cluster::new(Home::make(None).unwrap(), Ports::from(8001), vec![]);
+            cluster.nodes.borrow_mut().insert(1, Node::new(1, 8001, cluster.home().of_node(1)));
+            let node = cluster.numbered(1).unwrap();
+            assert!(cluster.add_as_of(cluster.changes(), 1).await.is_none(), "more than the most");
+            assert!(cluster.remove_as_of(cluster.changes(), 1, &node).await.is_none(), "less than the least");
+            let before = cluster.changes();
+            // A node that nobody hears, so nobody lets it join; but it was tried.
+            assert!(cluster.add().await.is_err());
+            assert!(cluster.add_as_of(before, 9).await.is_none(), "somebody else's change was passed over");
+            assert_eq!(cluster.seen().len(), 1);
+        });
+    }
+}

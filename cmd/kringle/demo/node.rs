@@ -156,3 +156,18 @@ impl Drop for Node {
         self.kill();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_gone_when_it_was_waited_for_and_not_before() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id();
+        assert!(!is_gone(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_gone(pid) && !is_gone(std::process::id()));
+    }
+}
