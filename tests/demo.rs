@@ -302,6 +302,15 @@ fn what_is_kept_with_data_is_there_the_next_time_and_nobody_is_forgotten() {
     let (introduction, answers) = again.answers();
     assert!(introduction[0].starts_with("3 nodes in ") && introduction[0].ends_with("demo"), "{again:?}");
     assert_eq!(answers, ["Value for k: value", "Count for e: 1", "Exiting..."], "{again:?}");
+    // To the autoscaler --nodes is the least, and there may be more.
+    let words = ["--nodes", "2", "--autoscale", "--scale-check", "200ms", "--scale-cooldown", "500ms", "--data", &data];
+    let mut scaled = Demo::start(&words);
+    assert!(scaled.said().starts_with("3 nodes in "), "{}", scaled.said());
+    eventually("the third node is let go", SOON, || {
+        let status = scaled.ask("status");
+        if status[0].matches(',').count() == 1 { Ok(()) } else { Err(format!("{status:?}; {}", scaled.talk())) }
+    });
+    assert_eq!(scaled.ask("get k"), ["Value for k: value"]);
 }
 
 /// Has a node leave by its own interface, as a removal does that breaks off behind its request, and waits until it has.
