@@ -7,13 +7,13 @@ mod autoscale;
 mod rig;
 mod support;
 
-use rig::{Demo, is_alive, run};
-use rustix::process::Signal;
+use rig::{Demo, Unread, is_alive, run};
+use rustix::process::{Pid, Signal, kill_process};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use support::node::{program, refused, reserve_port};
-use support::{eventually, http};
+use support::{eventually, http, thorough};
 
 /// Long enough for anything on a busy machine.
 const SOON: Duration = Duration::from_secs(90);
@@ -66,9 +66,16 @@ fn commands_from_a_pipe_are_answered_as_documented_and_exit_ends_it() {
     assert_eq!(next(), "Mode: sloppy");
     assert_eq!(next(), "Mode: quorum");
     assert!(next().starts_with("Position "));
-    let owners = next();
+    let mut owners = next().to_owned();
+    // Ports of five digits make more than a line of it.
+    let stand_ins = loop {
+        match next() {
+            more if more.starts_with("  ") => owners += more,
+            other => break other,
+        }
+    };
     assert!(owners.starts_with("Owners: node ") && owners.matches(", running)").count() == 3, "{owners}");
-    assert_eq!(next(), "Stand-ins: none");
+    assert_eq!(stand_ins, "Stand-ins: none");
     assert!(next().starts_with("1024 partitions, epoch "));
     for number in 1..=3 {
         let line = next();
@@ -181,6 +188,43 @@ fn a_benchmark_counts_what_it_has_checked() {
 }
 
 #[test]
+fn the_status_of_very_many_counters_is_bounded_and_says_that_there_are_more() {
+    let mut demo = Demo::start(&["--nodes", "1"]);
+    let mut node = http::Client::new(&format!("127.0.0.1:{}", demo.ports()[0]));
+    let lines: String = (0..1_001).map(|number| format!("{{\"op\":\"incr\",\"key\":\"c{number}\"}}\n")).collect();
+    node.send(&http::Request::new("POST", "/batch").body(lines)).expect(200);
+    let status = demo.ask("status");
+    assert_eq!(status.last().map(String::as_str), Some("There are more counters than these 1000"), "{status:?}");
+    assert_eq!(status.concat().matches(": 1").count(), 1_000, "{status:?}");
+}
+
+#[test]
+fn a_cut_that_could_not_be_ended_is_kept_in_mind_until_it_is() {
+    if !thorough() {
+        // A node that hangs is waited for, each time.
+        return;
+    }
+    let mut demo = Demo::start(&["--nodes", "3"]);
+    let (ports, pid) = (demo.ports(), demo.pids()[0]);
+    assert_eq!(demo.ask("cut 1,3 2"), ["Cut: 1 from 2, 2 from 3"]);
+    let signal = |signal| {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).expect("a signal to a node");
+    };
+    // It hangs without the demo's doing.
+    signal(Signal::STOP);
+    assert_ne!(demo.ask("heal"), ["Healed"]);
+    for port in &ports[1..] {
+        let faults = http::Client::new(&format!("127.0.0.1:{port}")).get("/faults").expect(200).json();
+        assert_eq!(faults["cut"].as_array().map(Vec::len), Some(0), "one that can be told was not: {faults}");
+    }
+    signal(Signal::CONT);
+    assert_eq!(demo.ask("heal"), ["Healed"]);
+    let faults = http::Client::new(&format!("127.0.0.1:{}", ports[0])).get("/faults").expect(200).json();
+    assert_eq!(faults["cut"].as_array().map(Vec::len), Some(0), "{faults}");
+}
+
+#[test]
 fn on_a_terminal_it_asks_how_many_nodes_there_shall_be() {
     if Command::new("script").arg("--version").output().is_err() {
         eprintln!("skipped: there is no script(1)");
@@ -236,6 +280,16 @@ fn no_node_outlives_a_demo_that_was_killed_not_even_a_frozen_one() {
 }
 
 #[test]
+fn a_second_signal_ends_it_even_while_nobody_reads_what_it_writes() {
+    let mut demo = Unread::start(&["--nodes", "1"]);
+    demo.fill();
+    eventually("it ends", SOON, || {
+        demo.signal(Signal::TERM);
+        demo.ended()
+    });
+}
+
+#[test]
 fn what_is_kept_with_data_is_there_the_next_time_and_nobody_is_forgotten() {
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("demo").display().to_string();
@@ -248,9 +302,80 @@ fn what_is_kept_with_data_is_there_the_next_time_and_nobody_is_forgotten() {
     let (introduction, answers) = again.answers();
     assert!(introduction[0].starts_with("3 nodes in ") && introduction[0].ends_with("demo"), "{again:?}");
     assert_eq!(answers, ["Value for k: value", "Count for e: 1", "Exiting..."], "{again:?}");
+    // To the autoscaler --nodes is the least, and there may be more.
+    let words = ["--nodes", "2", "--autoscale", "--scale-check", "200ms", "--scale-cooldown", "500ms", "--data", &data];
+    let mut scaled = Demo::start(&words);
+    assert!(scaled.said().starts_with("3 nodes in "), "{}", scaled.said());
+    eventually("the third node is let go", SOON, || {
+        let status = scaled.ask("status");
+        if status[0].matches(',').count() == 1 { Ok(()) } else { Err(format!("{status:?}; {}", scaled.talk())) }
+    });
+    assert_eq!(scaled.ask("get k"), ["Value for k: value"]);
+}
+
+/// Has a node leave by its own interface, as a removal does that breaks off behind its request, and waits until it has.
+#[track_caller]
+fn have_leave(port: u16) {
+    let mut node = http::Client::new(&format!("127.0.0.1:{port}"));
+    node.send(&http::Request::new("POST", "/cluster/leave")).expect(200);
+    eventually("it has left", SOON, || {
+        let cluster = node.get("/cluster").expect(200).json();
+        if cluster["member"] == false { Ok(()) } else { Err(cluster.to_string()) }
+    });
+}
+
+#[test]
+fn a_node_that_has_left_is_in_nobodys_way_and_can_be_removed() {
+    let mut demo = Demo::start(&["--nodes", "3"]);
+    let ports = demo.ports();
+    have_leave(ports[2]);
+    let added = demo.ask("add").concat();
+    assert!(added.starts_with("Node 4 ("), "{added}");
+    assert_eq!(demo.ask("remove 3"), [format!("Node 3 ({}) removed", ports[2])]);
+    let removed = demo.ask("remove 4").concat();
+    assert!(removed.starts_with("Node 4 (") && removed.ends_with(" removed"), "{removed}");
+    assert_eq!(demo.ask("status")[0], format!("Ports: {}, {}", ports[0], ports[1]));
+}
+
+#[test]
+fn nodes_that_were_leaving_when_a_demo_with_data_ended_do_not_keep_the_next_from_starting() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("demo");
+    let words = ["--data", data.to_str().expect("a path of text")];
+    let mut first = Demo::start(&[&["--nodes", "4"][..], &words].concat());
+    assert_eq!(first.ask("put k value"), ["Put successful"]);
+    have_leave(first.ports()[3]);
+    first.end_of_input();
+    assert_eq!(first.await_end().0, Some(0));
+    // Nobody here was told to remove it: it stays until somebody is. Another one was to go and had not heard of it.
+    std::fs::write(data.join("n3/leaving"), "").expect("a mark");
+    let second = run(&words, "remove 4\nget k\nexit\n");
+    assert!(second.stderr.contains("Node 4 is no member"), "{second:?}");
+    let (introduction, answers) = second.answers();
+    assert!(introduction[0].starts_with("3 nodes in "), "{second:?}");
+    assert!(answers[0].starts_with("Node 4 (") && answers[0].ends_with(" removed"), "{answers:?}");
+    assert_eq!(answers[1..], ["Value for k: value", "Exiting..."], "{second:?}");
+    assert!(data.join("n2").exists() && !data.join("n3").exists() && !data.join("n4").exists());
 }
 
 // ---- what cannot be done
+
+#[test]
+fn the_nodes_in_a_folder_count_against_what_autoscale_and_scripts_take() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for node in ["n1", "n2"] {
+        std::fs::create_dir(folder.path().join(node)).expect("a folder of a node");
+    }
+    let data = folder.path().to_str().expect("a path of text");
+    for (words, told) in
+        [(&["--autoscale", "--max-nodes", "1"][..], "--max-nodes 1"), (&["--script", "failover"], "--nodes 3 to 9")]
+    {
+        let refused = run(&[words, &["--data", data]].concat(), "");
+        assert!(refused.code == Some(2) && refused.stderr.contains(told), "{words:?}: {refused:?}");
+    }
+    let bounded = run(&["--autoscale", "--max-nodes", "1"], "exit\n");
+    assert!(bounded.stdout.starts_with("1 node in "), "more than --max-nodes are started: {bounded:?}");
+}
 
 #[test]
 fn arguments_that_make_no_sense_end_it_with_2_before_anything_starts() {

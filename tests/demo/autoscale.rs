@@ -4,20 +4,28 @@ use super::SOON;
 use super::rig::Demo;
 use crate::support::http::{Client, Request};
 use crate::support::{eventually, thorough};
-use std::collections::BTreeSet;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Keys that a node takes.
 const MAX_KEYS: u32 = 200;
+
+/// The longest that a node may be too busy to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What is there, as the writer knows it.
 #[derive(Default)]
 struct Stored {
     keys: Mutex<BTreeSet<u32>>,
     stop: AtomicBool,
+    /// The ports of the members.
+    ports: Mutex<BTreeSet<u16>>,
     reads: AtomicU64,
+    /// The ports of the members that a key was read through.
+    read_through: Mutex<BTreeSet<u16>>,
     unreadable: Mutex<Vec<String>>,
 }
 
@@ -25,22 +33,80 @@ fn target(key: u32) -> String {
     format!("/kv/scale/{key}")
 }
 
-/// Reads what is there, over and over, through a node that stays.
-fn read_all(stored: &Stored, port: u16) {
+/// Goes on looking who is a member, by one that stays.
+fn watch_members(stored: &Stored, port: u16) {
     let mut client = Client::new(&format!("127.0.0.1:{port}"));
+    while !stored.stop.load(Ordering::SeqCst) {
+        if let Ok(answer) = client.try_send(&Request::new("GET", "/cluster"))
+            && answer.status == 200
+        {
+            let cluster = answer.json();
+            let members = cluster["members"].as_array().cloned().unwrap_or_default();
+            let port_of = |member: &Value| member["url"].as_str()?.rsplit(':').next()?.parse().ok();
+            *stored.ports.lock().unwrap() = members.iter().filter_map(port_of).collect();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Reads what is there, over and over, through all members by turns.
+fn read_all(stored: &Stored) {
+    let mut clients = BTreeMap::new();
+    let mut turn = 0;
     while !stored.stop.load(Ordering::SeqCst) {
         let keys = stored.keys.lock().unwrap().clone();
         for key in keys {
-            let answer = client.try_send(&Request::new("GET", target(key)));
-            let fine = answer.as_ref().is_ok_and(|answer| answer.status == 200 && answer.text() == key.to_string());
-            // One that was deleted meanwhile is not there, and should not be.
-            if !fine && stored.keys.lock().unwrap().contains(&key) {
-                stored.unreadable.lock().unwrap().push(format!("{key} through {port}: {answer:?}"));
+            let ports: Vec<u16> = stored.ports.lock().unwrap().iter().copied().collect();
+            if ports.is_empty() || stored.stop.load(Ordering::SeqCst) {
+                break;
             }
-            stored.reads.fetch_add(1, Ordering::SeqCst);
+            turn += 1;
+            let port = ports[turn % ports.len()];
+            let client = clients.entry(port).or_insert_with(|| Client::new(&format!("127.0.0.1:{port}")));
+            read(stored, client, port, key);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Reads a key. That it is not there, or something else is, counts at once; a node that is too busy to answer, on a machine
+/// that all of them share, is asked again for a while.
+fn read(stored: &Stored, client: &mut Client, port: u16, key: u32) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = client.try_send(&Request::new("GET", target(key)));
+        let is_busy = !answer.as_ref().is_ok_and(|answer| answer.status != 503);
+        if answer.as_ref().is_ok_and(|answer| answer.status == 200 && answer.text() == key.to_string()) {
+            stored.reads.fetch_add(1, Ordering::SeqCst);
+            stored.read_through.lock().unwrap().insert(port);
+            return;
+        }
+        // One that was deleted meanwhile is not there, and should not be; and one that has left does not answer.
+        let is_over = !stored.keys.lock().unwrap().contains(&key) || stored.stop.load(Ordering::SeqCst);
+        if is_over || is_busy && !stored.ports.lock().unwrap().contains(&port) {
+            return;
+        }
+        if !is_busy || Instant::now() >= deadline {
+            stored.unreadable.lock().unwrap().push(format!("{key} through {port}: {answer:?}"));
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Deletes a key, as often as it takes.
+fn delete(stored: &Stored, client: &mut Client, key: u32) {
+    stored.keys.lock().unwrap().remove(&key);
+    let mut tries = 0;
+    eventually(&format!("key {key} is deleted"), SOON, || {
+        tries += 1;
+        match client.delete(&target(key)) {
+            answer if matches!(answer.status, 202 | 204) => Ok(()),
+            // An earlier try was carried out, and not answered so.
+            answer if answer.status == 404 && tries > 1 => Ok(()),
+            answer => Err(answer.to_string()),
+        }
+    });
 }
 
 /// Stores a key, as often as it takes: a full cluster refuses it until there is another node.
@@ -97,8 +163,9 @@ fn a_cluster_that_fills_up_grows_to_its_maximum_and_shrinks_again_with_every_key
     let mut client = Client::new(&format!("127.0.0.1:{}", ports[0]));
     std::thread::scope(|scope| {
         let _stops = Stops(&stored.stop);
-        for port in &ports[..2] {
-            scope.spawn(|| read_all(&stored, *port));
+        scope.spawn(|| watch_members(&stored, ports[0]));
+        for _ in 0..2 {
+            scope.spawn(|| read_all(&stored));
         }
         for key in 0..count {
             store(&stored, &mut client, key);
@@ -113,9 +180,13 @@ fn a_cluster_that_fills_up_grows_to_its_maximum_and_shrinks_again_with_every_key
         let status = Client::new(&format!("127.0.0.1:{newest}")).get("/status").expect(200).json();
         assert!(status["store"]["keys"].as_u64() > Some(u64::from(MAX_KEYS) / 4), "{status}");
 
+        eventually("keys are read through every node", SOON, || {
+            let read_through = stored.read_through.lock().unwrap().clone();
+            if read_through.len() == most { Ok(()) } else { Err(format!("{read_through:?}")) }
+        });
+
         for key in 30..count {
-            stored.keys.lock().unwrap().remove(&key);
-            client.delete(&target(key));
+            delete(&stored, &mut client, key);
         }
         await_nodes(&mut demo, ports[0], 3, most);
         for key in 0..30 {

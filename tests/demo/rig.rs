@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// What a blank `get` is answered, and nothing else: it marks the end of an answer.
 const MARK: &str = "Usage: get ";
@@ -20,6 +21,8 @@ pub struct Demo {
     stderr: Arc<Mutex<String>>,
     /// Bytes of the output that were looked at.
     read: usize,
+    /// What is temporary to it: gone with it, even where it is killed.
+    _temporary: TempDir,
 }
 
 /// A demo that has ended.
@@ -93,11 +96,13 @@ impl Demo {
     /// The program started so, with its streams.
     #[track_caller]
     pub fn attached_to(mut command: Command) -> Demo {
+        let temporary = tempfile::tempdir().expect("a folder");
+        command.env("TMPDIR", temporary.path());
         let mut child = command.spawn().expect("the demo starts");
         let stdin = child.stdin.take();
         let stdout = collected(child.stdout.take());
         let stderr = collected(child.stderr.take());
-        Demo { child, stdin, stdout, stderr, read: 0 }
+        Demo { child, stdin, stdout, stderr, read: 0, _temporary: temporary }
     }
 
     /// All it has said so far.
@@ -189,7 +194,9 @@ impl Ended {
     #[track_caller]
     pub fn answers(&self) -> (Vec<String>, Vec<String>) {
         let lines: Vec<String> = self.stdout.lines().map(str::to_owned).collect();
-        let is_node = |line: &String| line.starts_with("  node ") && line.contains("  pid ");
+        // The log stands in a line of its own where its path is long.
+        let is_node =
+            |line: &String| line.starts_with("  node ") && line.contains("  pid ") || line.starts_with("    log ");
         let behind = 1 + lines.iter().rposition(is_node).unwrap_or_else(|| panic!("no nodes: {self:?}"));
         (lines[..behind].to_vec(), lines[behind..].to_vec())
     }
@@ -217,13 +224,66 @@ fn collected(stream: Option<impl Read + Send + 'static>) -> Arc<Mutex<String>> {
     said
 }
 
+/// A demo whose output nobody reads. Killed when dropped, and its nodes with it.
+pub struct Unread {
+    child: Child,
+    _temporary: TempDir,
+}
+
+impl Unread {
+    #[track_caller]
+    pub fn start(words: &[&str]) -> Unread {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let mut command = command(words);
+        command.env("TMPDIR", temporary.path()).stderr(Stdio::null());
+        Unread { child: command.spawn().expect("the demo starts"), _temporary: temporary }
+    }
+
+    /// Types until no more of the answers goes into the pipe, of 64 KiB.
+    #[track_caller]
+    pub fn fill(&mut self) {
+        let input = "help\n".repeat(500);
+        self.child.stdin.as_mut().expect("its input").write_all(input.as_bytes()).expect("the demo reads");
+        let output = self.child.stdout.as_ref().expect("its output");
+        let (mut last, mut same) = (0, 0);
+        eventually("the pipe is full", SOON, || {
+            let unread = rustix::io::ioctl_fionread(output).map_err(|error| error.to_string())?;
+            same = if unread == last { same + 1 } else { 0 };
+            last = unread;
+            if unread > 32_000 && same >= 20 { Ok(()) } else { Err(format!("{unread} bytes in it")) }
+        });
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        // One that has ended hears nothing.
+        let _ = kill_process(Pid::from_child(&self.child), signal);
+    }
+
+    pub fn ended(&mut self) -> Result<(), String> {
+        match self.child.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Drop for Demo {
     fn drop(&mut self) {
         // So that it takes its folder away.
         self.stdin = None;
         let deadline = Instant::now() + Duration::from_secs(10);
-        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        // Once: a second one would end it at once.
+        if matches!(self.child.try_wait(), Ok(None)) {
             let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        }
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
         }
         let _ = self.child.kill();

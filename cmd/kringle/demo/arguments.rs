@@ -144,9 +144,8 @@ impl Arguments {
         if self.autoscale && self.nodes.is_some_and(|nodes| nodes > self.max_nodes) {
             return Err(format!("--nodes is more than --max-nodes {}", self.max_nodes));
         }
-        if self.script.is_some() && self.nodes.is_some_and(|nodes| !SCRIPT_NODES.contains(&nodes)) {
-            let (least, most) = (SCRIPT_NODES.start(), SCRIPT_NODES.end());
-            return Err(format!("a script takes --nodes {least} to {most}: it kills two of the three owners of a key"));
+        if let Some(line) = self.nodes.and_then(|nodes| self.check_count(nodes)) {
+            return Err(line);
         }
         if self.script == Some(Script::Dynamo) && self.mode != Mode::Sloppy {
             return Err("the script dynamo is about the mode sloppy: leave --mode out".into());
@@ -158,6 +157,17 @@ impl Arguments {
             Ok(_) => Err("what stands behind the two dashes is no flag of a node".into()),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Why this is no number of nodes for the script, if it is none. The nodes that are in a folder already count as well.
+    pub(super) fn check_count(&self, nodes: u32) -> Option<String> {
+        let (least, most) = (SCRIPT_NODES.start(), SCRIPT_NODES.end());
+        let is_wrong = self.script.is_some() && !SCRIPT_NODES.contains(&nodes);
+        is_wrong.then(|| {
+            format!(
+                "a script takes --nodes {least} to {most}, and not {nodes}: it kills two of the three owners of a key"
+            )
+        })
     }
 
     /// What every node is started with, besides port, folder and peers, in a cluster of this name.

@@ -11,8 +11,9 @@ use super::trouble::Trouble;
 use kringle::config::PeerUrl;
 use kringle::remote::{Answer, Ask, Failure, Remote};
 use serde_json::Value;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
@@ -54,6 +55,10 @@ pub(super) struct Cluster {
     pub(super) cuts: RefCell<BTreeSet<(u32, u32)>>,
     /// Held by whoever changes who is a member.
     pub(super) changing: Mutex<()>,
+    /// What the one who holds it does, for those who wait.
+    pub(super) under_way: RefCell<String>,
+    /// How many times it was changed who is a member.
+    pub(super) changes: Cell<u64>,
     flags: Vec<String>,
     home: Home,
 }
@@ -67,6 +72,8 @@ impl Cluster {
             next_number: RefCell::new(1),
             cuts: RefCell::default(),
             changing: Mutex::new(()),
+            under_way: RefCell::default(),
+            changes: Cell::new(0),
             flags,
             home,
         }
@@ -77,7 +84,8 @@ impl Cluster {
         &self.home
     }
 
-    /// Starts these nodes and waits until they have agreed on who they are.
+    /// Starts these nodes and waits until they have agreed on who they are. Those that were here before may have been on
+    /// their way out: they are seen off.
     pub(super) async fn start(&self, numbers: &[u32]) -> Result<(), Trouble> {
         let is_new: Vec<bool> = numbers.iter().map(|number| !self.home.of_node(*number).exists()).collect();
         *self.next_number.borrow_mut() = numbers.iter().max().map_or(1, |last| last + 1);
@@ -91,8 +99,12 @@ impl Cluster {
             for number in numbers {
                 self.launch(*number)?;
             }
-            match self.settle(numbers.len(), numbers, START_LIMIT).await {
-                Ok(()) => return Ok(()),
+            let newcomers: Vec<u32> =
+                numbers.iter().zip(&is_new).filter(|(_, is_new)| **is_new).map(|(number, _)| *number).collect();
+            let least = newcomers.len().max(1);
+            match self.settle(least..=numbers.len(), numbers, &newcomers, START_LIMIT).await {
+                Ok(()) if newcomers.len() == numbers.len() => return Ok(()),
+                Ok(()) => return self.see_off().await,
                 Err(trouble) if lost_its_port(&trouble) && tried < TRIES => tried += 1,
                 Err(trouble) => return Err(trouble),
             }
@@ -166,10 +178,17 @@ impl Cluster {
         Ok(self.remote()?.ask(&ask).await?.successful()?)
     }
 
-    /// Waits until each node that runs is ready, and all of them go by the same layout, of `count` members with no change
-    /// under way. Those of `needed` that end meanwhile end the waiting.
-    pub(super) async fn settle(&self, count: usize, needed: &[u32], limit: Duration) -> Result<(), Trouble> {
-        eventually(&format!("the nodes agree on {count} members"), limit, async || {
+    /// Waits until each member that runs is ready, and all of them go by the same layout, of so many members with no change
+    /// under way. One of `needed` that ends meanwhile ends the waiting. The `newcomers` have to be members; others that run
+    /// may have left, and are passed over.
+    pub(super) async fn settle(
+        &self,
+        count: RangeInclusive<usize>,
+        needed: &[u32],
+        newcomers: &[u32],
+        limit: Duration,
+    ) -> Result<(), Trouble> {
+        eventually(&format!("the nodes agree on {} members", count.end()), limit, async || {
             let mut epochs = BTreeSet::new();
             let (running, others): (Vec<Seen>, Vec<Seen>) =
                 self.seen().into_iter().partition(|node| node.state == State::Running);
@@ -182,7 +201,10 @@ impl Cluster {
                 let cluster = of_node(&node, Ask::get("/cluster")).await.map_err(not_yet)?;
                 let members = cluster["members"].as_array().map_or(0, Vec::len);
                 let is_settled = cluster["established"] == true && cluster["changing"] == false;
-                if members != count || !is_settled || cluster["member"] != true {
+                if cluster["member"] == false && !newcomers.contains(&node.number) {
+                    continue;
+                }
+                if !count.contains(&members) || !is_settled || cluster["member"] != true {
                     return Err(Look::NotYet(format!(
                         "node {} knows {members}, established {}, changing {}",
                         node.number, cluster["established"], cluster["changing"]
@@ -193,7 +215,8 @@ impl Cluster {
             }
             match epochs.len() {
                 1 => Ok(()),
-                0 => Err(Look::Broken(Trouble::NobodyRuns)),
+                0 if self.running().is_empty() => Err(Look::Broken(Trouble::NobodyRuns)),
+                0 => Err(Look::NotYet("no member runs".into())),
                 _ => Err(Look::NotYet(format!("epochs {epochs:?}"))),
             }
         })

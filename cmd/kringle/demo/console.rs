@@ -82,7 +82,7 @@ async fn done(cluster: &Cluster, command: Command) -> Result<String, Trouble> {
         }
         Command::Kill(word) => {
             let node = cluster.called(&word)?;
-            cluster.kill(&node).await?;
+            cluster.kill(&node)?;
             Ok(told(&node, "killed"))
         }
         Command::Revive(word) => {

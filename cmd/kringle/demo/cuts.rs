@@ -18,28 +18,40 @@ impl Cluster {
         self.tell_cuts(&told).await
     }
 
-    /// Ends all cuts.
+    /// Ends all cuts. Every node is told, those that no cut is known of as well; until all that run have heard it, cuts count
+    /// as there, so that it can be asked for again.
     pub(super) async fn heal(&self) -> Result<(), Trouble> {
-        let cuts = std::mem::take(&mut *self.cuts.borrow_mut());
-        let told: BTreeSet<u32> = cuts.into_iter().flat_map(|(one, other)| [one, other]).collect();
-        self.tell_cuts(&Vec::from_iter(told)).await
+        let cuts = self.cuts.borrow().clone();
+        let everybody: Vec<u32> = self.seen().iter().map(|node| node.number).collect();
+        self.tell(&everybody, &BTreeSet::new()).await?;
+        // What was cut meanwhile stays.
+        self.cuts.borrow_mut().retain(|pair| !cuts.contains(pair));
+        Ok(())
     }
 
     /// Tells these nodes, those of them that run, whom they are cut from.
     pub(super) async fn tell_cuts(&self, numbers: &[u32]) -> Result<(), Trouble> {
+        let cuts = self.cuts.borrow().clone();
+        self.tell(numbers, &cuts).await
+    }
+
+    /// Tells these nodes of these cuts. One that cannot be told keeps no other from it; the first failure is the error.
+    async fn tell(&self, numbers: &[u32], cuts: &BTreeSet<(u32, u32)>) -> Result<(), Trouble> {
         let all = self.seen();
+        let mut told = Ok(());
         for node in all.iter().filter(|node| numbers.contains(&node.number) && node.state == State::Running) {
             let cut: Vec<&str> = all
                 .iter()
                 .filter(|other| {
                     let pair = (node.number.min(other.number), node.number.max(other.number));
-                    self.cuts.borrow().contains(&pair)
+                    cuts.contains(&pair)
                 })
                 .map(|other| other.url.url())
                 .collect();
-            of_node(node, Ask::put("/faults").json(&json!({ "cut": cut }))).await?;
+            let heard = of_node(node, Ask::put("/faults").json(&json!({ "cut": cut }))).await;
+            told = told.and(heard.map(drop));
         }
-        Ok(())
+        Ok(told?)
     }
 
     /// Whether a node is cut from any other.

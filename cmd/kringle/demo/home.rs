@@ -2,17 +2,21 @@
 //!
 //! Without `--data` it is a temporary one, and goes at the end; or, where the demo was killed, when the next one begins. A
 //! node's folder goes with the node, when it is removed from the cluster; so those that are there at a start are its
-//! members, and all of them are started.
+//! members, and all of them are started. One that was to leave when a demo ended has a mark of it in its folder, and goes then.
 
 use super::console::talk;
 use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The file that has the cluster's name in it, and is locked as long as its demo lives.
 const CLUSTER: &str = "cluster";
+
+/// The file in the folder of a node that is to leave, until the folder goes.
+const LEAVING: &str = "leaving";
 
 /// What temporary homes are called, before the process id.
 const PREFIX: &str = "kringle-demo-";
@@ -65,8 +69,7 @@ impl Home {
         let mut cluster = String::new();
         file.read_to_string(&mut cluster)?;
         if cluster.trim().is_empty() {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            cluster = format!("demo-{}-{}", std::process::id(), since.as_millis());
+            cluster = format!("demo-{}", once());
             file.write_all(cluster.as_bytes())?;
         }
         Ok(Home { folder, is_temporary, cluster: cluster.trim().to_owned(), _lock: file })
@@ -93,6 +96,23 @@ impl Home {
         self.folder.join(format!("n{number}"))
     }
 
+    /// Keeps whether a node is to leave, so that whoever starts it again knows.
+    pub(super) fn mark_leaving(&self, number: u32, is_leaving: bool) -> io::Result<()> {
+        let mark = self.of_node(number).join(LEAVING);
+        if is_leaving {
+            return File::create(mark).map(drop);
+        }
+        match std::fs::remove_file(mark) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a node was to leave.
+    pub(super) fn is_leaving(&self, number: u32) -> bool {
+        self.of_node(number).join(LEAVING).exists()
+    }
+
     /// The nodes that have a folder here, in order.
     pub(super) fn nodes(&self) -> io::Result<Vec<u32>> {
         let mut numbers = Vec::new();
@@ -109,6 +129,14 @@ impl Home {
         numbers.sort_unstable();
         Ok(numbers)
     }
+}
+
+/// A word that no other run has had, nor this one before: by its process id, which comes again, and the time, which two may
+/// share.
+pub(super) fn once() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}-{}-{}", std::process::id(), since.as_millis(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Removes the temporary homes of demos that were killed and could not do it themselves. What cannot be removed, because it
@@ -175,6 +203,10 @@ mod tests {
             std::fs::create_dir(given.join(name)).unwrap();
         }
         assert_eq!(home.nodes().unwrap(), [2, 10]);
+        home.mark_leaving(10, true).unwrap();
+        assert!(home.is_leaving(10) && !home.is_leaving(2));
+        home.mark_leaving(10, false).unwrap();
+        assert!(home.mark_leaving(10, false).is_ok() && !home.is_leaving(10));
         let name = home.cluster().to_owned();
         assert!(Home::make(Some(&given)).is_err(), "two demos in one folder");
         drop(home);

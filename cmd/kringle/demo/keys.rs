@@ -1,6 +1,7 @@
 //! What the console does with keys and counters.
 
 use super::cluster::Cluster;
+use super::overview::folded;
 use super::trouble::Trouble;
 use kringle::remote::{Answer, Ask, query, segment};
 use serde_json::{Value, json};
@@ -76,15 +77,12 @@ pub(super) async fn owners(cluster: &Cluster, key: &str) -> Result<String, Troub
             None => member["url"].as_str().unwrap_or("?").to_owned(),
         });
         let named: Vec<String> = named.collect();
-        if named.is_empty() { "none".to_owned() } else { named.join(", ") }
+        if named.is_empty() { vec!["none".to_owned()] } else { named }
     };
     let position = place["position"].as_str().unwrap_or_default();
-    Ok(format!(
-        "Position {position}, partition {}\nOwners: {}\nStand-ins: {}",
-        place["partition"],
-        named(&place["owners"]),
-        named(&place["stand_ins"])
-    ))
+    let owners = folded("Owners: ", &named(&place["owners"]));
+    let stand_ins = folded("Stand-ins: ", &named(&place["stand_ins"]));
+    Ok(format!("Position {position}, partition {}\n{owners}{}", place["partition"], stand_ins.trim_end()))
 }
 
 /// `mode`, and `mode <mode>`: which one there is when everybody goes by it.

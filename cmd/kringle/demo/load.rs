@@ -1,6 +1,7 @@
 //! `load` and `bench`: many clients at the same time, each with keys of its own, so that each knows what it has to read.
 
 use super::cluster::Cluster;
+use super::home::once;
 use super::keys;
 use super::register::Register;
 use super::trouble::Trouble;
@@ -99,24 +100,27 @@ pub(super) fn may_surface(failure: &Failure) -> bool {
         Failure::Unreachable { .. } => false,
         // Refused before anything was done, or said in so many words.
         Failure::Refused { status, error, hint, .. } => {
-            status.as_u16() == 503 && !format!("{error} {hint}").contains("nothing was stored")
+            let said = format!("{error} {hint}");
+            let is_nowhere = said.contains("nothing was stored") && !said.contains("nothing was stored here");
+            status.is_server_error() && !is_nowhere
         }
         Failure::Unknown { .. } | Failure::Broken { .. } | Failure::Garbled { .. } => true,
     }
 }
 
-/// A value that says whose it is, of [`VALUE_BYTES`] bytes at least.
-fn value(key: &str, turn: u32) -> String {
-    format!("{:.<VALUE_BYTES$}", format!("{key} {turn} "))
+/// A value that says whose it is, and of which run: what an earlier one has left must not pass for it, of [`VALUE_BYTES`] bytes at least.
+fn value(key: &str, run: &str, turn: u32) -> String {
+    format!("{:.<VALUE_BYTES$}", format!("{key} {run} {turn} "))
 }
 
 /// `load`: writes so many keys, and reads each of them back.
 pub(super) async fn load(cluster: &Cluster, count: u32) -> Result<String, Trouble> {
     let begun = Instant::now();
     let next = Rc::new(Cell::new(0));
+    let run = once();
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS.min(count) {
-        let (remote, next) = (cluster.remote()?, next.clone());
+        let (remote, next, run) = (cluster.remote()?, next.clone(), run.clone());
         clients.spawn_local(async move {
             let mut tally = Tally::default();
             let mut written = Vec::new();
@@ -124,7 +128,7 @@ pub(super) async fn load(cluster: &Cluster, count: u32) -> Result<String, Troubl
                 next.set(next.get() + 1);
                 let key = format!("load/{}", next.get());
                 let mut register = Register::default();
-                tally.write(&remote, &key, &value(&key, 0), &mut register).await;
+                tally.write(&remote, &key, &value(&key, &run, 0), &mut register).await;
                 if register.is_known() {
                     written.push((key, register));
                 }
@@ -153,19 +157,18 @@ pub(super) async fn load(cluster: &Cluster, count: u32) -> Result<String, Troubl
 pub(super) async fn bench(cluster: &Cluster, seconds: u32) -> Result<String, Trouble> {
     let begun = Instant::now();
     let limit = Duration::from_secs(seconds.into());
+    let run = once();
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        let remote = cluster.remote()?;
+        let (remote, run) = (cluster.remote()?, run.clone());
         clients.spawn_local(async move {
             let mut tally = Tally::default();
-            // What an earlier run has left there is not known.
-            let run = std::process::id();
             let mut keys: Vec<(String, Register)> =
                 (0..BENCH_KEYS).map(|number| (format!("bench/{client}/{number}"), Register::default())).collect();
             let mut turn = 0;
             while begun.elapsed() < limit {
                 let (key, register) = &mut keys[(turn % BENCH_KEYS) as usize];
-                tally.write(&remote, key, &value(&format!("{key} {run}"), turn), register).await;
+                tally.write(&remote, key, &value(key, &run, turn), register).await;
                 // One that was written half a round ago; before that, this one.
                 let other = if turn >= BENCH_KEYS { turn + BENCH_KEYS / 2 } else { turn };
                 let (key, register) = &mut keys[(other % BENCH_KEYS) as usize];
@@ -234,8 +237,10 @@ mod tests {
 
     #[test]
     fn values_say_whose_they_are_and_have_their_length() {
-        let long = value("load/1", 3);
-        assert!(long.starts_with("load/1 3 ") && long.len() == VALUE_BYTES, "{long}");
+        let (one, other) = (once(), once());
+        let long = value("load/1", &one, 3);
+        assert!(long.starts_with(&format!("load/1 {one} 3 ")) && long.len() == VALUE_BYTES, "{long}");
+        assert_ne!(value("load/1", &one, 0), value("load/1", &other, 0), "two runs write the same");
     }
 
     #[test]
@@ -248,7 +253,10 @@ mod tests {
         };
         assert!(may_surface(&refused(503, "it may still surface")));
         assert!(!may_surface(&refused(503, "nothing was stored, and nothing will surface")));
-        assert!(!may_surface(&refused(507, "node full")));
+        assert!(!may_surface(&refused(507, "nothing was stored; add nodes")));
+        assert!(may_surface(&refused(503, "nothing was stored here; try again shortly")));
+        assert!(may_surface(&refused(500, "this is a bug of the node; a write may still surface")));
+        assert!(!may_surface(&refused(412, "read the key")));
         assert!(may_surface(&Failure::Unknown { from: "x".into(), why: "late".into() }));
         assert!(!may_surface(&Failure::Unreachable { tried: vec![] }));
     }

@@ -69,6 +69,9 @@ pub(crate) fn run(words: impl Iterator<Item = OsString>) -> ExitCode {
     if let Err(line) = arguments.check() {
         return fail(2, &line);
     }
+    if let Err(error) = end_at_the_second_signal() {
+        return fail(1, &format!("signals cannot be heard: {error}"));
+    }
     kringle::remote::block_on(play(arguments))
 }
 
@@ -86,7 +89,7 @@ async fn play(arguments: Arguments) -> ExitCode {
     let cluster = Cluster::new(home, Ports::from(arguments.base_port), flags);
     let ended = tokio::select! {
         ended = perform(&arguments, &cluster, &mut lines) => ended,
-        code = signals.any() => code,
+        code = signals.any() => ExitCode::from(code),
     };
     cluster.stop().await;
     ended
@@ -113,7 +116,7 @@ async fn perform(arguments: &Arguments, cluster: &Cluster, lines: &mut Option<Re
     }
     let Some(lines) = lines else { return ExitCode::SUCCESS };
     let bounds = Bounds {
-        nodes_min: numbers.len(),
+        nodes_min: arguments.nodes.map_or(cluster.seen().len(), |nodes| nodes as usize),
         nodes_max: arguments.max_nodes as usize,
         cooldown: arguments.scale_cooldown,
     };
@@ -135,12 +138,24 @@ async fn numbers(
     let folder = cluster.home().folder().display().to_string();
     let mut numbers = cluster.home().nodes().map_err(|error| format!("{folder} cannot be read: {error}"))?;
     let there = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+    let most = if arguments.autoscale { arguments.max_nodes } else { NODES_MAX };
+    let usual = NODES.min(most);
     let wanted = match (arguments.nodes, lines) {
+        // With the autoscaler it is the least, and there may be more already.
+        (Some(count), _) if arguments.autoscale => count.max(there),
         (Some(count), _) => count,
         (None, _) if there > 0 => there,
-        (None, Some(lines)) if std::io::stdin().is_terminal() => console::ask_count(lines, NODES, NODES_MAX).await,
-        (None, _) => NODES,
+        (None, Some(lines)) if std::io::stdin().is_terminal() => console::ask_count(lines, usual, most).await,
+        (None, _) => usual,
     };
+    if there > most {
+        return Err(format!(
+            "{folder} has {there} nodes, more than --max-nodes {most}: raise it, or name another folder"
+        ));
+    }
+    if let Some(line) = arguments.check_count(wanted) {
+        return Err(line);
+    }
     if there > wanted {
         return Err(format!(
             "{folder} has {there} nodes, and with --nodes {wanted} some would be missing: leave it out, or name \
@@ -159,7 +174,10 @@ fn introduce(arguments: &Arguments, cluster: &Cluster) -> std::io::Result<()> {
     say(&format!("{} in {}{kept}", counted(seen.len()), cluster.home().folder().display()))?;
     for node in seen {
         let pid = node.pid.map_or("?".to_owned(), |pid| pid.to_string());
-        say(&format!("  node {}  {}  pid {pid}  log {}", node.number, node.url.url(), node.log.display()))?;
+        let who = format!("  node {}  {}  pid {pid}", node.number, node.url.url());
+        let log = format!("  log {}", node.log.display());
+        let is_narrow = who.chars().count() + log.chars().count() <= overview::COLUMNS;
+        say(&format!("{who}{}{log}", if is_narrow { "" } else { "\n  " }))?;
     }
     if arguments.script.is_none() && std::io::stdin().is_terminal() {
         talk("Type help for the commands, exit to end.");
@@ -174,6 +192,25 @@ fn counted(nodes: usize) -> String {
 fn fail(code: u8, line: &str) -> ExitCode {
     talk(&format!("kringle demo: {line}"));
     ExitCode::from(code)
+}
+
+/// The first signal ends the demo in order; a second one ends it at once, on a thread of its own, for the main one may wait
+/// for nodes to stop, or for somebody to read what it writes. The nodes end with it; a temporary folder is removed by the
+/// next demo.
+fn end_at_the_second_signal() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::listen()?
+    };
+    let wait = move || {
+        runtime.block_on(async {
+            signals.any().await;
+            let code = signals.any().await;
+            std::process::exit(i32::from(code));
+        })
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map(drop)
 }
 
 /// What ends a demo from outside.
@@ -193,11 +230,11 @@ impl Signals {
     }
 
     /// Waits for one of them: the exit code it asks for.
-    async fn any(&mut self) -> ExitCode {
+    async fn any(&mut self) -> u8 {
         tokio::select! {
-            _ = self.interrupt.recv() => ExitCode::from(INTERRUPTED),
-            _ = self.terminate.recv() => ExitCode::SUCCESS,
-            _ = self.hangup.recv() => ExitCode::SUCCESS,
+            _ = self.interrupt.recv() => INTERRUPTED,
+            _ = self.terminate.recv() => 0,
+            _ = self.hangup.recv() => 0,
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use super::tether;
 use kringle::config::PeerUrl;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -144,8 +145,29 @@ impl Node {
     }
 }
 
+/// Whether there is no process of this id, not even one that has ended and was not waited for.
+pub(super) fn is_gone(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_none_or(|pid| test_kill_process(pid) == Err(Errno::SRCH))
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_gone_when_it_was_waited_for_and_not_before() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id();
+        assert!(!is_gone(pid));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_gone(pid) && !is_gone(std::process::id()));
     }
 }

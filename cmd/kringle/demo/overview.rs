@@ -4,13 +4,13 @@ use super::cluster::{Cluster, Seen, of_node};
 use super::keys;
 use super::node::State;
 use super::trouble::Trouble;
-use kringle::remote::{Ask, Remote};
+use kringle::remote::{Answering, Ask, Failure, Remote};
 use serde_json::Value;
 use std::fmt::Write;
 use std::time::Duration;
 
 /// The widest line, where a counter does not need more.
-const COLUMNS: usize = 80;
+pub(super) const COLUMNS: usize = 80;
 
 /// The longest value that may be an integer of 64 bits: what is longer is not asked for.
 const DIGITS_MAX: u64 = 20;
@@ -18,17 +18,23 @@ const DIGITS_MAX: u64 = 20;
 /// The longest that a node may take to tell what it keeps of one key.
 const LOOK_LIMIT: Duration = Duration::from_secs(10);
 
+/// The longest that a node may take to list the keys.
+const LIST_LIMIT: Duration = Duration::from_secs(20);
+
+/// Most counters that are asked for: each is a question to each node.
+const NAMES_MAX: usize = 1_000;
+
 /// `status`: the ports, then the counters that each node itself keeps, or `No events`.
 pub(super) async fn status(cluster: &Cluster) -> String {
     let seen = cluster.seen();
     let ports: Vec<String> = seen.iter().map(|node| node.port.to_string()).collect();
     let mut text = folded("Ports: ", &ports);
-    let counters = counter_names(cluster).await;
+    let counters = counters(cluster).await;
     for node in &seen {
         let title = format!("Node {} ({})", node.number, node.port);
         text += &match (&counters, node.state) {
             (_, State::Dead | State::Paused) => format!("{title} is {}\n", node.state),
-            (Ok(names), State::Running) => match kept(node, names).await {
+            (Ok(counters), State::Running) => match kept(node, &counters.names).await {
                 Ok(kept) if kept.is_empty() => format!("{title}: No events\n"),
                 Ok(kept) => folded(&format!("{title}: "), &kept),
                 Err(why) => format!("{title} does not tell: {why}\n"),
@@ -36,10 +42,12 @@ pub(super) async fn status(cluster: &Cluster) -> String {
             (Err(_), State::Running) => format!("{title} is running\n"),
         };
     }
-    if let Err(trouble) = counters {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "The counters cannot be listed: {trouble}");
-    }
+    // Writing to a string cannot fail.
+    let _ = match counters {
+        Ok(Counters { rest: None, .. }) => Ok(()),
+        Ok(Counters { rest: Some(rest), .. }) => writeln!(text, "{rest}"),
+        Err(trouble) => writeln!(text, "The counters cannot be listed: {trouble}"),
+    };
     let cuts = cluster.cuts_told();
     if !cuts.is_empty() {
         let _ = writeln!(text, "Cut: {cuts}");
@@ -47,29 +55,56 @@ pub(super) async fn status(cluster: &Cluster) -> String {
     text.trim_end().to_owned()
 }
 
-/// The keys whose values are short enough to be integers. The list says how long they are, so only those are read.
-async fn counter_names(cluster: &Cluster) -> Result<Vec<String>, Trouble> {
-    let listed = cluster.ask(Ask::get("/kv").header("accept", "application/x-ndjson")).await?;
+/// Keys whose values may be counters.
+struct Counters {
+    names: Vec<String>,
+    /// Why there may be more of them, for people.
+    rest: Option<String>,
+}
+
+/// The keys whose values are short enough to be integers, as many as are shown. The list says how long they are, so only
+/// those are read.
+async fn counters(cluster: &Cluster) -> Result<Counters, Trouble> {
+    let list = Ask::get("/kv").header("accept", "application/x-ndjson");
+    let mut listed = cluster.remote()?.stream(&list).await?.successful().await?;
     let mut names = Vec::new();
-    let mut is_whole = false;
-    for line in String::from_utf8_lossy(&listed.body).lines() {
-        let line: Value = serde_json::from_str(line).unwrap_or_default();
-        is_whole |= line["end"] == true;
-        if let (Some(key), Some(1..=DIGITS_MAX)) = (line["key"].as_str(), line["size"].as_u64()) {
-            names.push(key.to_owned());
+    // All of it is asked of one node, so it has all the time there is.
+    let read = tokio::time::timeout(LIST_LIMIT, read_names(&mut listed, &mut names)).await;
+    let rest = match read {
+        Ok(Ok(true)) => None,
+        Ok(Ok(false)) => Some(format!("There are more counters than these {NAMES_MAX}")),
+        Ok(Err(why)) => Some(format!("There may be more counters: {why}")),
+        Err(_) => Some(format!("There may be more counters: the list took more than {} s", LIST_LIMIT.as_secs())),
+    };
+    Ok(Counters { names, rest })
+}
+
+/// Reads a list to its end, `true`, or until there are enough names.
+async fn read_names(listed: &mut Answering, names: &mut Vec<String>) -> Result<bool, Failure> {
+    let mut unread = Vec::new();
+    while let Some(chunk) = listed.chunk().await? {
+        unread.extend_from_slice(&chunk);
+        let Some(end) = unread.iter().rposition(|byte| *byte == b'\n') else { continue };
+        let rest = unread.split_off(end + 1);
+        for line in unread.split(|byte| *byte == b'\n') {
+            let line: Value = serde_json::from_slice(line).unwrap_or_default();
+            if line["end"] == true {
+                return Ok(true);
+            }
+            if let (Some(key), Some(1..=DIGITS_MAX)) = (line["key"].as_str(), line["size"].as_u64()) {
+                if names.len() == NAMES_MAX {
+                    return Ok(false);
+                }
+                names.push(key.to_owned());
+            }
         }
+        unread = rest;
     }
-    match is_whole {
-        true => Ok(names),
-        false => Err(Trouble::Asked(kringle::remote::Failure::Broken {
-            from: listed.from,
-            why: "the list of keys has no end".into(),
-        })),
-    }
+    Err(Failure::Broken { from: listed.from.clone(), why: "the list of keys has no end".into() })
 }
 
 /// What a node itself keeps of these counters, as `name: count`.
-async fn kept(node: &Seen, names: &[String]) -> Result<Vec<String>, kringle::remote::Failure> {
+async fn kept(node: &Seen, names: &[String]) -> Result<Vec<String>, Failure> {
     let remote = Remote::new(vec![node.url.clone()], LOOK_LIMIT);
     let mut kept = Vec::new();
     for name in names {
@@ -100,12 +135,12 @@ pub(super) async fn shares(cluster: &Cluster) -> Result<String, Trouble> {
 }
 
 /// How many keys a node keeps copies of, and what else it says of itself.
-pub(super) async fn node_status(node: &Seen) -> Result<Value, kringle::remote::Failure> {
+pub(super) async fn node_status(node: &Seen) -> Result<Value, Failure> {
     of_node(node, Ask::get("/status")).await
 }
 
 /// Words behind a title, comma after comma, in lines of at most [`COLUMNS`] where that is possible.
-fn folded(title: &str, words: &[String]) -> String {
+pub(super) fn folded(title: &str, words: &[String]) -> String {
     let mut text = String::new();
     let mut line = title.to_owned();
     for (index, word) in words.iter().enumerate() {

@@ -23,33 +23,45 @@ pub(super) async fn run(cluster: &Cluster, bounds: Bounds, period: Duration) {
     let mut ticks = tokio::time::interval(period);
     // A change takes longer than a period: what was missed meanwhile is not looked at at once.
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut seen = cluster.changes();
     loop {
         ticks.tick().await;
+        // Before the look: what changes meanwhile makes it worthless. Others change the cluster as well.
+        let changes = cluster.changes();
+        if changes != seen {
+            seen = changes;
+            autoscale.changed(begun.elapsed());
+        }
         let (sample, fullest) = look(cluster).await;
         match autoscale.decide(begun.elapsed(), sample) {
             Decision::Nothing => continue,
             Decision::Add => {
                 talk(&format!("autoscale: {fullest}: adding a node to {}", sample.nodes));
-                told("added", cluster.add().await, cluster);
+                let added = cluster.add_as_of(changes, bounds.nodes_max).await;
+                told("added", added, cluster);
             }
             Decision::Remove => {
                 if let Some(node) = youngest(cluster) {
                     talk(&format!("autoscale: {fullest}: removing node {} of {}", node.number, sample.nodes));
-                    told("removed", cluster.remove(&node).await.map(|()| node), cluster);
+                    let removed = cluster.remove_as_of(changes, bounds.nodes_min, &node).await;
+                    told("removed", removed.map(|removed| removed.map(|()| node)), cluster);
                 }
             }
         }
+        seen = cluster.changes();
         autoscale.changed(begun.elapsed());
     }
 }
 
-fn told(what: &str, done: Result<Seen, Trouble>, cluster: &Cluster) {
+/// Says what came of it: `None` where somebody else has changed the cluster since it was looked at.
+fn told(what: &str, done: Option<Result<Seen, Trouble>>, cluster: &Cluster) {
     match done {
-        Ok(node) => {
+        None => talk(&format!("autoscale: nothing {what}, for the nodes are others than those looked at")),
+        Some(Ok(node)) => {
             let count = cluster.seen().len();
             talk(&format!("autoscale: node {} ({}) {what}: {count} nodes", node.number, node.port));
         }
-        Err(trouble) => talk(&format!("autoscale: {trouble}")),
+        Some(Err(trouble)) => talk(&format!("autoscale: {trouble}")),
     }
 }
 

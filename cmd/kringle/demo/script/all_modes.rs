@@ -4,6 +4,7 @@
 use super::checks::Checks;
 use super::stage::{self, Subject, any, hints_are_gone, kill, revive};
 use crate::demo::cluster::Cluster;
+use crate::demo::home::once;
 use crate::demo::keys;
 use crate::demo::trouble::Trouble;
 use kringle::placement::Mode;
@@ -59,9 +60,10 @@ pub(super) async fn play<W: Write>(cluster: &Cluster, before: Mode, checks: &mut
 async fn subjects(cluster: &Cluster) -> Result<Vec<Subject>, Trouble> {
     let teller = any(cluster)?;
     let mut subjects: Vec<Subject> = Vec::new();
+    let run = once();
     for number in 0..NAMES {
         let Some(mode) = Mode::ALL.get(subjects.len()) else { break };
-        let key = format!("mode/{}/{number}", std::process::id());
+        let key = format!("mode/{run}/{number}");
         let owners = stage::owners(cluster, &teller, &key).await?;
         if subjects.first().is_none_or(|first| first.owners == owners) {
             subjects.push(Subject::new(cluster, key, *mode).await?);

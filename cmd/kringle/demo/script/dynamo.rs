@@ -4,6 +4,7 @@
 use super::checks::Checks;
 use super::stage::{self, any, hints, hints_are_gone, kill, owners, remote, revive, same};
 use crate::demo::cluster::{Cluster, Look, eventually, not_yet};
+use crate::demo::home::once;
 use crate::demo::keys::value;
 use crate::demo::load::read;
 use crate::demo::trouble::Trouble;
@@ -25,7 +26,8 @@ struct Keys {
 
 pub(super) async fn play<W: Write>(cluster: &Cluster, checks: &mut Checks<W>) -> Result<(), Trouble> {
     checks.step(&format!("{KEYS} keys, each written through one node and read through the next"));
-    let names = (0..KEYS).map(|number| format!("dynamo/{}/{number}", std::process::id())).collect();
+    let run = once();
+    let names = (0..KEYS).map(|number| format!("dynamo/{run}/{number}")).collect();
     let mut keys = Keys { names, turn: 0 };
     keys.write(cluster, checks, 201).await?;
     keys.read(cluster, checks).await?;
@@ -48,8 +50,13 @@ pub(super) async fn play<W: Write>(cluster: &Cluster, checks: &mut Checks<W>) ->
     checks.equal(&format!("{key} has three owners"), owned.len(), 3);
     let doomed: Vec<u32> = owned.iter().copied().take(2).collect();
     checks.step(&format!("Two of the owners of {key} die: nodes {doomed:?}"));
-    for victim in &doomed {
+    for (victim, is_last) in doomed.iter().zip([false, true]) {
         kill(cluster, *victim, checks).await?;
+        if !is_last {
+            let answer = keys.update(cluster, 0).await?;
+            checks.check("with one dead a write is taken: 204, for two owners have it", same(Ok(answer), 204));
+            keys.read(cluster, checks).await?;
+        }
     }
     let answer = keys.update(cluster, 0).await?;
     checks.check("a write is taken: 202, for one owner has it", same(Ok(answer.clone()), 202));

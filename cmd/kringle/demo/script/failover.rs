@@ -4,13 +4,14 @@
 use super::checks::Checks;
 use super::stage::{self, Subject, hints_are_gone, kill, revive};
 use crate::demo::cluster::Cluster;
+use crate::demo::home::once;
 use crate::demo::trouble::Trouble;
 use kringle::placement::Mode;
 use std::io::Write;
 
 pub(super) async fn play<W: Write>(cluster: &Cluster, mode: Mode, checks: &mut Checks<W>) -> Result<(), Trouble> {
     checks.step(&format!("A key in mode {mode}"));
-    let key = format!("failover/{}", std::process::id());
+    let key = format!("failover/{}", once());
     let mut subject = Subject::new(cluster, key, mode).await?;
     checks.equal(&format!("{} has three owners", subject.key), subject.owners.len(), 3);
     for teller in cluster.running() {

@@ -5,6 +5,7 @@ use super::expectation::expected;
 use crate::demo::cluster::{Cluster, Look, Seen, eventually, not_yet, of_node};
 use crate::demo::keys::value;
 use crate::demo::load::may_surface;
+use crate::demo::node::is_gone;
 use crate::demo::overview::node_status;
 use crate::demo::register::Register;
 use crate::demo::trouble::Trouble;
@@ -12,8 +13,10 @@ use kringle::placement::Mode;
 use kringle::remote::{Answer, Ask, Failure, Remote, query};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::time::Duration;
+use tokio::net::TcpStream;
 
 /// The longest that anything in the background may take: a death to be noticed, a copy to arrive.
 const SOON: Duration = Duration::from_secs(60);
@@ -160,14 +163,16 @@ pub(super) async fn held(node: &Seen, key: &str) -> Result<Option<String>, Failu
 /// Kills a node and waits until all that live have noticed; that it is dead is checked.
 pub(super) async fn kill<W: Write>(cluster: &Cluster, number: u32, checks: &mut Checks<W>) -> Result<(), Trouble> {
     let node = cluster.numbered(number)?;
-    cluster.kill(&node).await?;
-    let pid = node.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
-    let silent = match remote(&node).ask(&Ask::get("/ping")).await {
-        Err(Failure::Unreachable { .. }) => Ok(()),
-        Err(failure) => Err(failure.to_string()),
-        Ok(answer) => Err(format!("it answers {}", answer.status)),
+    cluster.kill(&node)?;
+    let pid = node.pid.ok_or_else(|| Trouble::NoSuchNode(number.to_string()))?;
+    // One that hangs answers nothing either, and is not dead.
+    let dead = match TcpStream::connect((Ipv4Addr::LOCALHOST, node.port)).await {
+        _ if !is_gone(pid) => Err("the process is there".into()),
+        Ok(_) => Err("its port takes connections".into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        Err(error) => Err(error.to_string()),
     };
-    checks.check(&format!("node {number}, process {pid}, is dead"), silent);
+    checks.check(&format!("node {number}, process {pid}, is dead"), dead);
     await_noticed(cluster).await
 }
 
@@ -190,7 +195,9 @@ pub(super) async fn await_noticed(cluster: &Cluster) -> Result<(), Trouble> {
     eventually("who lives and who does not is known to all", SOON, async || {
         for node in cluster.running() {
             let status = node_status(&node).await.map_err(not_yet)?;
-            let members = status["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let Some(members) = status["members"].as_array().filter(|members| !members.is_empty()) else {
+                return Err(Look::NotYet(format!("node {} names no members", node.number)));
+            };
             let wrong = members.iter().filter_map(|member| Some((cluster.described(member)?, &member["state"])));
             let wrong =
                 wrong.filter(|(seen, state)| **state != if running.contains(&seen.number) { "alive" } else { "down" });
@@ -209,7 +216,8 @@ pub(super) async fn hints(cluster: &Cluster) -> Result<u64, Failure> {
     let mut count = 0;
     for node in cluster.running() {
         let status: Value = node_status(&node).await?;
-        count += status["hints"]["count"].as_u64().unwrap_or_default();
+        let why = || Failure::Garbled { from: node.url.url().to_owned(), why: "no number of hints".into() };
+        count += status["hints"]["count"].as_u64().ok_or_else(why)?;
     }
     Ok(count)
 }
