@@ -8,6 +8,9 @@ mod ctl;
 #[path = "bulk/backups.rs"]
 mod backups;
 
+#[path = "bulk/imports.rs"]
+mod imports;
+
 use ctl::{killed_when, run, run_with, word};
 use rand::Rng;
 use serde_json::{Value, json};

@@ -113,6 +113,8 @@ fn fits(printed: &str, expected: &str) -> bool {
 #[test]
 fn every_command_of_the_readme_does_what_it_says() {
     let (mut nodes, mut running) = (Vec::new(), BTreeSet::new());
+    // What a command writes to where it stands.
+    let folder = tempfile::tempdir().expect("a folder");
     let mut ports = Ports::fresh();
     let mut printed = String::new();
     let (mut run, mut is_skipped) = (0, false);
@@ -143,7 +145,9 @@ fn every_command_of_the_readme_does_what_it_says() {
                 for line in &block.lines {
                     let command = ports.in_line(line).replace("curl ", "curl -sS --max-time 20 ");
                     let mut bash = Command::new("bash");
-                    bash.args(["-e", "-o", "pipefail", "-c", &command]).env("PATH", path_with_ours());
+                    bash.args(["-e", "-o", "pipefail", "-c", &command])
+                        .env("PATH", path_with_ours())
+                        .current_dir(&folder);
                     let output = bash.output();
                     let output = output.expect("bash runs");
                     let errors = String::from_utf8_lossy(&output.stderr);

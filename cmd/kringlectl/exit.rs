@@ -23,7 +23,8 @@ pub enum Exit {
     TimedOut = 6,
     /// It is not allowed.
     NotAllowed = 7,
-    /// Of `health` and `status`: it works, but not all of it. Of `sync diff`: the two are not equal.
+    /// Of `health` and `status`: it works, but not all of it. Of `sync diff`: the two are not equal. Of `export`, `backup` and
+    /// `restore`: done, but something may be missing.
     Degraded = 8,
     /// Somebody pressed Ctrl-C.
     Interrupted = 130,
@@ -40,7 +41,7 @@ Exit codes:
   5  unavailable: nobody answers, or too few owners; health, status: down
   6  no answer in time: the outcome of a write is unknown
   7  not allowed
-  8  health, status: degraded; sync diff: not equal
+  8  health, status: degraded; sync diff: not equal; export, backup, restore: something may be missing
   130  interrupted";
 
 impl Exit {

@@ -245,9 +245,7 @@ impl Streaming {
         if let Some(next) = self.listing.next() {
             line["cursor"] = json!(cursor::of(&self.shown.filter, next));
         }
-        if self.heard.answered < self.heard.needed {
-            line["replicas"] = json!({ "wanted": self.heard.needed, "answered": self.heard.answered });
-        }
+        self.heard.put(&mut line);
         self.lines.push(&line.to_string()).await?;
         self.lines.flush().await
     }
@@ -258,6 +256,8 @@ impl Streaming {
         if let Some(place) = from.as_ref().or(self.listing.next()) {
             line["cursor"] = json!(cursor::of(&self.shown.filter, place));
         }
+        // Whoever goes on elsewhere hears nothing more of what was shown here.
+        self.heard.put(&mut line);
         self.lines.push(&line.to_string()).await?;
         self.lines.flush().await
     }
@@ -274,6 +274,13 @@ impl Heard {
     fn note(&mut self, page: &Listed) {
         if self.needed == 0 || page.answered < self.answered {
             (self.answered, self.needed) = (page.answered, page.needed);
+        }
+    }
+
+    /// Says so in the last line of a list.
+    fn put(&self, line: &mut Value) {
+        if self.answered < self.needed {
+            line["replicas"] = json!({ "wanted": self.needed, "answered": self.answered });
         }
     }
 

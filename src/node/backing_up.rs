@@ -24,6 +24,7 @@ impl Worker {
             };
             let losses = shared.completeness.losses();
             let mut copied = replica::copies(&*shared.store, from, seen, &mut give_way)?;
+            copied.keep_seen(seen);
             if shared.completeness.losses() != losses {
                 copied.portions.iter_mut().for_each(|portion| portion.seen = Context::new());
             }

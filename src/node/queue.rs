@@ -190,10 +190,15 @@ impl CommitQueue {
         }
     }
 
+    /// Whether a stamp may have been made by now, as far as clocks are believed.
+    pub fn believes(&self, stamp: Stamp) -> bool {
+        Clock::starting_after(self.last_stamp()).check(stamp, wall_ms()).is_ok()
+    }
+
     /// Takes note of a stamp a peer mentioned; the clock takes it over with the next commit. One that lies too far
     /// ahead is not believed, and must not hide the credible ones that come after it.
     pub fn heard(&self, stamp: Stamp) {
-        if Clock::starting_after(self.last_stamp()).check(stamp, wall_ms()).is_ok() {
+        if self.believes(stamp) {
             self.heard.fetch_max(stamp.0, Ordering::Relaxed);
         }
     }

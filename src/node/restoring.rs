@@ -88,6 +88,8 @@ impl Worker {
             take_first(&mut under_way, &mut restored, &mut missing).await;
         }
         told.retain(|(partition, _)| !missing.contains(partition));
+        // Whoever had seen writes that nobody can have made yet would take them for superseded once they are.
+        told.retain(|(_, seen)| seen.latest().is_none_or(|latest| self.node.queue.believes(latest)));
         restored.partitions_known = self.tell_seen(&ring, told, &unbroken).await;
         restored
     }

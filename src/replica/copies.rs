@@ -22,6 +22,18 @@ pub struct Copied {
     pub next: Option<CopiesFrom>,
 }
 
+impl Copied {
+    /// Takes back what was said to have been seen of partitions of which that is not so any more: such as were let go of while
+    /// their rows were read, some of which may be missing. `seen` tells which writes the store has seen by now.
+    pub fn keep_seen(&mut self, seen: impl Fn(Partition) -> Context) {
+        for portion in self.portions.iter_mut().filter(|portion| !portion.seen.is_empty()) {
+            if !seen(portion.partition).dominates(&portion.seen) {
+                portion.seen = Context::new();
+            }
+        }
+    }
+}
+
 /// Reads a piece from `from` on. `seen` tells which writes the store has seen in a partition: it is asked before the rows are
 /// read. `give_way` is called between some rows and the next, and may rest. For a thread that may wait.
 pub fn copies(
@@ -107,8 +119,12 @@ mod tests {
         store
     }
 
+    fn beginning() -> CopiesFrom {
+        CopiesFrom { partition: Partition::try_from_index(0).unwrap(), after: None }
+    }
+
     fn all(store: &MemoryStore) -> Vec<Copied> {
-        let mut from = Some(CopiesFrom { partition: Partition::try_from_index(0).unwrap(), after: None });
+        let mut from = Some(beginning());
         let mut pieces = Vec::new();
         while let Some(next) = from {
             let piece = copies(store, next, |_| record(1).context().clone(), &mut || ()).unwrap();
@@ -134,6 +150,22 @@ mod tests {
         wanted.sort();
         assert!(keys == wanted, "{} keys", keys.len());
         assert!(pieces.iter().flat_map(|piece| &piece.portions).all(|portion| portion.is_whole));
+    }
+
+    #[test]
+    fn what_was_let_go_of_while_it_was_read_is_not_said_to_have_been_seen() {
+        let store = store((0..10).map(key), 100);
+        let seen = |stamp| {
+            let mut context = Context::new();
+            context.add(Dot { stamp: Stamp(stamp), actor: Actor(3) });
+            context
+        };
+        let gone = Partition::of(key(0).position());
+        let mut copied = copies(&store, beginning(), |_| seen(5), &mut || ()).unwrap();
+        copied.keep_seen(|partition| if partition == gone { Context::new() } else { seen(6) });
+        for Portion { partition, seen: still, .. } in copied.portions {
+            assert_eq!(still, if partition == gone { Context::new() } else { seen(5) }, "{partition:?}");
+        }
     }
 
     #[test]

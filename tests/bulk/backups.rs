@@ -1,11 +1,13 @@
 //! Backups of nodes that serve, restored elsewhere.
 
-use super::ctl::{Done, run, url, word};
+use super::ctl::{Done, killed_when, run, url, word};
 use super::support::cluster::Cluster;
 use super::support::http::{Request, encode};
 use super::support::node::{Node, Plan};
 use super::support::{eventually, seeded, thorough};
 use super::{batch, fill, shown};
+use kringle::protocol::Copies;
+use kringle::record::{Actor, Dot, Stamp};
 use rand::Rng;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -201,6 +203,11 @@ fn the_pieces_of_a_backup_are_asked_for_and_brought_back_over_http() {
     let told = restore(piece.body.clone()).expect(200).json();
     assert_eq!((&told["records"], &told["restored"], &told["partitions_known"]), (&json!(1), &json!(1), &json!(1024)));
     assert_eq!(to.get("/kv/a").expect(200).text(), "1");
+    // What nobody can have written yet was seen by nobody.
+    let mut ahead = Copies::decode(&piece.body).unwrap();
+    let years_ahead = Stamp(ahead.portions[0].seen.latest().unwrap().0.saturating_mul(2));
+    ahead.portions[0].seen.add(Dot { stamp: years_ahead, actor: Actor(7) });
+    assert_eq!(restore(ahead.encode()).expect(200).json()["partitions_known"], 1023);
     let mut damaged = piece.body.clone();
     damaged[50] ^= 1;
     restore(damaged).refusal(400);
@@ -221,7 +228,72 @@ fn a_backup_that_was_cut_off_is_none_and_a_member_that_is_down_is_named() {
     from.nodes[2].kill();
     let failed = run(&all(&from)[..1], &["backup", word(&backed_up)]).with(5);
     assert!(failed.stderr.contains(&port) && failed.stderr.contains("2 of 3 members"), "{}", failed.stderr);
-    let told = restore(&[&Plan::new(&["--memory"]).start()], &backed_up);
-    assert_eq!(told["failed"], 0, "{told}");
+    let to = Plan::new(&["--memory"]).start();
+    run(&[], &["backup", "verify", word(&backed_up)]).refused(2, "there is no backup of");
+    run(&[&to], &["restore", word(&backed_up)]).refused(2, "there is no backup of");
+    run(&all(&from)[..1], &["backup", word(&backed_up)]).refused(2, "already");
     run(&all(&from)[..1], &["restore", word(folder.path())]).refused(2, "there is no backup");
+    // Whoever wants what there is names it.
+    let members: Vec<PathBuf> = std::fs::read_dir(&backed_up).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let taken: Vec<&str> = members.iter().filter(|path| path.is_dir()).map(|path| word(path)).collect();
+    assert_eq!(taken.len(), 2);
+    let told = run(&[&to], &[&["-o", "json", "restore"], &taken[..]].concat()).with(0).json();
+    assert_eq!(told["failed"], 0, "{told}");
+    // A folder that was made and has nothing in it is one that is not done.
+    let members = backed_up.join("members.json");
+    let text = std::fs::read_to_string(&members).unwrap();
+    std::fs::write(&members, text.replacen("kringle", "krangle", 1)).unwrap();
+    run(&[&to], &["restore", word(&backed_up)]).refused(2, "members.json");
+    std::fs::remove_file(&members).unwrap();
+    std::fs::create_dir(backed_up.join("third")).unwrap();
+    run(&[&to], &["restore", word(&backed_up)]).refused(2, "not done");
+}
+
+#[test]
+fn a_backup_during_which_the_layout_changed_says_that_keys_may_be_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let from = Cluster::start(2, &FLAGS);
+    fill(&from.nodes[0], keys(), "a layout that changes");
+    let one = |at: usize, name: &str| {
+        let path = folder.path().join(name);
+        run(&[], &["backup", "--node", &url(&from.nodes[at]), word(&path)]).with(0);
+        path
+    };
+    let change = |mode: &str| {
+        from.client(0)
+            .send(&Request::new("PUT", "/cluster/mode").body(json!({ "mode": mode }).to_string()))
+            .expect(200);
+        eventually("both nodes have the mode", SOON, || {
+            let modes = from.nodes.iter().map(|node| node.get("/cluster").json()["mode"].clone());
+            if modes.clone().all(|now| now == mode) { Ok(()) } else { Err(format!("{:?}", modes.collect::<Vec<_>>())) }
+        });
+    };
+    let first = one(0, "first");
+    change("quorum");
+    let second = one(1, "second");
+    let warned = run(&[], &["backup", "verify", word(&first), word(&second)]).with(0);
+    assert!(warned.stderr.contains("the layout changed"), "{}", warned.stderr);
+    // It may be through before it is killed.
+    let cut = (0..20).map(|at| folder.path().join(format!("cut-{at}"))).find(|path| {
+        let words = ["backup", "--node", &url(&from.nodes[0]), word(path)];
+        killed_when(&[], &words, || path.join("unfinished.json").exists()) && !path.join("manifest.json").exists()
+    });
+    let cut = cut.expect("one that was cut off");
+    run(&[], &["backup", "verify", word(&cut)]).refused(2, "not done");
+    change("sloppy");
+    let words = ["-o", "json", "backup", "--resume", "--node", &url(&from.nodes[0]), word(&cut)];
+    assert_eq!(run(&[], &words).with(8).json()[0]["whole_node"], false);
+}
+
+#[test]
+fn a_restore_that_not_all_owners_took_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let backed_up = folder.path().join("backup");
+    let (from, mut to) = (Plan::new(&["--memory"]).start(), Cluster::start(3, &FLAGS));
+    fill(&from, 100, "an owner that is down");
+    run(&[&from], &["backup", word(&backed_up)]).with(0);
+    to.nodes[2].kill();
+    let told = run(&all(&to)[..2], &["-o", "json", "restore", word(&backed_up)]).with(8);
+    assert_eq!(told.json()["failed"], 0, "{told:?}");
+    assert!(told.stderr.contains("repeat the restore"), "{}", told.stderr);
 }

@@ -1,13 +1,14 @@
 //! `backup`: what nodes hold, as they hold it, each in a folder; and `backup verify`.
 
 use super::manifest::{self, Manifest, NodeNamed, PartNamed, Unfinished, push_piece};
+use super::members::{self, Members};
 use super::{about, progress};
 use crate::arguments::Form;
 use crate::exit::{Exit, Failed};
 use crate::session::Session;
 use clap::Subcommand;
 use kringle::config::PeerUrl;
-use kringle::placement::PARTITIONS;
+use kringle::placement::{PARTITIONS, Partition};
 use kringle::protocol::{Copies, CopiesFrom};
 use kringle::remote::{Ask, Remote, query};
 use serde_json::{Value, json};
@@ -56,6 +57,10 @@ pub struct Backup {
 #[derive(Subcommand, Debug)]
 pub enum BackupVerb {
     /// Tells whether a backup is whole and unchanged
+    #[command(after_help = "\
+Examples:
+  kringlectl backup verify monday
+  kringlectl backup verify monday-n1 monday-n2")]
     Verify {
         /// Folders of backups, or of several
         #[arg(required = true, value_name = "DIR")]
@@ -76,11 +81,14 @@ impl Backup {
         let folder = self.folder.as_deref().ok_or_else(|| Failed::usage("name the folder"))?;
         let limit = session.timeout.max(PIECE_TIME_MIN);
         if let Some(node) = &self.node {
-            let manifest = take(&Remote::new(vec![node.clone()], limit), folder, self.resume).await?;
+            let manifest = take(&Remote::new(vec![node.clone()], limit), folder, self.resume, None).await?;
+            let is_whole = manifest.whole_node;
             show(session, &[(folder.to_owned(), manifest)])?;
-            return Ok(Exit::Ok);
+            return Ok(if is_whole { Exit::Ok } else { Exit::Degraded });
         }
         let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.json()?;
+        let begun = Members::of(&cluster);
+        self.begin(folder, &begun)?;
         let members = cluster["members"].as_array().cloned().unwrap_or_default();
         let (mut taken, mut failed) = (Vec::new(), None);
         for member in &members {
@@ -91,7 +99,7 @@ impl Backup {
             };
             let within = folder.join(id);
             let remote = Remote::new(vec![node_of(url)?], limit);
-            match take(&remote, &within, self.resume).await {
+            match take(&remote, &within, self.resume, Some(id)).await {
                 Ok(manifest) => taken.push((within, manifest)),
                 Err(one) => {
                     one.tell();
@@ -100,11 +108,44 @@ impl Backup {
             }
         }
         show(session, &taken)?;
+        let manifests = || taken.iter().map(|(_, manifest)| manifest);
+        let mut is_whole = manifests().all(|manifest| manifest.whole_node);
+        is_whole &= !members::warn_of_epochs(manifests());
         match failed {
-            None => Ok(Exit::Ok),
+            None => {
+                let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.json()?;
+                if Members::of(&cluster) != begun {
+                    talk!("the layout of the cluster changed meanwhile: what was new in it may not be in the backup");
+                    is_whole = false;
+                }
+                Ok(if is_whole { Exit::Ok } else { Exit::Degraded })
+            }
             Some(exit) => Err(Failed::new(exit, format!("{} of {} members are backed up", taken.len(), members.len()))
                 .hint("go on with --resume: what is done is left as it is")),
         }
+    }
+}
+
+impl Backup {
+    /// Notes whose backups a folder is for, before any of them is begun: one that is missing is missed.
+    fn begin(&self, folder: &Path, members: &Members) -> Result<(), Failed> {
+        if Manifest::is_in(folder) || Unfinished::is_in(folder) {
+            let error = format!("{}: there is a backup of one node", folder.display());
+            return Err(Failed::usage(error).hint("name another folder"));
+        }
+        match Members::read(folder)? {
+            Some(_) if !self.resume => {
+                return Err(Failed::usage(format!("{}: there is a backup already", folder.display()))
+                    .hint("name another folder, or go on with one that was cut off by --resume"));
+            }
+            Some(before) if before.cluster_id != members.cluster_id => {
+                let error = format!("{}: it is of cluster {}", folder.display(), before.cluster_id);
+                return Err(Failed::usage(error).hint("name that cluster, or another folder"));
+            }
+            _ => {}
+        }
+        std::fs::create_dir_all(folder).map_err(about(folder))?;
+        members.keep(folder)
     }
 }
 
@@ -112,12 +153,16 @@ fn node_of(url: &str) -> Result<PeerUrl, Failed> {
     node(url).map_err(|error| Failed::new(Exit::Unexpected, error))
 }
 
-/// Copies what one node holds.
-async fn take(remote: &Remote, folder: &Path, resumes: bool) -> Result<Manifest, Failed> {
+/// Copies what one node holds: the one with this id, if any is named.
+async fn take(remote: &Remote, folder: &Path, resumes: bool, wanted: Option<&str>) -> Result<Manifest, Failed> {
     let status = remote.ask(&Ask::get("/status")).await?.successful()?.json()?;
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let told = &status["node"];
     let node = NodeNamed { id: text(&told["id"]), name: text(&told["name"]), url: text(&told["url"]) };
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != node.id) {
+        let error = format!("{}: node {} answers, and not {wanted}", remote.current(), node.id);
+        return Err(Failed::new(Exit::Unexpected, error).hint("look who lives there: kringlectl members"));
+    }
     if Manifest::is_in(folder) {
         let manifest = Manifest::read(folder)?;
         if resumes && manifest.node.id == node.id {
@@ -141,18 +186,23 @@ async fn take(remote: &Remote, folder: &Path, resumes: bool) -> Result<Manifest,
         }
         None => {
             let epoch = status["epoch"].as_u64().unwrap_or_default();
-            (Manifest::begin(node, String::new(), epoch, text(&told["version"])), (0, None))
+            let manifest = Manifest::begin(node, String::new(), epoch, text(&told["version"]));
+            // From here on it is known for one that is not done.
+            let beginning = Partition::try_from_index(0).map_err(|error| Failed::new(Exit::Unexpected, error))?;
+            Unfinished::at(manifest.clone(), &CopiesFrom { partition: beginning, after: None }).keep(folder)?;
+            (manifest, (0, None))
         }
     };
     let bar = progress::towards("backing up", PARTITIONS as u64);
     let mut course = Course { folder, manifest, part: Vec::new(), records: 0 };
-    course.manifest.whole_node &= status["filling"]["state"] == "filled";
+    course.note(&status);
     loop {
         bar.set_position(from.0.into());
         let Some(next) = course.take(remote, &from).await.inspect_err(|_| bar.finish_and_clear())? else { break };
         from = next;
     }
     bar.finish_and_clear();
+    course.note(&remote.ask(&Ask::get("/status")).await?.successful()?.json()?);
     course.finish()
 }
 
@@ -166,6 +216,12 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
+    /// Takes note of how the node stands. What it got, or gave away, while it was read may not be in the backup.
+    fn note(&mut self, status: &Value) {
+        let is_filled = status["filling"]["state"] == "filled";
+        self.manifest.whole_node &= is_filled && status["epoch"].as_u64() == Some(self.manifest.epoch);
+    }
+
     /// Takes the next piece; where the one behind it begins.
     async fn take(
         &mut self,
@@ -230,13 +286,14 @@ impl Course<'_> {
 
 fn verify(session: &Session, folders: &[PathBuf]) -> Result<Exit, Failed> {
     let mut whole = Vec::new();
-    for folder in manifest::find(folders)? {
+    for folder in members::find(folders)? {
         let bar = progress::towards("checking", Manifest::read(&folder)?.parts.len() as u64);
         let checked = manifest::verify(&folder, |_: &PartNamed| bar.inc(1));
         bar.finish_and_clear();
         whole.push((folder, checked?));
     }
     show(session, &whole)?;
+    members::warn_of_epochs(whole.iter().map(|(_, manifest)| manifest));
     Ok(Exit::Ok)
 }
 
@@ -247,7 +304,10 @@ fn show(session: &Session, backups: &[(PathBuf, Manifest)]) -> Result<(), Failed
             talk!("{}: {} rows of the node could not be read, and are not in it", folder.display(), manifest.damaged);
         }
         if !manifest.whole_node {
-            talk!("{}: the node was still being filled, and did not have all that it should", folder.display());
+            talk!(
+                "{}: the node was still being filled, or the layout changed, while it was taken: keys may be missing",
+                folder.display()
+            );
         }
     }
     let bytes = |manifest: &Manifest| manifest.parts.iter().map(|part| part.bytes).sum::<u64>();

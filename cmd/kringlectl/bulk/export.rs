@@ -88,7 +88,7 @@ impl Export {
             Some(file) => (Writer::create(file, is_compressed, &head)?, None),
         };
         let bar = progress::of_keys("exporting");
-        let mut course = Course { session, export: self, writer, last, bar, breaks: 0, replicas: None };
+        let mut course = Course { session, export: self, writer, last, bar, breaks: 0, heard: None, is_untold: false };
         let fetched = course.fetch().await;
         course.bar.finish_and_clear();
         // What has come stays, and is gone on with.
@@ -100,19 +100,22 @@ impl Export {
             };
             return Err(failed.hint(hint));
         }
-        if let Some(replicas) = &course.replicas {
+        if let Some(Heard { answered, wanted }) = &course.heard {
             talk!(
-                "fewer owners than wanted were heard ({} of {}): keys that only others have are missing",
-                replicas["answered"],
-                replicas["wanted"]
+                "fewer owners than wanted were heard ({answered} of {wanted}): keys that only others have are missing"
+            );
+        } else if course.is_untold {
+            talk!(
+                "a list was cut off before it was told how many owners were heard: keys that only others have may be missing"
             );
         }
+        let is_degraded = course.heard.is_some() || course.is_untold;
         let seal = course.writer.seal()?;
         match file {
             Some(file) => tell(session, file, &seal)?,
             None => talk!("{} keys", seal.keys),
         }
-        Ok(if course.replicas.is_some() { Exit::Degraded } else { Exit::Ok })
+        Ok(if is_degraded { Exit::Degraded } else { Exit::Ok })
     }
 }
 
@@ -125,7 +128,33 @@ struct Course<'a> {
     bar: ProgressBar,
     breaks: u32,
     /// Where fewer owners were heard than the mode asks.
-    replicas: Option<Value>,
+    heard: Option<Heard>,
+    /// Whether some keys came of which nobody told how many owners were heard.
+    is_untold: bool,
+}
+
+/// How many owners were heard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Heard {
+    answered: u64,
+    wanted: u64,
+}
+
+impl Heard {
+    /// As the last line of a list tells it.
+    fn of_line(line: &Value) -> Option<Heard> {
+        let count = |name: &str| line["replicas"][name].as_u64();
+        Some(Heard { answered: count("answered")?, wanted: count("wanted")? })
+    }
+
+    /// As the header of an answer tells it: `wanted=3, answered=2`.
+    fn of_header(text: &str) -> Option<Heard> {
+        let count = |name: &str| {
+            let mut pairs = text.split(',').filter_map(|pair| pair.trim().split_once('='));
+            pairs.find(|(named, _)| *named == name)?.1.parse().ok()
+        };
+        Some(Heard { answered: count("answered")?, wanted: count("wanted")? })
+    }
 }
 
 /// How a list ended.
@@ -167,28 +196,36 @@ impl Course<'_> {
             Err(failure) => return Err(failure.into()),
         };
         let is_success = answering.status.is_success();
+        // It says so of the beginning; the last line, of all.
+        let of_beginning = answering.header("kringle-replicas").and_then(Heard::of_header).filter(|_| is_success);
+        self.heard = self.heard.take().or(of_beginning);
+        let begun = self.writer.keys();
         let mut rest = Vec::new();
         loop {
             let chunk = match chunk(&mut answering).await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => break,
-                Err(failed) => return Ok(Ended::Broken(failed)),
+                Err(failed) => {
+                    self.is_untold |= self.writer.keys() > begun;
+                    return Ok(Ended::Broken(failed));
+                }
             };
             rest.extend_from_slice(&chunk);
             if !is_success {
                 continue;
             }
-            let mut begun = 0;
-            while let Some(length) = rest[begun..].iter().position(|byte| *byte == b'\n') {
-                let line = &rest[begun..begun + length];
-                begun += length + 1;
+            let mut taken = 0;
+            while let Some(length) = rest[taken..].iter().position(|byte| *byte == b'\n') {
+                let line = &rest[taken..taken + length];
+                taken += length + 1;
                 if let Some(ended) = self.take(line).await? {
                     return Ok(ended);
                 }
             }
-            rest.drain(..begun);
+            rest.drain(..taken);
         }
         if is_success {
+            self.is_untold |= self.writer.keys() > begun;
             let error = format!("{}: the list was cut off", answering.from);
             return Ok(Ended::Broken(Failed::new(Exit::Unavailable, error)));
         }
@@ -222,9 +259,8 @@ impl Course<'_> {
     fn take_end(&mut self, line: &[u8]) -> Result<Ended, Failed> {
         let said: Value = serde_json::from_slice(line)
             .map_err(|error| Failed::new(Exit::Unexpected, format!("a line of the list makes no sense: {error}")))?;
+        self.heard = self.heard.take().or(Heard::of_line(&said));
         if said["end"] == true {
-            let replicas = said.get("replicas").cloned();
-            self.replicas = self.replicas.take().or(replicas);
             return Ok(Ended::Whole);
         }
         let error = said["error"].as_str().unwrap_or("the list ended with a line that makes no sense");
@@ -283,5 +319,18 @@ fn tell(session: &Session, file: &Path, seal: &Seal) -> Result<(), Failed> {
             talk!("{}: {} keys, BLAKE3 {}", file.display(), seal.keys, seal.blake3);
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_many_owners_were_heard_is_told_alike_by_a_header_and_a_line() {
+        let heard = Some(Heard { answered: 1, wanted: 2 });
+        assert_eq!(Heard::of_header("wanted=2, answered=1"), heard);
+        assert_eq!(Heard::of_line(&json!({ "error": "x", "replicas": { "wanted": 2, "answered": 1 } })), heard);
+        assert_eq!((Heard::of_header("wanted=2"), Heard::of_line(&json!({ "end": true }))), (None, None));
     }
 }

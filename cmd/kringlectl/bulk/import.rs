@@ -16,6 +16,7 @@ use reader::Reader;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use tokio::task::JoinSet;
@@ -23,6 +24,8 @@ use tokio::task::JoinSet;
 /// Keys in a handful, and bytes of their lines, about.
 const KEYS_AT_A_TIME: usize = 500;
 const BYTES_AT_A_TIME: usize = 4 << 20;
+/// Bytes by which a file without a seal is known.
+const BEGINNING_BYTES: u64 = 1 << 20;
 /// Lines of which it is said why they were not written.
 const FAILED_TOLD_MAX: usize = 20;
 
@@ -67,7 +70,7 @@ pub struct Import {
 /// How far an import is, in a file beside the one that is read.
 #[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 struct State {
-    /// The sum in the file's seal, empty where it has none.
+    /// The sum in the file's seal; where that was not asked for, its length and the sum of how it begins.
     blake3: String,
     /// All lines up to this one are done.
     lines: u64,
@@ -147,6 +150,7 @@ impl Import {
             remote,
             terms,
             jobs: self.jobs.into(),
+            unsealed: self.unsealed,
             state,
             done: BTreeMap::new(),
             under_way: JoinSet::new(),
@@ -174,8 +178,7 @@ impl Import {
     fn check(&self, file: &Path) -> Result<(String, Option<u64>), Failed> {
         if self.unsealed {
             // Lines that make no sense are told as they come.
-            reader::length(file)?;
-            return Ok((String::new(), None));
+            return Ok((sum_of_beginning(file)?, None));
         }
         let bar = progress::of_keys("checking");
         let whole = reader::check(file, |_| bar.inc(1));
@@ -206,12 +209,22 @@ impl Import {
     }
 }
 
+/// By what a file without a seal is known again.
+fn sum_of_beginning(file: &Path) -> Result<String, Failed> {
+    let mut beginning = Vec::new();
+    let input = std::fs::File::open(file).map_err(about(file))?;
+    input.take(BEGINNING_BYTES).read_to_end(&mut beginning).map_err(about(file))?;
+    Ok(format!("{}:{}", reader::length(file)?, blake3::hash(&beginning).to_hex()))
+}
+
 /// An import under way.
 struct Course<'a> {
     file: Option<&'a Path>,
     remote: Rc<Remote>,
     terms: Terms,
     jobs: usize,
+    /// Whether one that was cut off is good enough.
+    unsealed: bool,
     state: State,
     /// What is done behind something that is not: by the first line of each handful, its last, and what became of it.
     done: BTreeMap<u64, (u64, Sent)>,
@@ -227,7 +240,12 @@ impl Course<'_> {
         self.state.lines = from_line - 1;
         let (mut handful, mut bytes, mut first) = (Vec::new(), 0, from_line);
         let (mut last, mut nonsense) = (from_line - 1, Vec::new());
-        while let Some((number, entry)) = input.next()? {
+        let ended = loop {
+            let (number, entry) = match input.next() {
+                Ok(Some(line)) => line,
+                Ok(None) => break Ok(()),
+                Err(failed) => break Err(failed),
+            };
             if number < from_line {
                 continue;
             }
@@ -247,14 +265,22 @@ impl Course<'_> {
                 self.begin(first, last, std::mem::take(&mut handful), std::mem::take(&mut nonsense)).await?;
                 (bytes, first) = (0, last + 1);
             }
-        }
+        };
+        // However it ended, what came before is written.
         if !handful.is_empty() || !nonsense.is_empty() {
             self.begin(first, last, handful, nonsense).await?;
         }
         while !self.under_way.is_empty() {
             self.end_one().await?;
         }
-        input.finish()
+        match ended {
+            Err(failed) if self.unsealed && input.is_torn() => {
+                self.bar.suspend(|| talk!("{}: what there is before is written", failed.error));
+                input.finish()
+            }
+            Err(failed) => Err(failed),
+            Ok(()) => input.finish(),
+        }
     }
 
     /// Has some lines written, once there is a place for them.

@@ -15,6 +15,7 @@
 use crate::exit::Failed;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use kringle::record::KEY_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 
 /// The number in the head.
@@ -164,8 +165,10 @@ impl Entry {
     }
 
     fn check(self) -> Result<Entry, Failed> {
-        if self.key()?.is_empty() {
-            return Err(Failed::usage("the key is empty"));
+        match self.key()?.len() {
+            0 => return Err(Failed::usage("the key is empty")),
+            1..=KEY_BYTES_MAX => {}
+            _ => return Err(Failed::usage(format!("the key is longer than {KEY_BYTES_MAX} bytes"))),
         }
         self.values().iter().try_for_each(|value| value.bytes().map(drop))?;
         Ok(self)
@@ -253,6 +256,9 @@ mod tests {
         for line in refused {
             assert!(Line::parse(line.as_bytes()).is_err(), "{line}");
         }
+        let of_length = |length| format!(r#"{{"key":"{}","value":"1"}}"#, "k".repeat(length));
+        assert!(Line::parse(of_length(KEY_BYTES_MAX).as_bytes()).is_ok());
+        assert!(Line::parse(of_length(KEY_BYTES_MAX + 1).as_bytes()).is_err());
     }
 
     #[test]

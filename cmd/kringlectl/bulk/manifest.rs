@@ -4,17 +4,17 @@
 //!  manifest.json         what it is, and the BLAKE3 sum of each part and of itself; written last
 //!  part-00001.kringle    pieces as the node gave them out, each behind its length: 4 bytes, little-endian
 //!  part-00002.kringle
-//!  unfinished.json       instead of the manifest, as long as there is more to come
+//!  unfinished.json       instead of the manifest, from the beginning on and as long as there is more to come
 //! ```
 //!
 //! A backup without a manifest is none yet. Every bit of every file counts: one that was flipped is found.
 
 use super::about;
+use super::sealed::{Sealed, write_whole};
 use crate::exit::{Exit, Failed};
 use kringle::protocol::{Copies, CopiesFrom};
 use serde::{Deserialize, Serialize};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The number in the manifest.
 const VERSION: u64 = 1;
@@ -78,6 +78,20 @@ pub struct Unfinished {
     /// In which partition the next piece begins, and behind which key, in hexadecimal digits.
     partition: u16,
     after: Option<String>,
+    /// The sum of this file, with nothing in place of the sum.
+    blake3: String,
+}
+
+impl Sealed for Manifest {
+    fn sum(&mut self) -> &mut String {
+        &mut self.blake3
+    }
+}
+
+impl Sealed for Unfinished {
+    fn sum(&mut self) -> &mut String {
+        &mut self.blake3
+    }
 }
 
 impl Manifest {
@@ -115,10 +129,7 @@ impl Manifest {
             Failed::usage(format!("{}: {why}", path.display()))
                 .hint("it was changed since it was written: use another copy of the backup")
         };
-        let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| changed(&error.to_string()))?;
-        if manifest.sealed()? != bytes {
-            return Err(changed("its sum does not fit"));
-        }
+        let manifest = Manifest::unsealed(&bytes).map_err(|why| changed(&why))?;
         if manifest.kringle_backup != VERSION {
             let error = format!("a backup of version {}, and this is of {VERSION}", manifest.kringle_backup);
             return Err(Failed::usage(error).hint("use the kringlectl that made it, or a later one"));
@@ -129,17 +140,6 @@ impl Manifest {
     /// Whether a folder has one.
     pub fn is_in(folder: &Path) -> bool {
         folder.join(MANIFEST).exists()
-    }
-
-    /// Its bytes, with its sum.
-    fn sealed(&self) -> Result<Vec<u8>, Failed> {
-        let text = |manifest: &Manifest| {
-            let text = serde_json::to_string_pretty(manifest).map_err(|error| Failed::new(Exit::Unexpected, error))?;
-            Ok::<_, Failed>(format!("{text}\n").into_bytes())
-        };
-        let bare = Manifest { blake3: String::new(), ..self.clone() };
-        let blake3 = blake3::hash(&text(&bare)?).to_hex().to_string();
-        text(&Manifest { blake3, ..bare })
     }
 
     /// Writes it, as the last of the backup's files.
@@ -169,7 +169,13 @@ impl Unfinished {
     /// A backup that goes on there.
     pub fn at(manifest: Manifest, from: &CopiesFrom) -> Unfinished {
         let digits = |key: &kringle::record::Key| key.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-        Unfinished { manifest, partition: from.partition.into(), after: from.after.as_ref().map(digits) }
+        let after = from.after.as_ref().map(digits);
+        Unfinished { manifest, partition: from.partition.into(), after, blake3: String::new() }
+    }
+
+    /// Whether a folder has one.
+    pub fn is_in(folder: &Path) -> bool {
+        folder.join(UNFINISHED).exists()
     }
 
     /// The one in a folder; nothing, where there is none.
@@ -178,8 +184,8 @@ impl Unfinished {
         match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(about(&path)(error)),
-            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-                Failed::usage(format!("{}: {error}", path.display())).hint("remove the folder, and begin anew")
+            Ok(bytes) => Unfinished::unsealed(&bytes).map(Some).map_err(|why| {
+                Failed::usage(format!("{}: {why}", path.display())).hint("remove the folder, and begin anew")
             }),
         }
     }
@@ -196,8 +202,7 @@ impl Unfinished {
 
     /// Writes it.
     pub fn keep(&self, folder: &Path) -> Result<(), Failed> {
-        let text = serde_json::to_vec(self).map_err(|error| Failed::new(Exit::Unexpected, error))?;
-        write_whole(&folder.join(UNFINISHED), &text)
+        write_whole(&folder.join(UNFINISHED), &self.sealed()?)
     }
 }
 
@@ -263,41 +268,6 @@ pub fn verify(folder: &Path, mut read: impl FnMut(&PartNamed)) -> Result<Manifes
         return Err(Failed::usage(format!("{records} records are there, and should be {}", manifest.records)));
     }
     Ok(manifest)
-}
-
-/// The backups in these folders: each is one, or has some, one for each node.
-pub fn find(folders: &[PathBuf]) -> Result<Vec<PathBuf>, Failed> {
-    let mut found = Vec::new();
-    for folder in folders {
-        if Manifest::is_in(folder) || Unfinished::read(folder)?.is_some() {
-            found.push(folder.clone());
-            continue;
-        }
-        let mut within: Vec<PathBuf> = std::fs::read_dir(folder)
-            .map_err(about(folder))?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| Manifest::is_in(path) || path.join(UNFINISHED).exists())
-            .collect();
-        if within.is_empty() {
-            // Says why.
-            Manifest::read(folder)?;
-        }
-        within.sort();
-        found.extend(within);
-    }
-    Ok(found)
-}
-
-/// Writes a file whole or not at all, and has it on the disk.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
-    let fresh = path.with_extension("new");
-    let write = || {
-        let mut file = std::fs::File::create(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)
-    };
-    write().map_err(about(path))
 }
 
 /// A moment in milliseconds since 1970, as ISO 8601 writes it. After Hinnant, "chrono-compatible low-level date algorithms".
@@ -385,6 +355,10 @@ mod tests {
         unfinished.keep(folder.path()).unwrap();
         let read = Unfinished::read(folder.path()).unwrap().unwrap();
         assert_eq!(read.from().unwrap(), (partition.into(), Some(key.as_bytes().to_vec())));
+        let path = folder.path().join(UNFINISHED);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, whole.replacen("\"records\": 0", "\"records\": 1", 1)).unwrap();
+        assert!(Unfinished::read(folder.path()).is_err_and(|failed| failed.error.contains("sum")));
         assert!(Manifest::read(folder.path()).is_err_and(|failed| failed.error.contains("not done")));
     }
 }

@@ -7,7 +7,8 @@
 //! | `writer`, `reader` | the file: blocks that are whole or cut off, and the seal behind the last |
 //! | `export`, `import` | the verbs |
 //! | `sending` | lines on their way into the cluster |
-//! | `manifest` | what a backup says of itself |
+//! | `manifest`, `members` | what a backup says of itself, and which belong together |
+//! | `sealed` | files that have their own sum in them |
 //! | `backup`, `restore` | the verbs |
 //! | `progress` | a bar for whoever sits before a terminal |
 
@@ -16,9 +17,11 @@ mod export;
 mod import;
 mod line;
 mod manifest;
+mod members;
 mod progress;
 mod reader;
 mod restore;
+mod sealed;
 mod sending;
 mod writer;
 

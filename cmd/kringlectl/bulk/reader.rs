@@ -19,11 +19,13 @@ pub fn is_compressed(bytes: &[u8]) -> bool {
 /// Lines of anything.
 pub struct Lines<R> {
     input: R,
+    /// Whether it ended within something: what there was before is as it was written.
+    is_torn: bool,
 }
 
 impl<R: BufRead> Lines<R> {
     pub fn new(input: R) -> Lines<R> {
-        Lines { input }
+        Lines { input, is_torn: false }
     }
 
     /// The next one with its line feed, which the last may lack.
@@ -32,6 +34,7 @@ impl<R: BufRead> Lines<R> {
         let read = (&mut self.input).take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut line);
         let read = read.map_err(|error| match error.kind() {
             std::io::ErrorKind::UnexpectedEof => {
+                self.is_torn = true;
                 Failed::usage("it was cut off").hint("go on with it by export --resume")
             }
             _ => error.into(),
@@ -117,6 +120,11 @@ impl Reader {
             }
             self.sum.update(&line);
         }
+    }
+
+    /// Whether the last error was that it ends within something, as a file does that was cut off.
+    pub fn is_torn(&self) -> bool {
+        self.lines.is_torn
     }
 
     /// What it was, once it has been read to its end; an error where that is not what was written.

@@ -1,11 +1,12 @@
 //! `restore`: backups are brought into a cluster, whatever its nodes are.
 
 use super::manifest::{self, Manifest, pieces};
-use super::progress;
+use super::{members, progress};
 use crate::arguments::Form;
 use crate::exit::{Exit, Failed};
 use crate::session::Session;
 use indicatif::ProgressBar;
+use kringle::protocol::Copies;
 use kringle::remote::{Ask, Remote};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use std::time::Duration;
 const PIECE_TIME_MIN: Duration = Duration::from_secs(300);
 /// How often a piece is sent of which some records did not find a majority of their owners.
 const TRIES_MAX: u32 = 6;
+/// The same where a majority has all, and some other owner does not.
+const DEAF_TRIES_MAX: u32 = 3;
 /// Records of which it is said why they were not brought back.
 const FAILED_TOLD_MAX: usize = 20;
 
@@ -45,13 +48,16 @@ struct Counts {
     superseded: u64,
     deletes: u64,
     failed: u64,
+    /// Partitions of which the backups tell what was seen, and those of them of which all who keep them know it now.
+    seen: u64,
+    known: u64,
 }
 
 impl Restore {
     /// Does it.
     pub async fn run(&self, session: &Session) -> Result<Exit, Failed> {
         let mut backups = Vec::new();
-        for folder in manifest::find(&self.folders)? {
+        for folder in members::find(&self.folders)? {
             let bar = progress::towards("checking", Manifest::read(&folder)?.parts.len() as u64);
             let checked = manifest::verify(&folder, |_| bar.inc(1));
             bar.finish_and_clear();
@@ -63,6 +69,7 @@ impl Restore {
                 })?,
             ));
         }
+        members::warn_of_epochs(backups.iter().map(|(_, manifest)| manifest));
         let cluster = session.remote.ask(&Ask::get("/cluster")).await?.successful()?.json()?;
         if backups.iter().any(|(_, manifest)| cluster["cluster_id"] == json!(manifest.cluster_id)) {
             talk!("this is the cluster that was backed up: what it has superseded or deleted since stays so");
@@ -71,8 +78,13 @@ impl Restore {
         backups.sort_by_key(|(_, manifest)| std::cmp::Reverse(manifest.ended_ms));
         let total = backups.iter().map(|(_, manifest)| manifest.records).sum();
         let remote = Remote::new(session.remote.endpoints().to_vec(), session.timeout.max(PIECE_TIME_MIN));
-        let mut course =
-            Course { remote, counts: Counts::default(), bar: progress::towards("restoring", total), told: 0 };
+        let mut course = Course {
+            remote,
+            counts: Counts::default(),
+            bar: progress::towards("restoring", total),
+            told: 0,
+            is_deaf: false,
+        };
         let mut done = Ok(());
         for (folder, manifest) in &backups {
             done = course.bring(folder, manifest).await;
@@ -94,6 +106,8 @@ struct Course {
     counts: Counts,
     bar: ProgressBar,
     told: usize,
+    /// Whether some who should take everything do not: then it is not tried again for that alone.
+    is_deaf: bool,
 }
 
 impl Course {
@@ -103,14 +117,15 @@ impl Course {
             let bytes = part.read(folder)?;
             for (piece, copies) in pieces(&bytes)? {
                 // With no record in it, it still says what was seen of empty partitions.
-                self.send(piece).await?;
+                self.send(piece, partitions_seen(&copies)).await?;
                 self.bar.inc(copies.records() as u64);
             }
         }
         Ok(())
     }
 
-    async fn send(&mut self, piece: &[u8]) -> Result<(), Failed> {
+    /// Sends a piece which tells of so many partitions what was seen of them.
+    async fn send(&mut self, piece: &[u8], seen: u64) -> Result<(), Failed> {
         let body = bytes::Bytes::copy_from_slice(piece);
         // To be sent again comes to the same.
         let ask = Ask::post("/restore").header("content-type", kringle::protocol::MEDIA_TYPE).body(body).repeatable();
@@ -121,7 +136,10 @@ impl Course {
                 Ok(answer) => {
                     let told = answer.json()?;
                     restored += told["restored"].as_u64().unwrap_or_default();
-                    if tries >= TRIES_MAX || told["failed"] == json!(0) {
+                    let is_known = told["partitions_known"].as_u64() >= Some(seen);
+                    let is_enough = is_known || self.is_deaf || tries >= DEAF_TRIES_MAX;
+                    if tries >= TRIES_MAX || (told["failed"] == json!(0) && is_enough) {
+                        self.is_deaf |= !is_known;
                         break told;
                     }
                     None
@@ -136,6 +154,8 @@ impl Course {
             tokio::time::sleep(Duration::from_millis(250 << tries)).await;
         };
         self.add(&told, restored);
+        self.counts.seen += seen;
+        self.counts.known += told["partitions_known"].as_u64().unwrap_or_default().min(seen);
         Ok(())
     }
 
@@ -161,8 +181,13 @@ impl Course {
     }
 }
 
+/// Of how many partitions a piece tells what was seen of them.
+fn partitions_seen(copies: &Copies) -> u64 {
+    copies.portions.iter().filter(|portion| portion.is_whole && !portion.seen.is_empty()).count() as u64
+}
+
 fn tell(session: &Session, counts: &Counts) -> Result<Exit, Failed> {
-    let Counts { records, restored, present, superseded, deletes, failed } = counts;
+    let Counts { records, restored, present, superseded, deletes, failed, seen, known } = counts;
     if session.show.form() == Form::Json {
         session.show.json(&json!({
             "records": records, "restored": restored, "present": present, "superseded": superseded, "deletes": deletes,
@@ -178,6 +203,14 @@ fn tell(session: &Session, counts: &Counts) -> Result<Exit, Failed> {
             format!("{failed} records could not be brought to a majority of their owners"),
         )
         .hint("repeat the restore once their owners are back"));
+    }
+    if known < seen {
+        talk!(
+            "some owners do not have everything yet: in {} of {seen} cases what was seen of a partition is not known to \
+             all of its owners, and what is deleted there may stay as tombstones: repeat the restore once all nodes are up",
+            seen - known
+        );
+        return Ok(Exit::Degraded);
     }
     Ok(Exit::Ok)
 }

@@ -1,14 +1,21 @@
 //! Lines on their way into the cluster: a handful of keys in one batch, each said to be written or not, and read back if
 //! wanted.
 //!
-//! Sent again, a handful comes to the same: a key's first value supersedes all there is, the others are written as by
-//! somebody who had seen nothing, and stand beside it.
+//! Sent again, a handful comes to the same: the first of a key's values that is written supersedes all there is, the others
+//! are written as by somebody who had seen nothing, and stand beside it.
+//!
+//! ```text
+//!  in the file:  the shown one, …, the oldest          the newest of several values is the one that is shown
+//!  written:      the oldest, in the wished mode   ──►  the others in `sloppy`, the shown one last
+//! ```
+//!
+//! Not in the wished mode, all of them: what is agreed on has one value, and a second would supersede the first.
 
 use super::line::{Entry, Shown};
 use super::now_ms;
 use crate::exit::{Exit, Failed};
 use kringle::record::{Context, Key, context_to_token};
-use kringle::remote::{Ask, Remote, query, segment};
+use kringle::remote::{Answer as Answered, Ask, Remote, query, segment};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -16,8 +23,12 @@ use std::time::Duration;
 const TRIES_MAX: u32 = 6;
 /// How long lies between the first two.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Bytes of a value that goes in a request of its own: a batch has a limit.
+/// Bytes, as they are sent, of the values of a key that goes in requests of its own: a batch has a limit.
 const ALONE_BYTES: usize = 8 << 20;
+/// Bytes of a batch's lines, about. Nodes take 64 MiB.
+const BATCH_BYTES: usize = 16 << 20;
+/// The mode in which values come to stand side by side.
+const BESIDE: &str = "sloppy";
 
 /// A key to be written.
 pub struct Wanted {
@@ -54,7 +65,8 @@ pub async fn send(remote: &Remote, terms: &Terms, wanted: &[Wanted]) -> Result<S
     let now_ms = now_ms();
     for wanted in wanted {
         let lives = |value: &Shown| value.expires.is_none_or(|expires| expires > now_ms);
-        let values: Vec<Shown> = wanted.entry.values().into_iter().filter(lives).collect();
+        // The shown one last: then it is the newest again.
+        let values: Vec<Shown> = wanted.entry.values().into_iter().rev().filter(lives).collect();
         match values.is_empty() {
             true => sent.expired += 1,
             false => rest.push((wanted, values)),
@@ -106,33 +118,56 @@ fn answer_of(status: u64, said: &Value) -> Answer {
 
 async fn answers(remote: &Remote, terms: &Terms, rest: &[(&Wanted, Vec<Shown>)]) -> Result<Vec<Answer>, Failed> {
     let mut answers: Vec<Answer> = rest.iter().map(|_| Answer::Written { is_short: false }).collect();
-    let (mut body, mut lines) = (String::new(), Vec::new());
+    let (mut first, mut beside) = (Vec::new(), Vec::new());
     for (at, (wanted, values)) in rest.iter().enumerate() {
-        if values.iter().any(|value| value.named().is_some_and(|(_, text)| text.len() > ALONE_BYTES)) {
-            answers[at] = alone(remote, terms, &wanted.entry, values).await?;
+        let unseen = if values.len() > 1 { Some(unseen(&wanted.entry)?) } else { None };
+        let mut lines: Vec<String> = Vec::new();
+        for value in values {
+            let context = unseen.as_deref().filter(|_| !lines.is_empty());
+            lines.push(line_of(&wanted.entry, value, context).to_string());
+        }
+        if lines.iter().map(String::len).sum::<usize>() > ALONE_BYTES {
+            answers[at] = alone(remote, terms, &wanted.entry, values, unseen.as_deref()).await?;
             continue;
         }
-        let beside = unseen(&wanted.entry)?;
-        for (number, value) in values.iter().enumerate() {
-            let line = line_of(&wanted.entry, value, (number > 0).then_some(beside.as_str()));
-            body.push_str(&line.to_string());
-            body.push('\n');
-            lines.push(at);
-        }
+        let mut lines = lines.into_iter();
+        first.extend(lines.next().map(|line| (at, line)));
+        beside.extend(lines.map(|line| (at, line)));
     }
-    if lines.is_empty() {
-        return Ok(answers);
-    }
-    let told = batch(remote, terms, body, lines.len()).await?;
-    for (at, said) in lines.into_iter().zip(told) {
-        let answer = answer_of(said["status"].as_u64().unwrap_or_default(), &said);
-        // Of several values the worst counts.
-        match (&answers[at], &answer) {
-            (Answer::Refused { .. }, _) | (Answer::Written { is_short: true }, Answer::Written { .. }) => {}
-            _ => answers[at] = answer,
-        }
-    }
+    put(remote, terms.mode.as_deref(), first, &mut answers).await?;
+    // Beside what is not there nothing can stand.
+    beside.retain(|(at, _)| matches!(answers[*at], Answer::Written { .. }));
+    put(remote, Some(BESIDE), beside, &mut answers).await?;
     Ok(answers)
+}
+
+/// Sends lines, each of the key at that place, in as many batches as it takes.
+async fn put(
+    remote: &Remote,
+    mode: Option<&str>,
+    lines: Vec<(usize, String)>,
+    answers: &mut [Answer],
+) -> Result<(), Failed> {
+    let mut lines = lines.into_iter().peekable();
+    while lines.peek().is_some() {
+        let (mut body, mut places) = (String::new(), Vec::new());
+        while let Some((at, line)) = lines.next_if(|(_, line)| body.is_empty() || body.len() + line.len() < BATCH_BYTES)
+        {
+            body.push_str(&line);
+            body.push('\n');
+            places.push(at);
+        }
+        let told = batch(remote, mode, body, places.len()).await?;
+        for (at, said) in places.into_iter().zip(told) {
+            let answer = answer_of(said["status"].as_u64().unwrap_or_default(), &said);
+            // Of several values the worst counts.
+            match (&answers[at], &answer) {
+                (Answer::Refused { .. }, _) | (Answer::Written { is_short: true }, Answer::Written { .. }) => {}
+                _ => answers[at] = answer,
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The word of one who has seen nothing of the key.
@@ -164,14 +199,36 @@ fn line_of(entry: &Entry, value: &Shown, beside: Option<&str>) -> Value {
     line
 }
 
+/// Asks until somebody answers: to be sent again comes to the same.
+async fn asked(remote: &Remote, ask: &Ask) -> Result<Answered, Failed> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let failed = match remote.ask(ask).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => Failed::from(failure),
+        };
+        if tries >= TRIES_MAX || !matches!(failed.exit, Exit::Unavailable | Exit::TimedOut) {
+            return Err(failed);
+        }
+        tokio::time::sleep(PAUSE * (1 << tries)).await;
+    }
+}
+
 /// A batch, and what is said of each of its lines.
-async fn batch(remote: &Remote, terms: &Terms, body: String, lines: usize) -> Result<Vec<Value>, Failed> {
-    let mode = terms.mode.as_ref().map(|mode| ("mode", mode.as_bytes()));
+async fn batch(remote: &Remote, mode: Option<&str>, body: String, lines: usize) -> Result<Vec<Value>, Failed> {
+    let mode = mode.map(|mode| ("mode", mode.as_bytes()));
     let ask = Ask::post(query("/batch", mode)).header("content-type", "application/x-ndjson").body(body).repeatable();
     let mut tries = 0;
     loop {
         tries += 1;
-        let failed = match remote.ask(&ask).await.and_then(|answer| answer.successful()) {
+        let answer = asked(remote, &ask).await?;
+        if answer.status.as_u16() == 413 {
+            // Somebody on the way takes less than nodes do. The other lines are none the worse for it.
+            let why = answer.json().unwrap_or_default()["error"].as_str().unwrap_or("it is too large").to_owned();
+            return Ok(vec![json!({ "status": 413, "error": why }); lines]);
+        }
+        let failed = match answer.successful() {
             Ok(answer) => {
                 let told: Result<Vec<Value>, _> = answer
                     .body
@@ -186,7 +243,6 @@ async fn batch(remote: &Remote, terms: &Terms, body: String, lines: usize) -> Re
             }
             Err(failure) => failure.into(),
         };
-        // To be sent again comes to the same.
         if tries >= TRIES_MAX || !matches!(failed.exit, Exit::Unavailable | Exit::TimedOut) {
             return Err(failed);
         }
@@ -195,21 +251,28 @@ async fn batch(remote: &Remote, terms: &Terms, body: String, lines: usize) -> Re
 }
 
 /// A key too large for a batch.
-async fn alone(remote: &Remote, terms: &Terms, entry: &Entry, values: &[Shown]) -> Result<Answer, Failed> {
-    let beside = unseen(entry)?;
+async fn alone(
+    remote: &Remote,
+    terms: &Terms,
+    entry: &Entry,
+    values: &[Shown],
+    unseen: Option<&str>,
+) -> Result<Answer, Failed> {
     let mut is_short = false;
     for (number, value) in values.iter().enumerate() {
+        let beside = unseen.filter(|_| number > 0);
         let ttl = value.expires.map(|expires_ms| seconds_left(expires_ms).to_string());
-        let parameters = terms.mode.as_ref().map(|mode| ("mode", mode.as_bytes()));
-        let parameters = parameters.into_iter().chain(ttl.as_ref().map(|ttl| ("ttl", ttl.as_bytes())));
+        let mode = if beside.is_some() { Some(BESIDE) } else { terms.mode.as_deref() };
+        let parameters = mode.map(|mode| ("mode", mode.as_bytes())).into_iter();
+        let parameters = parameters.chain(ttl.as_ref().map(|ttl| ("ttl", ttl.as_bytes())));
         let mut ask = Ask::put(query(&format!("/kv/{}", segment(&entry.key()?)), parameters)).repeatable();
         if let Some(content_type) = &value.content_type {
             ask = ask.header("content-type", content_type);
         }
-        if number > 0 {
-            ask = ask.header("kringle-context", &beside);
+        if let Some(beside) = beside {
+            ask = ask.header("kringle-context", beside);
         }
-        let answer = remote.ask(&ask.body(value.bytes()?)).await?;
+        let answer = asked(remote, &ask.body(value.bytes()?)).await?;
         match answer_of(answer.status.as_u16().into(), &answer.json().unwrap_or_default()) {
             Answer::Written { is_short: short } => is_short |= short,
             refused => return Ok(refused),
@@ -242,7 +305,7 @@ async fn read_back(remote: &Remote, terms: &Terms, wanted: &[Wanted], sent: &mut
     }
     let mut held: Vec<(&Wanted, Vec<Shown>, Vec<Shown>)> = Vec::new();
     if !lone.is_empty() {
-        let told = batch(remote, terms, body, lone.len()).await?;
+        let told = batch(remote, terms.mode.as_deref(), body, lone.len()).await?;
         for ((wanted, values), said) in lone.into_iter().zip(told) {
             let is_found = said["status"] == 200;
             let found = if is_found { serde_json::from_value(said).into_iter().collect() } else { Vec::new() };
@@ -253,7 +316,7 @@ async fn read_back(remote: &Remote, terms: &Terms, wanted: &[Wanted], sent: &mut
         let mode = terms.mode.as_ref().map(|mode| ("mode", mode.as_bytes()));
         let parameters = [("siblings", b"1".as_slice())].into_iter().chain(mode);
         let ask = Ask::get(query(&format!("/kv/{}", segment(&wanted.entry.key()?)), parameters));
-        let found = match remote.ask(&ask).await?.successful() {
+        let found = match asked(remote, &ask).await?.successful() {
             Ok(answer) => serde_json::from_value(answer.json()?["siblings"].clone()).unwrap_or_default(),
             Err(_) => Vec::new(),
         };

@@ -150,14 +150,22 @@ impl Writer {
             }
         };
         let bytes = frame.as_deref().unwrap_or(&self.block);
-        match &mut self.out {
-            Out::File(file) => file.write_all(bytes)?,
+        let written = match &mut self.out {
+            Out::File(file) => {
+                let begun = file.stream_position()?;
+                // Half a block goes again, so that it may be tried once more, or gone on with.
+                file.write_all(bytes).inspect_err(|_| {
+                    let _ = file.set_len(begun).and_then(|()| file.seek(SeekFrom::Start(begun)));
+                })
+            }
             Out::Stdout => {
                 let mut out = std::io::stdout().lock();
-                out.write_all(bytes)?;
-                out.flush()?;
+                let written = out.write_all(bytes).and_then(|()| out.flush());
+                // Nobody knows how much of it went: it is not sent twice.
+                written.inspect_err(|_| self.block.clear())
             }
-        }
+        };
+        written?;
         self.block.clear();
         Ok(())
     }
