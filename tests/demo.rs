@@ -195,7 +195,8 @@ fn the_status_of_very_many_counters_is_bounded_and_says_that_there_are_more() {
     node.send(&http::Request::new("POST", "/batch").body(lines)).expect(200);
     let status = demo.ask("status");
     assert_eq!(status.last().map(String::as_str), Some("There are more counters than these 1000"), "{status:?}");
-    assert_eq!(status.concat().matches(": 1").count(), 1_000, "{status:?}");
+    // The first line has the ports.
+    assert_eq!(status[1..].concat().matches(": 1").count(), 1_000, "{status:?}");
 }
 
 #[test]
