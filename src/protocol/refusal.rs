@@ -76,7 +76,7 @@ pub enum Refusal {
     #[error("the node is no member of the cluster")]
     NotAMember,
     /// The key has no value, and as many keys as may have one on the node that was to make it; the client, or an operator,
-    /// must act. Said to no peer of the previous version: see [`Refusal::in_previous_version`].
+    /// must act. Said to no peer of the previous version, which hears that the node is read-only.
     #[error("node full: max keys {max} reached")]
     NodeFull {
         /// How many that is.
